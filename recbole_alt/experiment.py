@@ -1,0 +1,199 @@
+"""One run: pretraining, each finetuning mode and the plain backbone, all on one split, resumable by stage and step."""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from logging import getLogger
+from pathlib import Path
+from typing import Any
+
+from recbole.data import create_dataset, data_preparation
+from recbole.utils import get_local_time, get_model, init_seed
+
+from recbole_alt.build import build_alignment, build_batches
+from recbole_alt.config import ALTConfig, check_values
+from recbole_alt.data.loader import BatchLoader
+from recbole_alt.trainer import checkpoint
+from recbole_alt.trainer.finetune import ALTTrainer
+from recbole_alt.trainer.pretrain import ALTPretrainTrainer
+
+#: Keys that may differ between a run and its continuation.
+_FREE_KEYS = {
+    "resume", "result_file", "show_progress", "checkpoint_seconds", "checkpoint_dir", "state", "device", "gpu_id",
+    "use_gpu", "worker", "log_wandb", "config_files", "data_path",
+}  # fmt: skip
+
+
+@dataclass
+class StageResult:
+    """What a stage cost and, but for pretraining, what it reached.
+
+    Attributes:
+        seconds: wall-clock seconds of training; validation included, loading and testing not.
+        texts_encoded: texts the language model encoded in training and validation.
+        valid: validation metrics of the chosen epoch, in lower case (``auc``, ``logloss``).
+        test: test metrics of that epoch, scored once.
+        details: steps, final losses and the like.
+    """
+
+    seconds: float
+    texts_encoded: int
+    valid: dict[str, float] = field(default_factory=dict)
+    test: dict[str, float] = field(default_factory=dict)
+    details: dict[str, Any] = field(default_factory=dict)
+
+
+class Experiment:
+    """The stages of a run, each of which is skipped when ``resume`` finds it finished.
+
+    Args:
+        config: an ``ALTConfig`` (or RecBole's ``Config`` for an ``ALT_`` model).
+
+    Attributes:
+        folder: everything the run writes: checkpoints, one JSON per stage, ``result.json``.
+        stages: results by stage: ``pretrain``, ``ctr``, ``lm``, ``joint``, ``plain``.
+
+    Raises:
+        ValueError: ``resume`` names no run, or one with another configuration.
+    """
+
+    def __init__(self, config: Any):
+        self.config = config
+        self.logger = getLogger()
+        self.model_class = get_model(config["model"])
+        self.folder = self._open_folder()
+        self.stages: dict[str, StageResult] = {}
+        init_seed(config["seed"], config["reproducibility"])
+        self.dataset = create_dataset(config)
+        self.logger.info(self.dataset)
+        self.train_data, self.valid_data, self.test_data = data_preparation(config, self.dataset)
+
+    # -- stages ------------------------------------------------------------------------------------------
+
+    @property
+    def pretrained_file(self) -> Path:
+        """The checkpoint of the aligned towers."""
+        given = self.config["pretrained_checkpoint"]
+        return Path(given) if given else self.folder / "pretrain.pth"
+
+    def pretrain(self) -> None:
+        """Stage 1, unless ``pretrained_checkpoint`` brings its result."""
+        if self.config["pretrained_checkpoint"] or self._finished("pretrain"):
+            return
+        self._seed()
+        dataset = self.train_data._dataset
+        model = build_alignment(self.config, dataset, self.model_class.backbone_class)
+        trainer = ALTPretrainTrainer(self.config, model, dataset, self.pretrained_file)
+        if self.config["resume"] and self.pretrained_file.is_file():
+            trainer.resume()
+        summary = trainer.fit(show_progress=bool(self.config["show_progress"]))
+        self._finish("pretrain", StageResult(summary.pop("seconds"), summary.pop("texts_encoded"), details=summary))
+
+    def finetune(self, stage: str) -> None:
+        """Stage 2 in mode ``stage``; ``plain`` is the backbone alone, from RecBole's own initialisation."""
+        if self._finished(stage):
+            return
+        config = self._stage_config(stage)
+        self._seed()
+        model = self.model_class(config, self.train_data._dataset).to(config["device"])
+        if stage != "plain":
+            model.load_towers(checkpoint.load(self.pretrained_file, config["device"]))
+        trainer = ALTTrainer(config, model)
+        trainer.saved_model_file = str(self.folder / f"{stage}.pth")
+        if self.config["resume"] and trainer.last_file.is_file():
+            trainer.resume_checkpoint(trainer.last_file)
+        progress = bool(config["show_progress"])
+        _, valid = trainer.fit(self._train_loader(config, stage), self.valid_data, show_progress=progress)
+        texts = model.texts_encoded
+        test = trainer.evaluate(self.test_data, show_progress=progress) or {}
+        details = {"epochs": len(trainer.train_loss_dict)}
+        if stage == "joint":
+            details["alpha"] = float(model.alpha)
+        self._finish(stage, StageResult(trainer.seconds, texts, _floats(valid), _floats(test), details))
+        trainer.last_file.unlink(missing_ok=True)
+
+    def _stage_config(self, stage: str) -> Any:
+        """The configuration with the overrides of ``finetune: {stage: ...}``."""
+        config = copy.copy(self.config)
+        overrides = (self.config["finetune"] or {}).get(stage) or {}
+        config.final_config_dict = {**self.config.final_config_dict, **overrides}
+        config["finetune_mode"] = "ctr" if stage == "plain" else stage
+        check_values(config.final_config_dict)
+        return config
+
+    def _train_loader(self, config: Any, stage: str) -> Any:
+        """RecBole's own loader; where text is read, its rows in batches that share texts."""
+        loader = self.train_data
+        fresh = type(loader)(config, loader._dataset, loader._sampler, shuffle=config["shuffle"])
+        if stage in ("plain", "ctr"):
+            return fresh
+        return BatchLoader(fresh, build_batches(config, loader._dataset, config["train_batch_size"]))
+
+    def _seed(self) -> None:
+        init_seed(self.config["seed"] + self.config["local_rank"], self.config["reproducibility"])
+
+    # -- the folder --------------------------------------------------------------------------------------
+
+    def _open_folder(self) -> Path:
+        root, name = Path(self.config["checkpoint_dir"]), f"{self.config['model']}-{self.config['dataset']}"
+        values = ALTConfig.snapshot(self.config).__getstate__()["values"]
+        resume = self.config["resume"]
+        if not resume:
+            folder = _unused(root / f"{name}-{get_local_time()}")
+            folder.mkdir(parents=True)
+            (folder / "config.json").write_text(json.dumps(values, indent=1))
+            return folder
+        folder = _latest(root, name) if resume == "last" else Path(str(resume))
+        if not (folder / "config.json").is_file():
+            raise ValueError(f"resume: {str(folder)!r} is not the folder of a run (it has no config.json)")
+        before = json.loads((folder / "config.json").read_text())
+        for key in sorted((before.keys() | values.keys()) - _FREE_KEYS):
+            if before.get(key) != json.loads(json.dumps(values.get(key))):
+                raise ValueError(
+                    f"resume: {key} was {before.get(key)!r} in {str(folder)!r} and is {values.get(key)!r} now: "
+                    "give the same value, or start a new run without --resume"
+                )
+        return folder
+
+    def _finished(self, stage: str) -> bool:
+        file = self.folder / f"{stage}.json"
+        if not (self.config["resume"] and file.is_file()):
+            return False
+        self.stages[stage] = StageResult(**json.loads(file.read_text()))
+        self.logger.info(f"{stage}: finished before, kept")
+        return True
+
+    def _finish(self, stage: str, result: StageResult) -> None:
+        self.stages[stage] = result
+        partial = self.folder / f"{stage}.json.partial"
+        partial.write_text(json.dumps(asdict(result), indent=1))
+        os.replace(partial, self.folder / f"{stage}.json")
+        if result.valid:
+            self.logger.info(f"{stage}: best valid : {result.valid}")
+            self.logger.info(f"{stage}: test result: {result.test}")
+
+
+def _unused(folder: Path) -> Path:
+    """``folder``, or ``folder-2``, ``-3``, … where runs started in the same second."""
+    candidate, number = folder, 1
+    while candidate.exists():
+        number += 1
+        candidate = folder.with_name(f"{folder.name}-{number}")
+    return candidate
+
+
+def _latest(root: Path, name: str) -> Path:
+    runs = sorted(root.glob(f"{name}-*/config.json"), key=lambda file: file.stat().st_mtime)
+    if not runs:
+        raise ValueError(f"resume: last finds no run of {name} in {str(root)!r}")
+    return runs[-1].parent
+
+
+def _floats(metrics: Mapping[str, float] | None) -> dict[str, float]:
+    return {name: float(value) for name, value in (metrics or {}).items()}
+
+

@@ -1,0 +1,131 @@
+"""Stage 1: both towers and the objectives that align them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from recbole.data.interaction import Interaction
+from torch import Tensor, nn
+
+from recbole_alt.data.masking import Masks
+from recbole_alt.data.prompts import SegmentBatch
+from recbole_alt.model.targets import TableTargets
+from recbole_alt.model.backbones import Backbone, CTROutput, mask_table
+from recbole_alt.model.language import SegmentStates, TextTower, take_rows
+from recbole_alt.model.objectives.contrastive import ContrastiveObjective
+from recbole_alt.model.objectives.masked_language import MaskedLanguageObjective
+from recbole_alt.model.objectives.masked_tabular import MaskedTabularObjective
+
+
+@dataclass
+class AlignmentOutput:
+    """Losses of one step.
+
+    Attributes:
+        loss: the weighted sum, with the CTR model's own regulariser.
+        losses: each objective's loss before weighting.
+        report: what the objectives report beside it (accuracies).
+    """
+
+    loss: Tensor
+    losses: dict[str, Tensor]
+    report: dict[str, float]
+
+
+class AlignmentModel(nn.Module):
+    """The two towers and any of the three objectives (method, stage 1).
+
+    Args:
+        backbone: the tabular side.
+        text: the language side.
+        objectives: name → objective, of ``contrastive``, ``masked_language``, ``masked_tabular``.
+        weights: name → weight in the sum; 1 where not given.
+        targets: reads the true values of masked table fields; needed for ``masked_tabular``.
+        mask_id: the tokenizer's mask token.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        text: TextTower,
+        objectives: Mapping[str, nn.Module],
+        *,
+        weights: Mapping[str, float],
+        targets: TableTargets | None,
+        mask_id: int,
+    ):
+        super().__init__()
+        self.backbone = backbone
+        self.text = text
+        self.objectives = nn.ModuleDict(objectives)
+        self.weights = dict(weights)
+        self.targets = targets
+        self.mask_id = mask_id
+
+    def forward(self, interaction: Interaction, batches: Sequence[SegmentBatch], masks: Masks) -> AlignmentOutput:
+        """Losses of a batch of B interactions, their texts and this step's masks.
+
+        The complete text is encoded once for both objectives that read it, the masked text only where some
+        field is masked.
+        """
+        steps: dict[str, Callable[[], tuple[Tensor, dict[str, float]]]] = {
+            "contrastive": lambda: self._contrast(table, pooled),
+            "masked_language": lambda: self._masked_language(table, batches, masks),
+            "masked_tabular": lambda: self._masked_tabular(interaction, segments, masks),
+        }
+        table = self.backbone(interaction)
+        segments: list[SegmentStates] = []
+        pooled = table.representation.new_zeros(0)
+        if {"contrastive", "masked_tabular"} & set(self.objectives):
+            segments, pooled = self.text(batches)
+        losses: dict[str, Tensor] = {}
+        report: dict[str, float] = {}
+        for name in self.objectives:
+            losses[name], seen = steps[name]()
+            report |= seen
+        total = self.backbone.regulariser(interaction, table)
+        for name, loss in losses.items():
+            total = total + self.weights.get(name, 1.0) * loss
+        return AlignmentOutput(total, losses, report)
+
+    def _contrast(self, table: CTROutput, pooled: Tensor) -> tuple[Tensor, dict[str, float]]:
+        objective: ContrastiveObjective = self.objectives["contrastive"]  # type: ignore[assignment]
+        return objective(table.representation, pooled)
+
+    def _masked_language(
+        self, table: CTROutput, batches: Sequence[SegmentBatch], masks: Masks
+    ) -> tuple[Tensor, dict[str, float]]:
+        """A text shared by several interactions is helped by the table of the first of them."""
+        objective: MaskedLanguageObjective = self.objectives["masked_language"]  # type: ignore[assignment]
+        states, tables, targets = [], [], []
+        for batch, hidden in zip(batches, masks.tokens, strict=True):
+            hidden = hidden.to(batch.input_ids.device)
+            texts = hidden.any(1).nonzero().squeeze(1)
+            if not len(texts):
+                continue
+            some = batch.select(texts)
+            where = hidden[texts, : some.input_ids.shape[1]]
+            encoded, _ = self.text.language_model(some.input_ids.masked_fill(where, self.mask_id), some.attention_mask)
+            states.append(encoded[where])
+            tables.append(take_rows(table.representation, some.owner)[where.nonzero()[:, 0]])
+            targets.append(some.input_ids[where])
+        if not states:
+            nothing = table.representation[:0]
+            return objective(nothing.new_zeros(0, self.text.hidden_size), nothing, nothing.new_zeros(0).long())
+        return objective(torch.cat(states), torch.cat(tables), torch.cat(targets))
+
+    def _masked_tabular(
+        self, interaction: Interaction, segments: Sequence[SegmentStates], masks: Masks
+    ) -> tuple[Tensor, dict[str, float]]:
+        objective: MaskedTabularObjective = self.objectives["masked_tabular"]  # type: ignore[assignment]
+        assert self.targets is not None
+        masked = self.backbone(mask_table(interaction, self.backbone.fields, masks.table))
+        return objective(
+            masked.representation,
+            torch.cat([take_rows(segment.states, segment.row) for segment in segments], dim=1),
+            torch.cat([segment.attention_mask[segment.row] for segment in segments], dim=1),
+            masks.table.to(masked.representation.device),
+            self.targets.read(interaction),
+        )

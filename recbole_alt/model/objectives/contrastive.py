@@ -1,0 +1,97 @@
+"""Instance-level contrastive learning: a row's text and its table, told apart from the batch's others."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class PublishedHead(nn.Module):
+    """Linear → GELU → Linear → dropout, residual, LayerNorm (method, stage 1, objective 3).
+
+    Args:
+        size: width of what is projected.
+        out: width of the projection.
+        dropout: dropout probability.
+    """
+
+    def __init__(self, size: int, out: int, dropout: float = 0.1):
+        super().__init__()
+        self.first = nn.Linear(size, out)
+        self.rest = nn.Sequential(nn.GELU(), nn.Linear(out, out), nn.Dropout(dropout))
+        self.norm = nn.LayerNorm(out)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, size] → [B, out]."""
+        projected = self.first(x)
+        return self.norm(projected + self.rest(projected))
+
+
+class BatchNormHead(nn.Module):
+    """BatchNorm → Linear → GELU → Linear, L2-normalised.
+
+    Centring first is what lets the contrast start: a small embedding against a bias, or a pooled state that
+    hardly varies, leaves every similarity the same, which is a saddle of the loss.
+
+    Args:
+        size: width of what is projected.
+        out: width of the projection.
+    """
+
+    def __init__(self, size: int, out: int):
+        super().__init__()
+        self.layers = nn.Sequential(nn.BatchNorm1d(size), nn.Linear(size, out), nn.GELU(), nn.Linear(out, out))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, size] → [B, out] of length 1."""
+        return F.normalize(self.layers(x), dim=-1)
+
+
+#: name in the configuration → head and its temperature where none is given.
+HEADS: dict[str, tuple[type[nn.Module], float]] = {"batchnorm": (BatchNormHead, 0.07), "published": (PublishedHead, 0.7)}
+
+
+class ContrastiveObjective(nn.Module):
+    """Symmetric InfoNCE over the batch (method, stage 1, objective 3).
+
+    Args:
+        table_size: R, width of the CTR representation.
+        text_size: H, width of the pooled text state.
+        size: width of the projections.
+        head: a name of :data:`HEADS`.
+        temperature: divides similarities; None takes the head's own.
+        max_rows: contrast at most so many rows of a batch, the first ones; None for all.
+
+    Reports ``retrieval``: how often a row's own text is the nearest of the batch's.
+    """
+
+    def __init__(
+        self,
+        table_size: int,
+        text_size: int,
+        *,
+        size: int = 128,
+        head: str = "batchnorm",
+        temperature: float | None = None,
+        max_rows: int | None = None,
+    ):
+        super().__init__()
+        kind, own = HEADS[head]
+        self.table_head = kind(table_size, size)
+        self.text_head = kind(text_size, size)
+        self.temperature = own if temperature is None else temperature
+        self.max_rows = max_rows
+
+    def forward(self, table: Tensor, text: Tensor) -> tuple[Tensor, dict[str, float]]:
+        """Loss and report for tables [B, R] and the texts [B, H] of the same rows."""
+        table, text = self.table_head(table[: self.max_rows]), self.text_head(text[: self.max_rows])
+        return info_nce(table @ text.T / self.temperature)
+
+
+def info_nce(similarity: Tensor) -> tuple[Tensor, dict[str, float]]:
+    """Symmetric InfoNCE of a similarity matrix [B, B] whose diagonal holds the pairs."""
+    own = torch.arange(len(similarity), device=similarity.device)
+    loss = (F.cross_entropy(similarity, own) + F.cross_entropy(similarity.T, own)) / 2
+    retrieval = (similarity.detach().argmax(1) == own).float().mean()
+    return loss, {"retrieval": retrieval.item()}

@@ -1,0 +1,182 @@
+"""Masked tabular modelling with language help: a masked feature is found again from the rest and the text."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class TargetField:
+    """A table field whose masked values are to be found again.
+
+    Attributes:
+        name: field name.
+        column: its column in the field mask.
+        counts: [V] how often each value occurs in training rows; value 0 (missing) is never a target.
+    """
+
+    name: str
+    column: int
+    counts: Tensor
+
+
+class MaskedTabularObjective(nn.Module):
+    """The masked table asks the complete text (method, stage 1, objective 2).
+
+    ``v̂`` is the query, ``Linear(R → H)`` + LayerNorm, of one attention head over the token states;
+    ``[v̂ ; attended]`` → ``Linear`` → one vector per field, which scores the field's values.
+
+    Args:
+        table_size: R, width of the CTR representation.
+        text_size: H, width of the token states.
+        targets: the fields to predict.
+        loss: ``nce`` (noise-contrastive estimation), ``sampled_softmax`` or ``full_softmax``.
+        n_noise: noise values per masked field, from the field's unigram distribution.
+        size: width of the output embeddings.
+
+    Reports ``value_accuracy``: how often the true value outscores all it is compared with.
+    """
+
+    def __init__(
+        self,
+        table_size: int,
+        text_size: int,
+        targets: Sequence[TargetField],
+        *,
+        loss: str = "nce",
+        n_noise: int = 25,
+        size: int = 32,
+    ):
+        super().__init__()
+        self.targets = list(targets)
+        self.loss = loss
+        self.n_noise = n_noise
+        self.query = nn.Sequential(nn.Linear(table_size, text_size), nn.LayerNorm(text_size))
+        self.vectors = nn.Linear(table_size + text_size, len(self.targets) * size)
+        total = sum(len(target.counts) for target in self.targets)
+        self.norm_term = math.log(max(total, 2))
+        self.values = nn.ModuleList(_ValueScorer(t.counts, size, self.norm_term) for t in self.targets)
+
+    def forward(
+        self, table: Tensor, states: Tensor, attention_mask: Tensor, mask: Tensor, values: Sequence[Tensor]
+    ) -> tuple[Tensor, dict[str, float]]:
+        """Loss, averaged over the masked values, and report; zero, with zero gradient, when nothing is masked.
+
+        Args:
+            table: [B, R] representation of the masked table.
+            states: [B, L, H] token states of the complete text.
+            attention_mask: [B, L].
+            mask: bool [B, F] of the table's fields.
+            values: per target field, [B] or [B, S] true values; 0 for missing or padding.
+        """
+        vectors = self.vectors(torch.cat([table, self.attend(table, states, attention_mask)], dim=-1))
+        per_field = vectors.view(len(table), len(self.targets), -1)
+        total, weight, hits = vectors.sum() * 0, 0.0, 0.0
+        for i, (target, scorer) in enumerate(zip(self.targets, self.values, strict=True)):
+            vector, value, share = _masked_values(per_field[:, i], values[i], mask[:, target.column])
+            if len(value):
+                loss, first = scorer(vector, value, self.loss, self.n_noise)
+                total = total + (share * loss).sum()
+                weight += float(share.sum())
+                hits += float(share @ first.float())
+        report = {"value_accuracy": hits / weight if weight else float("nan")}
+        return total / max(weight, 1.0), report
+
+    def attend(self, table: Tensor, states: Tensor, attention_mask: Tensor) -> Tensor:
+        """Attention of the query [B, R] over token states [B, L, H], padding excluded: [B, H]."""
+        query = self.query(table)
+        score = torch.einsum("bh,blh->bl", query, states) / math.sqrt(query.shape[-1])
+        share = score.masked_fill(attention_mask == 0, -torch.inf).softmax(-1)
+        return torch.einsum("bl,blh->bh", share, states)
+
+
+def _masked_values(vectors: Tensor, values: Tensor, masked: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Vectors [M, D], true values [M] and shares [M] of the masked rows; a row's members share weight 1."""
+    members = values if values.dim() == 2 else values.unsqueeze(1)  # [B, S]
+    wanted = masked.unsqueeze(1) & (members > 0)
+    row, position = wanted.nonzero(as_tuple=True)
+    share = 1.0 / wanted.sum(1).clamp(min=1)
+    return vectors[row], members[row, position], share[row]
+
+
+class _ValueScorer(nn.Module):
+    """Output embeddings and biases of one field's values, and the three losses over them.
+
+    Value 0 has no probability under the noise and none under the model.
+    """
+
+    def __init__(self, counts: Tensor, size: int, norm_term: float):
+        super().__init__()
+        counts = counts.double().clone()
+        counts[0] = 0
+        if counts.sum() == 0:
+            counts[1:] = 1
+        counts[1:] = counts[1:].clamp(min=1e-3)  # a value unseen in training can still be scored
+        log_noise = (counts / counts.sum()).log().float()
+        self.norm_term = norm_term
+        self.log_noise: Tensor
+        self.register_buffer("log_noise", log_noise, persistent=False)
+        self.embedding = nn.Embedding(len(counts), size)
+        self.bias = nn.Parameter(log_noise.clamp(min=math.log(1e-12)) + norm_term)
+        nn.init.normal_(self.embedding.weight, std=size**-0.5 / 10)
+
+    def forward(self, vector: Tensor, value: Tensor, loss: str, n_noise: int) -> tuple[Tensor, Tensor]:
+        """Loss of each of M masked values, and whether it came first: [M], [M] from [M, D] and [M]."""
+        if loss == "full_softmax":
+            score = self._all(vector)
+            return F.cross_entropy(score, value, reduction="none"), score.detach().argmax(-1) == value
+        noise = torch.multinomial(self.log_noise.exp(), len(value) * n_noise, replacement=True).view(-1, n_noise)
+        true_score = self._score(vector, value.unsqueeze(1))
+        noise_score = self._score(vector, noise)
+        same = noise == value.unsqueeze(1)
+        first = (true_score.detach() > noise_score.detach().masked_fill(same, -torch.inf)).all(1)
+        true_noise, noise_noise = self.log_noise[value].unsqueeze(1), self.log_noise[noise]
+        if loss == "nce":
+            losses = nce_loss(true_score - self.norm_term, noise_score - self.norm_term, true_noise, noise_noise)
+        else:
+            losses = sampled_softmax_loss(true_score, noise_score.masked_fill(same, -torch.inf), true_noise, noise_noise)
+        return losses, first
+
+    def _score(self, vector: Tensor, values: Tensor) -> Tensor:
+        """[M, K] scores of values [M, K]."""
+        return torch.einsum("md,mkd->mk", vector, self.embedding(values)) + self.bias[values]
+
+    def _all(self, vector: Tensor) -> Tensor:
+        score = vector @ self.embedding.weight.T + self.bias
+        return score.index_fill(1, torch.zeros(1, dtype=torch.long, device=score.device), -torch.inf)
+
+
+def nce_loss(true_score: Tensor, noise_score: Tensor, true_noise: Tensor, noise_noise: Tensor) -> Tensor:
+    """Noise-contrastive estimation: is a value the true one, or drawn from the noise?
+
+    With ``Δ(x) = log p_model(x) − log(k · q(x))``, the loss is ``−log σ(Δ(true)) − Σ log σ(−Δ(noise))``.
+
+    Args:
+        true_score: [M, 1] log p_model of the true value.
+        noise_score: [M, k] log p_model of the noise values.
+        true_noise: [M, 1] log q of the true value.
+        noise_noise: [M, k] log q of the noise values.
+
+    Returns:
+        [M] losses.
+    """
+    log_k = math.log(noise_score.shape[1])
+    true = F.softplus(-(true_score - true_noise - log_k)).sum(1)
+    noise = F.softplus(noise_score - noise_noise - log_k).sum(1)
+    return true + noise
+
+
+def sampled_softmax_loss(true_score: Tensor, noise_score: Tensor, true_noise: Tensor, noise_noise: Tensor) -> Tensor:
+    """Cross-entropy over the true value and the noise, each score less its log probability under the noise.
+
+    Args and returns are those of :func:`nce_loss`, with unnormalised scores; a noise value that is the true
+    one has score −∞.
+    """
+    scores = torch.cat([true_score - true_noise, noise_score - noise_noise], dim=1)
+    return -scores.log_softmax(1)[:, 0]

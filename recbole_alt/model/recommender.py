@@ -1,0 +1,105 @@
+"""Stage 2: the recommender RecBole trains and scores, in mode ``ctr``, ``lm`` or ``joint``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from recbole.data.interaction import Interaction
+from recbole.model.abstract_recommender import AbstractRecommender
+from recbole.utils import InputType, ModelType
+from torch import Tensor, nn
+
+from recbole_alt.build import build_backbone, build_text
+from recbole_alt.model.backbones import Backbone
+from recbole_alt.model.language import TextTower
+
+
+class ALTRecommender(AbstractRecommender):
+    """An aligned CTR model, an aligned language model, or both (method, stage 2).
+
+    - ``ctr``: the CTR model alone; its cost is the plain backbone's and its loss the backbone's own.
+    - ``lm``: a linear layer on the pooled state of the row's texts; binary cross-entropy.
+    - ``joint``: ``σ(α·z_ctr + (1−α)·z_lm)`` with α learnable; the sum of the cross-entropies of the joint
+      score and of ``z_lm``, and the backbone's own loss.
+
+    Subclasses, one per backbone, set ``backbone_class``; :mod:`recbole_alt.registry` makes them.
+
+    Args:
+        config: RecBole's, with ``finetune_mode``; where that is empty, the first of ``finetune_modes``.
+        dataset: the built training dataset.
+    """
+
+    type = ModelType.CONTEXT
+    input_type = InputType.POINTWISE
+    backbone_class: ClassVar[type]
+
+    def __init__(self, config: Any, dataset: Any):
+        super().__init__()
+        self.LABEL = config["LABEL_FIELD"]
+        self.device = config["device"]
+        self.mode = config["finetune_mode"] or next(iter(config["finetune_modes"] or []), "ctr")
+        self.backbone: Backbone | None = None
+        self.text: TextTower | None = None
+        if self.mode in ("ctr", "joint"):
+            self.backbone = build_backbone(config, dataset, self.backbone_class)
+        if self.mode in ("lm", "joint"):
+            self.prompts = dataset.prompts
+            self.text = build_text(config, self.prompts)
+            self.lm_predict_layer = nn.Linear(self.text.hidden_size, 1)
+        if self.mode == "joint":
+            self.alpha = nn.Parameter(torch.tensor(0.5))
+
+    @property
+    def texts_encoded(self) -> int:
+        """Texts the language model has encoded so far."""
+        return self.text.language_model.texts_encoded if self.text is not None else 0
+
+    def load_towers(self, towers: Mapping[str, Mapping[str, Tensor]]) -> None:
+        """Start from aligned towers: ``{"backbone": state dict, "text": state dict}``.
+
+        Raises:
+            ValueError: they come from another backbone, language model or set of fields.
+        """
+        for name, tower in (("backbone", self.backbone), ("text", self.text)):
+            if tower is None:
+                continue
+            try:
+                tower.load_state_dict(towers[name])
+            except RuntimeError as error:
+                reason = " ".join(str(error).split())
+                raise ValueError(f"the pretrained checkpoint does not fit this run's {name}: {reason}") from None
+
+    def forward(self, interaction: Interaction) -> Tensor:
+        """Logits [B] of a batch."""
+        if self.backbone is None:
+            return self._text_logits(interaction)
+        logits = self.backbone(interaction).logits
+        return logits if self.text is None else self._mix(logits, self._text_logits(interaction))
+
+    def calculate_loss(self, interaction: Interaction) -> Tensor | tuple[Tensor, ...]:
+        """The mode's loss; for ``joint`` its three parts (joint, ctr, lm), which RecBole adds up."""
+        label = interaction[self.LABEL].float()
+        if self.backbone is None:
+            return F.binary_cross_entropy_with_logits(self._text_logits(interaction), label)
+        output = self.backbone(interaction)
+        ctr_loss = self.backbone.loss(interaction, output)
+        if self.text is None:
+            return ctr_loss
+        text_logits = self._text_logits(interaction)
+        joint_loss = F.binary_cross_entropy_with_logits(self._mix(output.logits, text_logits), label)
+        return joint_loss, ctr_loss, F.binary_cross_entropy_with_logits(text_logits, label)
+
+    def predict(self, interaction: Interaction) -> Tensor:
+        """Click probabilities [B]."""
+        return torch.sigmoid(self.forward(interaction))
+
+    def _text_logits(self, interaction: Interaction) -> Tensor:
+        assert self.text is not None
+        batches = [batch.to(self.device) for batch in self.prompts.batches(interaction)]
+        return self.lm_predict_layer(self.text(batches)[1]).squeeze(-1)
+
+    def _mix(self, ctr_logits: Tensor, text_logits: Tensor) -> Tensor:
+        return self.alpha * ctr_logits + (1 - self.alpha) * text_logits

@@ -1,0 +1,99 @@
+"""One call for a whole run, and one to take a finetuned model up again."""
+
+from __future__ import annotations
+
+import os
+from logging import getLogger
+from pathlib import Path
+from typing import Any
+
+from recbole.data import create_dataset, data_preparation
+from recbole.utils import get_model, init_logger, init_seed
+
+from recbole_alt.config import ALTConfig
+from recbole_alt.experiment import Experiment
+from recbole_alt.report import result_record, result_table, write_result
+from recbole_alt.trainer import checkpoint
+
+
+def run_recbole_alt(
+    model: str | None = None,
+    dataset: str | None = None,
+    config_file_list: list[str] | None = None,
+    config_dict: dict[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Pretrain, finetune in every mode asked for, train the plain backbone, and compare.
+
+    Args:
+        model: ``ALT_<backbone>``, such as ``ALT_DCN``.
+        dataset: a folder of RecBole atomic files below ``data_path``, or ``ml-100k``.
+        config_file_list: YAML files.
+        config_dict: further keys; the command line wins over both.
+
+    Returns:
+        RecBole's ``best_valid_score``, ``valid_score_bigger``, ``best_valid_result`` and ``test_result`` of
+        the first finetuning mode (of the plain backbone if there is none), and ``record`` (what
+        ``result.json`` holds), ``table``, ``folder``.
+
+    Raises:
+        ValueError: bad configuration, data or weights; one line that says what to do.
+    """
+    config = ALTConfig(model, dataset, config_file_list, config_dict)
+    init_seed(config["seed"], config["reproducibility"])
+    init_logger(config)
+    logger = getLogger()
+    logger.info(config)
+    run = Experiment(config)
+    logger.info(f"This run's folder: {run.folder}  (after a stop, go on with --resume={run.folder})")
+
+    modes = list(dict.fromkeys(config["finetune_modes"] or []))
+    if modes or not config["plain_baseline"]:
+        run.pretrain()
+    for stage in [*modes, *(["plain"] if config["plain_baseline"] else [])]:
+        run.finetune(stage)
+
+    record = result_record(config, run.stages)
+    files = [run.folder / "result.json", *([Path(config["result_file"])] if config["result_file"] else [])]
+    write_result(record, files)
+    table = result_table(config["model"], run.stages)
+    first = next((run.stages[s] for s in [*modes, "plain"] if s in run.stages), None)
+    valid, test = (first.valid, first.test) if first else ({}, {})
+    logger.info(f"best valid : {valid}")
+    logger.info(f"test result: {test}")
+    logger.info(f"{config['model']} on {config['dataset']}, seed {config['seed']}:\n\n{table}\n")
+    logger.info(f"Written: {', '.join(str(file) for file in files)}")
+    return {
+        "best_valid_score": valid.get(config["valid_metric"].lower()),
+        "valid_score_bigger": config["valid_metric_bigger"],
+        "best_valid_result": valid,
+        "test_result": test,
+        "record": record,
+        "table": table,
+        "folder": str(run.folder),
+    }
+
+
+def load_data_and_model(model_file: str | os.PathLike[str]) -> tuple[Any, ...]:
+    """Rebuild the data and the model of a finetuned checkpoint (``ctr.pth``, ``joint.pth``, …).
+
+    As RecBole's function of this name, but nothing in the file is executed.
+
+    Returns:
+        config, model, dataset, train_data, valid_data, test_data.
+
+    Raises:
+        ValueError: no such file, or not a finetuned checkpoint.
+    """
+    state = checkpoint.load(model_file)
+    if "state_dict" not in state:
+        raise ValueError(f"{os.fspath(model_file)!r} holds aligned towers, not a finetuned model")
+    config = state["config"]
+    init_seed(config["seed"], config["reproducibility"])
+    init_logger(config)
+    dataset = create_dataset(config)
+    train_data, valid_data, test_data = data_preparation(config, dataset)
+    init_seed(config["seed"], config["reproducibility"])
+    model = get_model(config["model"])(config, train_data._dataset).to(config["device"])
+    model.load_state_dict(state["state_dict"])
+    model.load_other_parameter(state["other_parameter"])
+    return config, model, dataset, train_data, valid_data, test_data

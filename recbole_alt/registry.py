@@ -1,0 +1,73 @@
+"""Where stock RecBole finds ALT: every ``ALT_<backbone>`` as a model, its dataset and its trainer.
+
+RecBole looks a model up by name in ``recbole.model.context_aware_recommender.<name in lower case>``, its
+dataset as ``recbole.data.dataset.<name>Dataset`` and its trainer as ``recbole.trainer.<name>Trainer``
+(``recbole/utils/utils.py``, ``recbole/data/utils.py``). :func:`install` puts all three in place, and lets
+RecBole's own ``Config`` read our property files for those names.
+"""
+
+from __future__ import annotations
+
+import sys
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+from typing import Any
+
+import recbole.data.dataset
+import recbole.trainer
+from recbole.config import Config
+from recbole.utils import get_model
+
+from recbole_alt.config import PREFIX, base_model_name, load_internal_config
+from recbole_alt.data.dataset import ALTDataset
+from recbole_alt.model.backbones import CAPTURE_POINTS
+from recbole_alt.model.recommender import ALTRecommender
+from recbole_alt.trainer.checkpoint import trust
+from recbole_alt.trainer.stock import ALTStockTrainer
+
+_MODEL_PACKAGE = "recbole.model.context_aware_recommender"
+
+
+def register(backbone_class: type) -> type[ALTRecommender]:
+    """Make ``ALT_<backbone_class.__name__>`` known to RecBole.
+
+    Args:
+        backbone_class: a RecBole context-aware model.
+
+    Returns:
+        The recommender class RecBole will build for that name.
+    """
+    name = PREFIX + backbone_class.__name__
+    module = ModuleType(f"{_MODEL_PACKAGE}.{name.lower()}", f"{name}: ALT on RecBole's {backbone_class.__name__}.")
+    module.__spec__ = ModuleSpec(module.__name__, loader=None)
+    face = type(
+        name,
+        (ALTRecommender,),
+        {
+            "__module__": module.__name__,
+            "__doc__": f"ALT on RecBole's {backbone_class.__name__}.",
+            "backbone_class": backbone_class,
+        },
+    )
+    setattr(module, name, face)
+    sys.modules[module.__name__] = module
+    setattr(recbole.data.dataset, name + "Dataset", ALTDataset)
+    setattr(recbole.trainer, name + "Trainer", ALTStockTrainer)
+    trust(face)
+    return face
+
+
+def install() -> None:
+    """Register every backbone with known capture points; safe to run again."""
+    for backbone in CAPTURE_POINTS:
+        register(get_model(backbone))
+    if not hasattr(Config, "_recbole_alt_original"):
+        Config._recbole_alt_original = Config._load_internal_config_dict
+        Config._load_internal_config_dict = _load_internal_config_dict
+
+
+def _load_internal_config_dict(config: Any, model: str, model_class: type, dataset: str) -> None:
+    if base_model_name(model) is None:
+        Config._recbole_alt_original(config, model, model_class, dataset)
+    else:
+        load_internal_config(config, model, model_class, dataset, Config._recbole_alt_original)

@@ -1,0 +1,275 @@
+"""``ALTTrainer``: RecBole's trainer with parameter groups, schedules and exact resume."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+import torch
+from recbole.trainer import Trainer
+from recbole.utils import dict2str, early_stopping
+from torch.nn.utils import clip_grad_norm_
+from tqdm import tqdm
+
+from recbole_alt.config import ALTConfig
+from recbole_alt.trainer import checkpoint
+from recbole_alt.trainer.optim import parameter_groups, scheduler
+
+
+class ALTTrainer(Trainer):
+    """Finetunes an :class:`~recbole_alt.model.recommender.ALTRecommender` on clicks (method, stage 2).
+
+    As RecBole's ``Trainer`` (``recbole/trainer/trainer.py``), and: the language model, the CTR embeddings
+    and the rest have their own ``learning_rate`` and ``weight_decay`` (``language_*``, ``embedding_*``; empty
+    = the rest's), a ``schedule`` with warm-up, checkpoints that are read without running code, and a second
+    checkpoint (``<name>-last.pth``) from which a stopped run goes on as if never stopped.
+    """
+
+    def __init__(self, config: Any, model: Any):
+        if not config["single_spec"]:
+            raise ValueError("training on several processes is not supported yet: run without --nproc and --world_size")
+        super().__init__(config, model)
+        self.scheduler: torch.optim.lr_scheduler.LambdaLR | None = None
+        self.seconds = 0.0
+        self._resumed: dict[str, Any] | None = None
+
+    @property
+    def last_file(self) -> Path:
+        """The checkpoint to resume from."""
+        best = Path(self.saved_model_file)
+        return best.with_name(f"{best.stem}-last.pth")
+
+    def _build_optimizer(self, **kwargs: Any) -> torch.optim.Optimizer:
+        if kwargs:
+            return super()._build_optimizer(**kwargs)
+        rates = {"rest": self.learning_rate}
+        decays = {"rest": self.weight_decay}
+        for group in ("language", "embedding"):
+            rate, decay = self.config[f"{group}_learning_rate"], self.config[f"{group}_weight_decay"]
+            rates[group] = self.learning_rate if rate is None else rate
+            decays[group] = self.weight_decay if decay is None else decay
+        return super()._build_optimizer(params=parameter_groups(self.model, rates, decays))
+
+    def fit(
+        self,
+        train_data: Any,
+        valid_data: Any = None,
+        verbose: bool = True,
+        saved: bool = True,
+        show_progress: bool = False,
+        callback_fn: Callable[[int, float], None] | None = None,
+    ) -> tuple[float, dict[str, float] | None]:
+        """Train to the last epoch or until validation stops improving; see RecBole's ``Trainer.fit``.
+
+        Returns:
+            best validation score and result; (-inf or inf, None) without validation data.
+        """
+        self.eval_collector.data_collect(train_data)
+        if self.config["train_neg_sample_args"].get("dynamic", False):
+            train_data.get_model(self.model)
+        self._start_schedule(len(train_data))
+        begun, before = monotonic(), self.seconds
+        for epoch in range(self.start_epoch, self.epochs):
+            loss = self._train_epoch(train_data, epoch, show_progress=show_progress, saved=saved)
+            self.seconds = before + monotonic() - begun
+            self.train_loss_dict[epoch] = sum(loss) if isinstance(loss, tuple) else loss
+            if verbose:
+                self.logger.info(self._generate_train_loss_output(epoch, begun, monotonic(), loss))
+            self._add_train_loss_to_tensorboard(epoch, loss)
+            stop = self._validate(epoch, valid_data, verbose, saved, show_progress, callback_fn)
+            self.seconds = before + monotonic() - begun
+            if stop:
+                break
+            if saved:
+                self._save_last(epoch + 1, 0, _order_of(train_data), None)
+        if saved:
+            if self.epochs == 0:
+                self._save_checkpoint(-1, verbose=verbose)
+            self._save_last(self.epochs, 0, None, None)  # over: resuming goes straight to the test
+        self._add_hparam_to_tensorboard(self.best_valid_score)
+        return self.best_valid_score, self.best_valid_result
+
+    def _validate(
+        self,
+        epoch: int,
+        valid_data: Any,
+        verbose: bool,
+        saved: bool,
+        show_progress: bool,
+        callback_fn: Callable[[int, float], None] | None,
+    ) -> bool:
+        """Score the validation data where due and keep the best; returns whether to stop."""
+        if self.eval_step <= 0 or not valid_data:
+            if saved:
+                self._save_checkpoint(epoch, verbose=verbose)
+            return False
+        if (epoch + 1) % self.eval_step:
+            return False
+        score, result = self._valid_epoch(valid_data, show_progress=show_progress)
+        self.best_valid_score, self.cur_step, stop, better = early_stopping(
+            score, self.best_valid_score, self.cur_step, max_step=self.stopping_step, bigger=self.valid_metric_bigger
+        )
+        if verbose:
+            self.logger.info(f"epoch {epoch} evaluating [valid_score: {score:f}]  {dict2str(result)}")
+        self.tensorboard.add_scalar("Vaild_score", score, epoch)  # RecBole's own spelling
+        if better:
+            self.best_valid_result = {name: float(value) for name, value in result.items()}
+            if saved:
+                self._save_checkpoint(epoch, verbose=verbose)
+        if callback_fn:
+            callback_fn(epoch, score)
+        if stop and verbose:
+            self.logger.info(f"Finished training, best eval result in epoch {epoch - self.cur_step * self.eval_step}")
+        return stop
+
+    def _start_schedule(self, steps_per_epoch: int) -> None:
+        self.scheduler = scheduler(
+            self.optimizer,
+            self.config["schedule"] or "constant",
+            self.epochs * steps_per_epoch,
+            self.config["warmup_ratio"] or 0.0,
+        )
+        if self._resumed is not None:
+            self.scheduler.load_state_dict(self._resumed["scheduler"])
+
+    def _train_epoch(
+        self,
+        train_data: Any,
+        epoch_idx: int,
+        loss_func: Callable[..., Any] | None = None,
+        show_progress: bool = False,
+        saved: bool = False,
+    ) -> Any:
+        """One epoch; returns the sum of its losses, or a tuple of sums (RecBole's contract)."""
+        self.model.train()
+        loss_func = loss_func or self.model.calculate_loss
+        resumed, self._resumed = self._resumed, None
+        if resumed is not None and resumed["order"] is not None:
+            train_data.generator.set_state(resumed["order"].cpu())
+        order = _order_of(train_data)
+        train_data.epoch = epoch_idx
+        totals: list[float] = list(resumed["losses"] or []) if resumed is not None else []
+        is_tuple = bool(resumed["is_tuple"]) if resumed is not None else False
+        done = resumed["step"] if resumed is not None else 0
+        scaler = torch.amp.GradScaler(self.device.type, enabled=self.enable_scaler)
+        saved_at = monotonic()
+        with tqdm(
+            total=len(train_data), initial=done, ncols=100, desc=f"Train {epoch_idx:>5}", disable=not show_progress
+        ) as bar:
+            for step, rows in enumerate(_from_step(train_data, done, resumed), start=done):
+                losses = self._train_step(rows.to(self.device), loss_func, scaler)
+                is_tuple = isinstance(losses, tuple)
+                parts = [part.item() for part in (losses if isinstance(losses, tuple) else (losses,))]
+                totals = [a + b for a, b in zip(totals, parts, strict=True)] if totals else parts
+                bar.update()
+                if saved and monotonic() - saved_at > (self.config["checkpoint_seconds"] or 120):
+                    self._save_last(epoch_idx, step + 1, order, (totals, is_tuple))
+                    saved_at = monotonic()
+        return tuple(totals) if is_tuple else sum(totals)
+
+    def _train_step(self, rows: Any, loss_func: Callable[..., Any], scaler: Any) -> Any:
+        self.optimizer.zero_grad()
+        with torch.autocast(device_type=self.device.type, enabled=bool(self.enable_amp)):
+            losses = loss_func(rows)
+        loss = sum(losses) if isinstance(losses, tuple) else losses
+        self._check_nan(loss)
+        scaler.scale(loss).backward()
+        if self.clip_grad_norm:
+            scaler.unscale_(self.optimizer)
+            clip_grad_norm_(self.model.parameters(), **self.clip_grad_norm)
+        scaler.step(self.optimizer)
+        scaler.update()
+        if self.scheduler is not None:
+            self.scheduler.step()
+        return losses
+
+    # -- checkpoints -------------------------------------------------------------------------------------
+
+    def _state(self, epoch: int) -> dict[str, Any]:
+        """RecBole's checkpoint (``Trainer._save_checkpoint``), in plain data."""
+        return {
+            "config": ALTConfig.snapshot(self.config),
+            "epoch": epoch,
+            "cur_step": self.cur_step,
+            "best_valid_score": float(self.best_valid_score),
+            "state_dict": self.model.state_dict(),
+            "other_parameter": self.model.other_parameter(),
+            "optimizer": self.optimizer.state_dict(),
+        }
+
+    def _save_checkpoint(self, epoch: int, verbose: bool = True, **kwargs: Any) -> None:
+        file = kwargs.get("saved_model_file", self.saved_model_file)
+        checkpoint.save(self._state(epoch), file)
+        if verbose:
+            self.logger.info(f"Saving current: {file}")
+
+    def _save_last(self, epoch: int, step: int, order: Any, losses: tuple[list[float], bool] | None) -> None:
+        """Everything needed to go on before ``step`` of ``epoch``."""
+        assert self.scheduler is not None
+        state = self._state(epoch) | {
+            "step": step,
+            "order": order,
+            "losses": losses[0] if losses else None,
+            "is_tuple": losses[1] if losses else False,
+            "scheduler": self.scheduler.state_dict(),
+            "rng": checkpoint.rng_state(),
+            "best_valid_result": self.best_valid_result,
+            "train_loss_dict": self.train_loss_dict,
+            "seconds": self.seconds,
+            "texts_encoded": getattr(self.model, "texts_encoded", 0),
+        }
+        checkpoint.save(state, self.last_file)
+
+    def resume_checkpoint(self, resume_file: str | os.PathLike[str]) -> None:
+        """Go on from a ``-last.pth`` checkpoint at the very step it was written.
+
+        Raises:
+            ValueError: it holds no progress (a best checkpoint holds only weights), or another model.
+        """
+        state = checkpoint.load(resume_file, self.device)
+        if "step" not in state:
+            raise ValueError(f"{os.fspath(resume_file)!r} holds the best weights, not a stopped run: give its -last.pth")
+        if state["config"]["model"] != self.config["model"]:
+            raise ValueError(f"{os.fspath(resume_file)!r} is of {state['config']['model']}, not of {self.config['model']}")
+        self.model.load_state_dict(state["state_dict"])
+        self.model.load_other_parameter(state["other_parameter"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.start_epoch, self.cur_step = state["epoch"], state["cur_step"]
+        self.best_valid_score, self.best_valid_result = state["best_valid_score"], state["best_valid_result"]
+        self.train_loss_dict, self.seconds = dict(state["train_loss_dict"]), state["seconds"]
+        if getattr(self.model, "text", None) is not None:
+            self.model.text.language_model.texts_encoded = state["texts_encoded"]
+        self._resumed = state
+
+    def evaluate(
+        self,
+        eval_data: Any,
+        load_best_model: bool = True,
+        model_file: str | os.PathLike[str] | None = None,
+        show_progress: bool = False,
+    ) -> dict[str, float] | None:
+        """Metrics on ``eval_data``, by default of the best checkpoint; see RecBole's ``Trainer.evaluate``."""
+        if eval_data and load_best_model:
+            state = checkpoint.load(model_file or self.saved_model_file, self.device)
+            self.model.load_state_dict(state["state_dict"])
+            self.model.load_other_parameter(state["other_parameter"])
+        return super().evaluate(eval_data, load_best_model=False, show_progress=show_progress)
+
+
+def _order_of(train_data: Any) -> torch.Tensor | None:
+    """State of the generator a RecBole loader shuffles with; None for batches that depend on the step alone."""
+    generator = getattr(train_data, "generator", None)
+    return None if generator is None else generator.get_state()
+
+
+def _from_step(train_data: Any, done: int, resumed: dict[str, Any] | None) -> Iterator[Any]:
+    """The batches of an epoch from ``done`` on, with every random generator as it was then."""
+    iterator = iter(train_data)
+    for _ in range(done):
+        next(iterator)
+    if resumed is not None:
+        checkpoint.set_rng_state(resumed["rng"])
+    yield from iterator

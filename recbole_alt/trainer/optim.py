@@ -1,0 +1,68 @@
+"""Parameter groups and learning-rate schedules."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+from recbole_alt.model.backbones import Backbone
+from recbole_alt.model.language import LanguageModel
+
+#: Groups a parameter may be in; each has its own learning rate and weight decay.
+GROUPS = ("language", "embedding", "rest")
+
+
+def parameter_groups(
+    model: nn.Module, learning_rates: Mapping[str, float], weight_decays: Mapping[str, float]
+) -> list[dict[str, Any]]:
+    """Sort trainable parameters: the language model's, the CTR embeddings', and all others.
+
+    Args:
+        model: holds any number of :class:`LanguageModel` and :class:`Backbone`.
+        learning_rates: group → learning rate.
+        weight_decays: group → weight decay.
+
+    Returns:
+        the non-empty groups, for any torch optimiser; every parameter in exactly one.
+    """
+    group_of: dict[nn.Parameter, str] = {}
+    for module in model.modules():
+        if isinstance(module, LanguageModel):
+            group_of |= dict.fromkeys(module.parameters(), "language")
+        elif isinstance(module, Backbone):
+            tables = (part for part in module.modules() if isinstance(part, nn.Embedding))
+            group_of |= {parameter: "embedding" for table in tables for parameter in table.parameters()}
+    members: dict[str, list[nn.Parameter]] = {group: [] for group in GROUPS}
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            members[group_of.get(parameter, "rest")].append(parameter)
+    return [
+        {"params": members[group], "lr": learning_rates[group], "weight_decay": weight_decays[group], "name": group}
+        for group in GROUPS
+        if members[group]
+    ]
+
+
+def schedule_factor(schedule: str, step: int, total: int, warmup: int) -> float:
+    """Factor on the learning rate at ``step`` (from 0) of ``total``: linear warm-up, then the schedule.
+
+    ``constant`` stays 1, ``cosine`` and ``linear`` fall to 0 at ``total``.
+    """
+    if step < warmup:
+        return (step + 1) / (warmup + 1)
+    done = min(1.0, (step - warmup) / max(1, total - warmup))
+    if schedule == "cosine":
+        return 0.5 * (1 + math.cos(math.pi * done))
+    return 1.0 - done if schedule == "linear" else 1.0
+
+
+def scheduler(
+    optimizer: torch.optim.Optimizer, schedule: str, total: int, warmup_ratio: float
+) -> torch.optim.lr_scheduler.LambdaLR:
+    """The schedule as a torch scheduler, to be stepped after every optimiser step."""
+    warmup = int(total * warmup_ratio)
+    return torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: schedule_factor(schedule, step, total, warmup))

@@ -1,0 +1,174 @@
+"""``ALTPretrainTrainer``: the alignment stage, resumable at any step."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from logging import getLogger
+from time import monotonic
+from typing import Any
+
+import torch
+from recbole.trainer.trainer import AbstractTrainer
+from recbole.utils import get_tensorboard
+from torch.nn.utils import clip_grad_norm_
+from tqdm import tqdm
+
+from recbole_alt.build import build_batches, build_masking
+from recbole_alt.config import ALTConfig
+from recbole_alt.data.masking import step_generator
+from recbole_alt.model.alignment import AlignmentModel, AlignmentOutput
+from recbole_alt.trainer import checkpoint
+from recbole_alt.trainer.optim import scheduler
+
+
+class ALTPretrainTrainer(AbstractTrainer):
+    """Aligns both towers on training interactions, without labels (method, stage 1).
+
+    Reads ``pretrain_steps`` (optimiser steps; empty = ``pretrain_epochs``), ``pretrain_batch_size``,
+    ``pretrain_learning_rate``, ``pretrain_weight_decay``, ``pretrain_schedule``, ``pretrain_warmup_ratio``,
+    ``checkpoint_seconds`` and the keys of masking and batch sampling. Batch, masks and dropout of a step
+    depend on the seed and the step alone, so a run resumed from its checkpoint goes on as if never stopped.
+
+    Args:
+        config: RecBole's.
+        model: the towers and objectives.
+        dataset: the built training dataset; nothing else is read.
+        file: the checkpoint.
+    """
+
+    def __init__(self, config: Any, model: AlignmentModel, dataset: Any, file: str | os.PathLike[str]):
+        super().__init__(config, model)
+        self.logger = getLogger()
+        self.tensorboard = get_tensorboard(self.logger)
+        self.dataset = dataset
+        self.file = file
+        self.device = config["device"]
+        self.batches = build_batches(config, dataset, config["pretrain_batch_size"])
+        self.masking = build_masking(config, dataset.prompts, model.backbone)
+        steps = config["pretrain_steps"]
+        self.total_steps = steps if steps is not None else config["pretrain_epochs"] * self.batches.steps_per_epoch
+        self.optimizer = torch.optim.AdamW(
+            model.parameters(),
+            lr=config["pretrain_learning_rate"],
+            weight_decay=config["pretrain_weight_decay"],
+            fused=True,
+        )
+        self.scheduler = scheduler(
+            self.optimizer, config["pretrain_schedule"], self.total_steps, config["pretrain_warmup_ratio"]
+        )
+        self.step = 0
+        self.interactions_seen = 0
+        self.seconds = 0.0
+        self.totals: dict[str, float] = {}  # of the last tenth of the steps
+        self.counts: dict[str, int] = {}
+
+    def fit(self, train_data: Any = None, show_progress: bool = True) -> dict[str, Any]:
+        """Train to the last step and save.
+
+        Returns:
+            ``steps``, ``seconds``, ``texts_encoded``, ``interactions_seen``, and ``final``: losses and
+            accuracies averaged over the last tenth of the steps.
+
+        Raises:
+            ValueError: a loss is not a number.
+        """
+        self.model.train()
+        begun = saved = monotonic()
+        before = self.seconds
+        with tqdm(
+            total=self.total_steps, initial=self.step, desc="Pretrain", ncols=120, disable=not show_progress
+        ) as bar:
+            while self.step < self.total_steps:
+                output = self._train_step()
+                self._record(output)
+                self.step += 1
+                bar.update()
+                bar.set_postfix({name.replace("masked_", "m_"): f"{loss.item():.3f}" for name, loss in output.losses.items()})
+                self.seconds = before + monotonic() - begun
+                if monotonic() - saved > self.config["checkpoint_seconds"]:
+                    self.save()
+                    saved = monotonic()
+        self.save()
+        return self.summary()
+
+    def _train_step(self) -> AlignmentOutput:
+        epoch, within = divmod(self.step, self.batches.steps_per_epoch)
+        rows = self.dataset[self.batches(self.step)]
+        texts = self.dataset.prompts.batches(rows)
+        masks = self.masking.draw(texts, len(rows), step_generator(self.config["seed"], epoch, within))
+        output = self.model(rows.to(self.device), [text.to(self.device) for text in texts], masks)
+        if not torch.isfinite(output.loss):
+            losses = {name: loss.item() for name, loss in output.losses.items()}
+            raise ValueError(f"pretraining loss is not a number at step {self.step}: {losses}; lower pretrain_learning_rate")
+        self.optimizer.zero_grad()
+        output.loss.backward()
+        if self.config["clip_grad_norm"]:
+            clip_grad_norm_(self.model.parameters(), **self.config["clip_grad_norm"])
+        self.optimizer.step()
+        self.scheduler.step()
+        self.interactions_seen += len(rows)
+        return output
+
+    def _record(self, output: AlignmentOutput) -> None:
+        values = {f"loss/{name}": loss.item() for name, loss in output.losses.items()}
+        values |= {f"accuracy/{name}": value for name, value in output.report.items()}
+        for name, value in values.items():
+            self.tensorboard.add_scalar(f"pretrain/{name}", value, self.step)
+            if self.step >= self.total_steps - max(1, self.total_steps // 10) and value == value:
+                self.totals[name] = self.totals.get(name, 0.0) + value
+                self.counts[name] = self.counts.get(name, 0) + 1
+        texts = self.model.text.language_model.texts_encoded
+        self.tensorboard.add_scalar("pretrain/interactions_per_text", self.interactions_seen / max(1, texts), self.step)
+        self.tensorboard.add_scalar("pretrain/learning_rate", self.optimizer.param_groups[0]["lr"], self.step)
+
+    def summary(self) -> dict[str, Any]:
+        """What :meth:`fit` returns."""
+        return {
+            "steps": self.step,
+            "seconds": self.seconds,
+            "texts_encoded": self.model.text.language_model.texts_encoded,
+            "interactions_seen": self.interactions_seen,
+            "final": {name: total / self.counts[name] for name, total in self.totals.items()},
+        }
+
+    def save(self) -> None:
+        """Write the checkpoint: towers, objectives, optimiser, schedule, random state and progress."""
+        checkpoint.save(
+            {
+                "config": ALTConfig.snapshot(self.config),
+                "backbone": self.model.backbone.state_dict(),
+                "text": self.model.text.state_dict(),
+                "objectives": self.model.objectives.state_dict(),
+                "optimizer": self.optimizer.state_dict(),
+                "scheduler": self.scheduler.state_dict(),
+                "rng": checkpoint.rng_state(),
+                "step": self.step,
+                "total_steps": self.total_steps,
+                "interactions_seen": self.interactions_seen,
+                "texts_encoded": self.model.text.language_model.texts_encoded,
+                "seconds": self.seconds,
+                "totals": self.totals,
+                "counts": self.counts,
+            },
+            self.file,
+        )
+
+    def resume(self, state: Mapping[str, Any] | None = None) -> None:
+        """Go on from a checkpoint, by default from this trainer's own file.
+
+        Raises:
+            ValueError: it was made for another number of steps.
+        """
+        state = checkpoint.load(self.file, self.device) if state is None else state
+        if state["total_steps"] != self.total_steps:
+            raise ValueError(f"the checkpoint is of a run of {state['total_steps']} steps, this one has {self.total_steps}")
+        self.model.backbone.load_state_dict(state["backbone"])
+        self.model.text.load_state_dict(state["text"])
+        self.model.objectives.load_state_dict(state["objectives"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scheduler.load_state_dict(state["scheduler"])
+        self.step, self.interactions_seen = state["step"], state["interactions_seen"]
+        self.model.text.language_model.texts_encoded = state["texts_encoded"]
+        self.seconds, self.totals, self.counts = state["seconds"], dict(state["totals"]), dict(state["counts"])
+        checkpoint.set_rng_state(state["rng"])
