@@ -76,9 +76,7 @@ def build_alignment(config: Any, dataset: Any, model_class: type) -> AlignmentMo
     for name in weights:
         if name not in objectives:
             raise ValueError(f"objective_weights: {name!r} is not among the objectives {', '.join(objectives)}")
-    model = AlignmentModel(
-        backbone, text, objectives, weights=weights, targets=targets, mask_id=prompts.special.mask
-    )
+    model = AlignmentModel(backbone, text, objectives, weights=weights, targets=targets, mask_id=prompts.special.mask)
     return model.to(config["device"])
 
 

@@ -18,8 +18,8 @@ from typing import Any
 import torch
 import yaml
 from recbole.config import Config
-from recbole.utils import get_model
 from recbole.utils import enum_type as recbole_enums
+from recbole.utils import get_model
 
 PREFIX = "ALT_"
 STAGES = ("plain", "ctr", "lm", "joint")

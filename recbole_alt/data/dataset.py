@@ -131,7 +131,7 @@ class ALTDataset(Dataset):
 
     def forbidden_in_prompts(self) -> dict[str, str]:
         """Fields that would tell the label, or that are no content: name → why."""
-        forbidden = {name: "what the threshold makes the label from" for name in self.config["threshold"] or {}}
+        forbidden = dict.fromkeys(self.config["threshold"] or {}, "what the threshold makes the label from")
         forbidden |= {self.config["RATING_FIELD"]: "the rating", self.time_field: "the timestamp"}
         forbidden |= {self.label_field: "the label"}
         return {name: why for name, why in forbidden.items() if name}
@@ -284,4 +284,3 @@ class _ReadEntries:
 
     def __call__(self, interaction: Any) -> np.ndarray:
         return self.entry_of[np.asarray(interaction[self.key].cpu())]
-

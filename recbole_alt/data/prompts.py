@@ -194,8 +194,8 @@ class SegmentTokens:
         needed = len(head) + len(tail) + widest + len(tables)
         if needed > max_tokens:
             raise ValueError(
-                f"max_text_tokens={max_tokens} is too short for the {self.name!r} template, whose own words need "
-                f"{needed - len(tables)} tokens and each of its {len(tables)} values at least one: give {needed} or more"
+                f"max_text_tokens={max_tokens} is too short for the {self.name!r} template: its own words need "
+                f"{needed - len(tables)} tokens, its {len(tables)} values at least one each: give {needed} or more"
             )
 
     def assemble(self, pieces: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

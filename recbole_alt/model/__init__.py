@@ -1,0 +1,1 @@
+"""The two towers, what aligns them, and the recommender."""

@@ -11,12 +11,13 @@ from torch import Tensor, nn
 
 from recbole_alt.data.masking import Masks
 from recbole_alt.data.prompts import SegmentBatch
-from recbole_alt.model.targets import TableTargets
+from recbole_alt.model.attention import SegmentStates, take_rows
 from recbole_alt.model.backbones import Backbone, CTROutput, mask_table
-from recbole_alt.model.language import SegmentStates, TextTower, take_rows
+from recbole_alt.model.language import TextTower
 from recbole_alt.model.objectives.contrastive import ContrastiveObjective
 from recbole_alt.model.objectives.masked_language import MaskedLanguageObjective
 from recbole_alt.model.objectives.masked_tabular import MaskedTabularObjective
+from recbole_alt.model.targets import TableTargets
 
 
 @dataclass
@@ -124,8 +125,7 @@ class AlignmentModel(nn.Module):
         masked = self.backbone(mask_table(interaction, self.backbone.fields, masks.table))
         return objective(
             masked.representation,
-            torch.cat([take_rows(segment.states, segment.row) for segment in segments], dim=1),
-            torch.cat([segment.attention_mask[segment.row] for segment in segments], dim=1),
+            segments,
             masks.table.to(masked.representation.device),
             self.targets.read(interaction),
         )

@@ -165,9 +165,7 @@ def table_fields(model: Any) -> tuple[TableField, ...]:
     return tuple(
         TableField(name, kind, int(size))
         for kind in ("token", "token_seq", "float", "float_seq")
-        for name, size in zip(
-            getattr(model, f"{kind}_field_names"), getattr(model, f"{kind}_field_dims"), strict=True
-        )
+        for name, size in zip(getattr(model, f"{kind}_field_names"), getattr(model, f"{kind}_field_dims"), strict=True)
     )
 
 
@@ -191,5 +189,3 @@ def mask_table(interaction: Interaction, fields: tuple[TableField, ...], mask: T
             nothing[..., 0] = 1
         masked.interaction[field.name] = torch.where(hidden, nothing, column)
     return masked
-
-

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -12,31 +11,9 @@ from torch import Tensor, nn
 
 from recbole_alt import pretrained
 from recbole_alt.data.prompts import SegmentBatch
+from recbole_alt.model.attention import SegmentStates, take_rows
 
-
-@dataclass
-class SegmentStates:
-    """Token states of one segment's distinct texts.
-
-    Attributes:
-        states: [N, L, H].
-        attention_mask: [N, L].
-        pooled: [N, H].
-        row: [B], the text of each interaction.
-    """
-
-    states: Tensor
-    attention_mask: Tensor
-    pooled: Tensor
-    row: Tensor
-
-
-def take_rows(table: Tensor, row: Tensor) -> Tensor:
-    """``table[row]`` [B, ...] for a table [N, ...] read many times over.
-
-    ``F.embedding`` has a parallel backward on CPU, where indexing's is serial.
-    """
-    return F.embedding(row, table.flatten(1)).view(len(row), *table.shape[1:])
+_LEAST_TEXTS, _MOST_GROUPS = 64, 4  # texts worth a group of their own; groups a batch is cut into
 
 
 class LanguageModel(nn.Module):
@@ -67,14 +44,29 @@ class LanguageModel(nn.Module):
             token states [N, L, H] and pooled states [N, H], both in 32 bits.
         """
         self.texts_encoded += len(input_ids)
-        device = input_ids.device
-        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=uses_bf16(self.precision, device)):
-            states = self.encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
-        states = states.float()
+        states = self._encode_by_length(input_ids, attention_mask)
         if self.pooling == "cls":
             return states, states[:, 0]
         weight = attention_mask.unsqueeze(-1).to(states.dtype)
         return states, (states * weight).sum(1) / weight.sum(1).clamp(min=1)
+
+    def _encode_by_length(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """States [N, L, H], texts of like length encoded together so that little padding is computed."""
+        order = attention_mask.sum(1).argsort(stable=True)
+        parts = order.chunk(max(1, min(_MOST_GROUPS, len(order) // _LEAST_TEXTS)))
+        if len(parts) == 1:
+            return self._encode(input_ids, attention_mask)
+        encoded = []
+        for part in parts:
+            length = int(attention_mask[part[-1]].sum())
+            states = self._encode(input_ids[part, :length], attention_mask[part, :length])
+            encoded.append(F.pad(states, (0, 0, 0, input_ids.shape[1] - length)))
+        return torch.cat(encoded)[order.argsort()]
+
+    def _encode(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        device = input_ids.device
+        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=uses_bf16(self.precision, device)):
+            return self.encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state.float()
 
 
 def uses_bf16(precision: str, device: torch.device) -> bool:

@@ -34,7 +34,7 @@ class ALTRecommender(AbstractRecommender):
 
     type = ModelType.CONTEXT
     input_type = InputType.POINTWISE
-    backbone_class: ClassVar[type]
+    backbone_class: ClassVar[Any]
 
     def __init__(self, config: Any, dataset: Any):
         super().__init__()

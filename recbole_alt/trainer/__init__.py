@@ -1,0 +1,1 @@
+"""Training: alignment, finetuning, checkpoints, optimisers."""

@@ -43,13 +43,16 @@ def load(file: str | os.PathLike[str], device: torch.device | str = "cpu") -> di
         return torch.load(file, map_location=device, weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError) as error:
         reason = str(error).strip().splitlines()[0]
-        raise ValueError(f"checkpoint {os.fspath(file)!r} is damaged or was not written by recbole_alt: {reason}") from None
+        raise ValueError(
+            f"checkpoint {os.fspath(file)!r} is damaged or was not written by recbole_alt: {reason}"
+        ) from None
 
 
 def rng_state() -> dict[str, Any]:
     """State of every random generator that training draws from."""
     version, internal, gauss = random.getstate()
-    name, keys, position, has_gauss, cached = np.random.get_state()
+    legacy: Any = np.random.get_state()
+    name, keys, position, has_gauss, cached = legacy
     return {
         "python": [version, list(internal), gauss],
         "numpy": [str(name), torch.from_numpy(keys.astype(np.int64)), int(position), int(has_gauss), float(cached)],

@@ -34,6 +34,8 @@ class ALTTrainer(Trainer):
         super().__init__(config, model)
         self.scheduler: torch.optim.lr_scheduler.LambdaLR | None = None
         self.seconds = 0.0
+        self.best_valid_score: float
+        self.cur_step: int
         self._resumed: dict[str, Any] | None = None
 
     @property
@@ -201,7 +203,7 @@ class ALTTrainer(Trainer):
         }
 
     def _save_checkpoint(self, epoch: int, verbose: bool = True, **kwargs: Any) -> None:
-        file = kwargs.get("saved_model_file", self.saved_model_file)
+        file = kwargs.get("saved_model_file") or self.saved_model_file
         checkpoint.save(self._state(epoch), file)
         if verbose:
             self.logger.info(f"Saving current: {file}")
@@ -231,9 +233,13 @@ class ALTTrainer(Trainer):
         """
         state = checkpoint.load(resume_file, self.device)
         if "step" not in state:
-            raise ValueError(f"{os.fspath(resume_file)!r} holds the best weights, not a stopped run: give its -last.pth")
+            raise ValueError(
+                f"{os.fspath(resume_file)!r} holds the best weights, not a stopped run: give its -last.pth"
+            )
         if state["config"]["model"] != self.config["model"]:
-            raise ValueError(f"{os.fspath(resume_file)!r} is of {state['config']['model']}, not of {self.config['model']}")
+            raise ValueError(
+                f"{os.fspath(resume_file)!r} is of {state['config']['model']}, not of {self.config['model']}"
+            )
         self.model.load_state_dict(state["state_dict"])
         self.model.load_other_parameter(state["other_parameter"])
         self.optimizer.load_state_dict(state["optimizer"])

@@ -84,7 +84,9 @@ class ALTPretrainTrainer(AbstractTrainer):
                 self._record(output)
                 self.step += 1
                 bar.update()
-                bar.set_postfix({name.replace("masked_", "m_"): f"{loss.item():.3f}" for name, loss in output.losses.items()})
+                bar.set_postfix(
+                    {name.replace("masked_", "m_"): f"{loss.item():.3f}" for name, loss in output.losses.items()}
+                )
                 self.seconds = before + monotonic() - begun
                 if monotonic() - saved > self.config["checkpoint_seconds"]:
                     self.save()
@@ -100,7 +102,9 @@ class ALTPretrainTrainer(AbstractTrainer):
         output = self.model(rows.to(self.device), [text.to(self.device) for text in texts], masks)
         if not torch.isfinite(output.loss):
             losses = {name: loss.item() for name, loss in output.losses.items()}
-            raise ValueError(f"pretraining loss is not a number at step {self.step}: {losses}; lower pretrain_learning_rate")
+            raise ValueError(
+                f"pretraining loss is not a number at step {self.step}: {losses}; lower pretrain_learning_rate"
+            )
         self.optimizer.zero_grad()
         output.loss.backward()
         if self.config["clip_grad_norm"]:
@@ -162,7 +166,9 @@ class ALTPretrainTrainer(AbstractTrainer):
         """
         state = checkpoint.load(self.file, self.device) if state is None else state
         if state["total_steps"] != self.total_steps:
-            raise ValueError(f"the checkpoint is of a run of {state['total_steps']} steps, this one has {self.total_steps}")
+            raise ValueError(
+                f"the checkpoint is of a run of {state['total_steps']} steps, this one has {self.total_steps}"
+            )
         self.model.backbone.load_state_dict(state["backbone"])
         self.model.text.load_state_dict(state["text"])
         self.model.objectives.load_state_dict(state["objectives"])

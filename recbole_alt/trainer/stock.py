@@ -24,7 +24,8 @@ class ALTStockTrainer(ALTTrainer):
         modes = self.config["finetune_modes"] or []
         if len(modes) > 1:
             self.logger.warning(
-                f"RecBole trains one model: finetuning in mode {self.model.mode!r} only; run_recbole_alt runs all of {modes}"
+                f"RecBole trains one model: finetuning in mode {self.model.mode!r} only; "
+                f"run_recbole_alt runs all of {modes}"
             )
         file = self.config["pretrained_checkpoint"] or self._align(train_data, kwargs.get("show_progress", False))
         if file:

@@ -1,0 +1,1 @@
+"""Objectives of the alignment stage: functions of tensors that hold no tower."""

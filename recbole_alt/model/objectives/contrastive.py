@@ -49,7 +49,10 @@ class BatchNormHead(nn.Module):
 
 
 #: name in the configuration → head and its temperature where none is given.
-HEADS: dict[str, tuple[type[nn.Module], float]] = {"batchnorm": (BatchNormHead, 0.07), "published": (PublishedHead, 0.7)}
+HEADS: dict[str, tuple[type[nn.Module], float]] = {
+    "batchnorm": (BatchNormHead, 0.07),
+    "published": (PublishedHead, 0.7),
+}
 
 
 class ContrastiveObjective(nn.Module):

@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from recbole_alt.model.attention import SegmentStates, attend
+
 
 @dataclass(frozen=True)
 class TargetField:
@@ -64,18 +66,17 @@ class MaskedTabularObjective(nn.Module):
         self.values = nn.ModuleList(_ValueScorer(t.counts, size, self.norm_term) for t in self.targets)
 
     def forward(
-        self, table: Tensor, states: Tensor, attention_mask: Tensor, mask: Tensor, values: Sequence[Tensor]
+        self, table: Tensor, segments: Sequence[SegmentStates], mask: Tensor, values: Sequence[Tensor]
     ) -> tuple[Tensor, dict[str, float]]:
         """Loss, averaged over the masked values, and report; zero, with zero gradient, when nothing is masked.
 
         Args:
             table: [B, R] representation of the masked table.
-            states: [B, L, H] token states of the complete text.
-            attention_mask: [B, L].
+            segments: token states of the complete texts.
             mask: bool [B, F] of the table's fields.
             values: per target field, [B] or [B, S] true values; 0 for missing or padding.
         """
-        vectors = self.vectors(torch.cat([table, self.attend(table, states, attention_mask)], dim=-1))
+        vectors = self.vectors(torch.cat([table, attend(self.query(table), segments)], dim=-1))
         per_field = vectors.view(len(table), len(self.targets), -1)
         total, weight, hits = vectors.sum() * 0, 0.0, 0.0
         for i, (target, scorer) in enumerate(zip(self.targets, self.values, strict=True)):
@@ -87,13 +88,6 @@ class MaskedTabularObjective(nn.Module):
                 hits += float(share @ first.float())
         report = {"value_accuracy": hits / weight if weight else float("nan")}
         return total / max(weight, 1.0), report
-
-    def attend(self, table: Tensor, states: Tensor, attention_mask: Tensor) -> Tensor:
-        """Attention of the query [B, R] over token states [B, L, H], padding excluded: [B, H]."""
-        query = self.query(table)
-        score = torch.einsum("bh,blh->bl", query, states) / math.sqrt(query.shape[-1])
-        share = score.masked_fill(attention_mask == 0, -torch.inf).softmax(-1)
-        return torch.einsum("bl,blh->bh", share, states)
 
 
 def _masked_values(vectors: Tensor, values: Tensor, masked: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -140,7 +134,9 @@ class _ValueScorer(nn.Module):
         if loss == "nce":
             losses = nce_loss(true_score - self.norm_term, noise_score - self.norm_term, true_noise, noise_noise)
         else:
-            losses = sampled_softmax_loss(true_score, noise_score.masked_fill(same, -torch.inf), true_noise, noise_noise)
+            losses = sampled_softmax_loss(
+                true_score, noise_score.masked_fill(same, -torch.inf), true_noise, noise_noise
+            )
         return losses, first
 
     def _score(self, vector: Tensor, values: Tensor) -> Tensor:
