@@ -10,7 +10,8 @@ from torch import Tensor, nn
 class MaskedLanguageObjective(nn.Module):
     """Cross-entropy on masked positions, from ``[token state ; v]`` (method, stage 1, objective 1).
 
-    ``Linear(H+R → H)``, tanh, dropout, ``Linear → classes``. The classes are the tokens that some prompt's
+    ``Linear(H+R → H)``, tanh, dropout, ``Linear → classes``; ``v`` passes a LayerNorm first, since its scale
+    differs by orders of magnitude between CTR models. The classes are the tokens that some prompt's
     value can contain: no other token is ever behind a mask.
 
     Args:
@@ -24,6 +25,7 @@ class MaskedLanguageObjective(nn.Module):
         super().__init__()
         self.token_ids: Tensor
         self.register_buffer("token_ids", token_ids.long().sort().values, persistent=False)
+        self.table_norm = nn.LayerNorm(table_size)
         self.layers = nn.Sequential(
             nn.Linear(text_size + table_size, text_size),
             nn.Tanh(),
@@ -41,7 +43,7 @@ class MaskedLanguageObjective(nn.Module):
         """
         if not len(target):
             return (states.sum() + table.sum()) * 0, {"token_accuracy": float("nan")}
-        logits = self.layers(torch.cat([states, table], dim=-1))
+        logits = self.layers(torch.cat([states, self.table_norm(table)], dim=-1))
         classes = torch.searchsorted(self.token_ids, target)
         accuracy = (logits.detach().argmax(-1) == classes).float().mean()
         return F.cross_entropy(logits, classes), {"token_accuracy": accuracy.item()}

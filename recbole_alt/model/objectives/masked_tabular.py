@@ -32,7 +32,8 @@ class MaskedTabularObjective(nn.Module):
     """The masked table asks the complete text (method, stage 1, objective 2).
 
     ``v̂`` is the query, ``Linear(R → H)`` + LayerNorm, of one attention head over the token states;
-    ``[v̂ ; attended]`` → ``Linear`` → one vector per field, which scores the field's values.
+    ``[v̂ ; attended]`` → ``Linear`` → one vector per field, which scores the field's values. ``v̂`` passes a
+    LayerNorm first: its scale differs by orders of magnitude between CTR models, that of token states does not.
 
     Args:
         table_size: R, width of the CTR representation.
@@ -59,6 +60,7 @@ class MaskedTabularObjective(nn.Module):
         self.targets = list(targets)
         self.loss = loss
         self.n_noise = n_noise
+        self.table_norm = nn.LayerNorm(table_size)
         self.query = nn.Sequential(nn.Linear(table_size, text_size), nn.LayerNorm(text_size))
         self.vectors = nn.Linear(table_size + text_size, len(self.targets) * size)
         total = sum(len(target.counts) for target in self.targets)
@@ -76,6 +78,7 @@ class MaskedTabularObjective(nn.Module):
             mask: bool [B, F] of the table's fields.
             values: per target field, [B] or [B, S] true values; 0 for missing or padding.
         """
+        table = self.table_norm(table)
         vectors = self.vectors(torch.cat([table, attend(self.query(table), segments)], dim=-1))
         per_field = vectors.view(len(table), len(self.targets), -1)
         total, weight, hits = vectors.sum() * 0, 0.0, 0.0
