@@ -34,6 +34,9 @@ def build_text(config: Any, prompts: PromptTable) -> TextTower:
         precision=config["precision"],
         gradient_checkpointing=bool(config["gradient_checkpointing"]),
     )
+    longest = getattr(language_model.encoder.config, "max_position_embeddings", None)
+    if longest is not None and config["max_text_tokens"] > longest:
+        raise ValueError(f"max_text_tokens={config['max_text_tokens']}, but {config['language_model']} reads {longest}")
     return TextTower(language_model, len(prompts.segments))
 
 

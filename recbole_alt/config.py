@@ -18,8 +18,8 @@ from typing import Any
 import torch
 import yaml
 from recbole.config import Config
+from recbole.utils import EvaluatorType, get_model
 from recbole.utils import enum_type as recbole_enums
-from recbole.utils import get_model
 
 PREFIX = "ALT_"
 STAGES = ("plain", "ctr", "lm", "joint")
@@ -93,6 +93,10 @@ class ALTConfig(Config):
         super().__init__(model, dataset, config_file_list, dict(config_dict or {}))
         self._check_keys()
         check_values(self.final_config_dict)
+        if self.final_config_dict["eval_type"] == EvaluatorType.VALUE:  # every run reports both
+            given = self.final_config_dict["metrics"]
+            absent = [name for name in ("AUC", "LogLoss") if name.lower() not in {m.lower() for m in given}]
+            self.final_config_dict["metrics"] = [*given, *absent]
 
     # -- reading -----------------------------------------------------------------------------------------
 
@@ -176,6 +180,12 @@ def check_values(values: Mapping[str, Any]) -> None:
                 raise ValueError(f"{key}: {value!r} is none of {', '.join(allowed)}")
     if not 0 < values.get("mask_ratio", 0.15) <= 1:
         raise ValueError(f"mask_ratio must be in (0, 1], not {values['mask_ratio']!r}")
+    for key in ("save_dataset", "dataset_save_path", "save_dataloaders", "dataloaders_save_path"):
+        if values.get(key):
+            raise ValueError(
+                f"{key}: RecBole's pickled data would run code when loaded, and would not notice a changed "
+                "template: leave it out; prompts are made in seconds"
+            )
     for stage in values.get("finetune") or {}:
         if stage not in STAGES:
             raise ValueError(f"finetune: {stage!r} is none of {', '.join(STAGES)}")

@@ -13,6 +13,7 @@ from typing import Any
 
 from recbole.data import create_dataset, data_preparation
 from recbole.utils import get_local_time, get_model, init_seed
+from torch.utils.tensorboard import SummaryWriter
 
 from recbole_alt.build import build_alignment, build_batches
 from recbole_alt.config import ALTConfig, check_values
@@ -65,12 +66,12 @@ class Experiment:
         self.config = config
         self.logger = getLogger()
         self.model_class = get_model(config["model"])
-        self.folder = self._open_folder()
         self.stages: dict[str, StageResult] = {}
         init_seed(config["seed"], config["reproducibility"])
         self.dataset = create_dataset(config)
         self.logger.info(self.dataset)
         self.train_data, self.valid_data, self.test_data = data_preparation(config, self.dataset)
+        self.folder = self._open_folder()
 
     # -- stages ------------------------------------------------------------------------------------------
 
@@ -88,6 +89,7 @@ class Experiment:
         dataset = self.train_data._dataset
         model = build_alignment(self.config, dataset, self.model_class.backbone_class)
         trainer = ALTPretrainTrainer(self.config, model, dataset, self.pretrained_file)
+        trainer.tensorboard = _curves(trainer, "pretrain")
         if self.config["resume"] and self.pretrained_file.is_file():
             trainer.resume()
         summary = trainer.fit(show_progress=bool(self.config["show_progress"]))
@@ -103,6 +105,7 @@ class Experiment:
         if stage != "plain":
             model.load_towers(checkpoint.load(self.pretrained_file, config["device"]))
         trainer = ALTTrainer(config, model)
+        trainer.tensorboard = _curves(trainer, stage)
         trainer.saved_model_file = str(self.folder / f"{stage}.pth")
         if self.config["resume"] and trainer.last_file.is_file():
             trainer.resume_checkpoint(trainer.last_file)
@@ -175,6 +178,11 @@ class Experiment:
         if result.valid:
             self.logger.info(f"{stage}: best valid : {result.valid}")
             self.logger.info(f"{stage}: test result: {result.test}")
+
+
+def _curves(trainer: Any, stage: str) -> SummaryWriter:
+    """A TensorBoard folder of its own for ``stage``, inside RecBole's for the run."""
+    return SummaryWriter(str(Path(trainer.tensorboard.log_dir) / stage))
 
 
 def _unused(folder: Path) -> Path:

@@ -55,7 +55,7 @@ def run_recbole_alt(
     record = result_record(config, run.stages)
     files = [run.folder / "result.json", *([Path(config["result_file"])] if config["result_file"] else [])]
     write_result(record, files)
-    table = result_table(config["model"], run.stages)
+    table = result_table(record)
     first = next((run.stages[s] for s in [*modes, "plain"] if s in run.stages), None)
     valid, test = (first.valid, first.test) if first else ({}, {})
     logger.info(f"best valid : {valid}")

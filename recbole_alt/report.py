@@ -1,4 +1,4 @@
-"""What a run says at its end: one table to read and one JSON file to compute with."""
+"""What a run says at its end: one JSON file to compute with, and the table made from it."""
 
 from __future__ import annotations
 
@@ -17,16 +17,18 @@ _PACKAGES = ("recbole_alt", "recbole", "torch", "transformers", "numpy", "pandas
 _COLUMNS = ("", "valid AUC", "valid LogLoss", "test AUC", "test LogLoss", "seconds", "texts encoded")
 
 
-def result_record(config: Any, stages: Mapping[str, StageResult]) -> dict[str, Any]:
-    """The content of ``result.json``."""
+def result_record(config: ALTConfig, stages: Mapping[str, StageResult]) -> dict[str, Any]:
+    """The content of ``result.json``: configuration, versions, what each stage cost and reached."""
+    given = getattr(config, "external_config_dict", {}).get("data_path")  # as given, not as resolved here
     return {
         "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
-        "configuration": ALTConfig.snapshot(config).__getstate__()["values"],
+        "configuration": ALTConfig.snapshot(config).__getstate__()["values"] | {"data_path": given},
         "versions": {"python": platform.python_version(), **{name: _version(name) for name in _PACKAGES}},
         "stages": {
-            name: {"seconds": s.seconds, "texts_encoded": s.texts_encoded, **s.details} for name, s in stages.items()
+            name: {"seconds": stage.seconds, "texts_encoded": stage.texts_encoded, **stage.details}
+            for name, stage in stages.items()
         },
-        "results": {name: {"valid": s.valid, "test": s.test} for name, s in stages.items() if s.valid or s.test},
+        "results": {name: {"valid": stage.valid, "test": stage.test} for name, stage in stages.items() if stage.valid},
     }
 
 
@@ -34,14 +36,14 @@ def write_result(record: Mapping[str, Any], files: Sequence[Path]) -> None:
     """Write ``record`` as JSON to each of ``files``."""
     for file in files:
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(json.dumps(record, indent=1, default=str) + "\n")
+        file.write_text(json.dumps(record, indent=1) + "\n")
 
 
-def result_table(model: str, stages: Mapping[str, StageResult]) -> str:
-    """The run as a table in Markdown: the plain backbone first, then pretraining and each mode."""
-    backbone = base_model_name(model)
+def result_table(record: Mapping[str, Any]) -> str:
+    """The run of ``record`` as a Markdown table: the plain backbone first, then pretraining and each mode."""
+    model = record["configuration"]["model"]
     titles = {
-        "plain": f"plain {backbone}",
+        "plain": f"plain {base_model_name(model)}",
         "pretrain": "pretraining",
         "ctr": f"{model} ctr",
         "lm": f"{model} lm",
@@ -49,19 +51,16 @@ def result_table(model: str, stages: Mapping[str, StageResult]) -> str:
     }
     rows = [list(_COLUMNS)]
     for name, title in titles.items():
-        if name in stages:
-            stage = stages[name]
-            metrics = [part.get(metric) for part in (stage.valid, stage.test) for metric in ("auc", "logloss")]
+        stage = record["stages"].get(name)
+        if stage is not None:
+            reached = record["results"].get(name, {"valid": {}, "test": {}})
+            metrics = [reached[split].get(metric) for split in ("valid", "test") for metric in ("auc", "logloss")]
             cells = ["" if value is None else f"{value:.4f}" for value in metrics]
-            rows.append([title, *cells, f"{stage.seconds:.0f}", f"{stage.texts_encoded:,}"])
+            rows.append([title, *cells, f"{stage['seconds']:.0f}", f"{stage['texts_encoded']:,}"])
     widths = [max(len(row[i]) for row in rows) for i in range(len(_COLUMNS))]
-    lines = ["| " + " | ".join(_pad(row, widths)) + " |" for row in rows]
+    lines = ["| " + " | ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) + " |" for row in rows]
     lines.insert(1, "|" + "|".join("-" * (w + 1) + (":" if i else "-") for i, w in enumerate(widths)) + "|")
     return "\n".join(lines)
-
-
-def _pad(row: Sequence[str], widths: Sequence[int]) -> list[str]:
-    return [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
 
 
 def _version(package: str) -> str | None:

@@ -75,12 +75,14 @@ class ALTTrainer(Trainer):
         self._start_schedule(len(train_data))
         begun, before = monotonic(), self.seconds
         for epoch in range(self.start_epoch, self.epochs):
+            epoch_begun = monotonic()
             loss = self._train_epoch(train_data, epoch, show_progress=show_progress, saved=saved)
             self.seconds = before + monotonic() - begun
             self.train_loss_dict[epoch] = sum(loss) if isinstance(loss, tuple) else loss
             if verbose:
-                self.logger.info(self._generate_train_loss_output(epoch, begun, monotonic(), loss))
+                self.logger.info(self._generate_train_loss_output(epoch, epoch_begun, monotonic(), loss))
             self._add_train_loss_to_tensorboard(epoch, loss)
+            self.wandblogger.log_metrics({"epoch": epoch, "train_loss": loss, "train_step": epoch}, head="train")
             stop = self._validate(epoch, valid_data, verbose, saved, show_progress, callback_fn)
             self.seconds = before + monotonic() - begun
             if stop:
@@ -117,6 +119,7 @@ class ALTTrainer(Trainer):
         if verbose:
             self.logger.info(f"epoch {epoch} evaluating [valid_score: {score:f}]  {dict2str(result)}")
         self.tensorboard.add_scalar("Vaild_score", score, epoch)  # RecBole's own spelling
+        self.wandblogger.log_metrics({**result, "valid_step": epoch}, head="valid")
         if better:
             self.best_valid_result = {name: float(value) for name, value in result.items()}
             if saved:
