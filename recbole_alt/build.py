@@ -94,12 +94,17 @@ def build_masking(config: Any, prompts: PromptTable, backbone: Backbone) -> Mask
     )
 
 
-def build_batches(config: Any, dataset: Any, batch_size: int) -> Batches:
+#: Most interactions of a step that reads text, where the configuration gives none.
+TEXT_BATCH_SIZE = {"block": 6000, "shuffle": 128}
+
+
+def build_batches(config: Any, dataset: Any, batch_size: int | None) -> Batches:
     """Which training interactions make a step; blocks only where texts are shared (``prompt_scope: entity``)."""
     kind = config["batch_sampling"]
     has_ids = dataset.uid_field is not None and dataset.iid_field is not None
     if kind == "auto":
         kind = "block" if config["prompt_scope"] == "entity" and has_ids else "shuffle"
+    batch_size = TEXT_BATCH_SIZE[kind] if batch_size is None else batch_size
     if kind == "shuffle":
         return ShuffledBatches(len(dataset), batch_size, config["seed"])
     if not has_ids:

@@ -92,6 +92,7 @@ class ALTConfig(Config):
     ):
         super().__init__(model, dataset, config_file_list, dict(config_dict or {}))
         self._check_keys()
+        self._merge_stages()
         check_values(self.final_config_dict)
         if self.final_config_dict["eval_type"] == EvaluatorType.VALUE:  # every run reports both
             given = self.final_config_dict["metrics"]
@@ -139,6 +140,14 @@ class ALTConfig(Config):
             close = difflib.get_close_matches(key, known, n=1, cutoff=0.85)
             if key not in known and close:
                 raise ValueError(f"unknown key {key!r}: did you mean {close[0]!r}?")
+
+    def _merge_stages(self) -> None:
+        """``finetune`` of a later layer changes single keys of a stage, and leaves the others."""
+        merged: dict[str, dict[str, Any]] = {}
+        for layer in (self.internal_config_dict, self.external_config_dict):
+            for stage, keys in (layer.get("finetune") or {}).items():
+                merged[stage] = {**merged.get(stage, {}), **(keys or {})}
+        self.final_config_dict["finetune"] = merged
 
     # -- saving ------------------------------------------------------------------------------------------
 

@@ -88,6 +88,7 @@ class Experiment:
         self._seed()
         dataset = self.train_data._dataset
         model = build_alignment(self.config, dataset, self.model_class.backbone_class)
+        self.logger.info(f"Texts of the first training row: {dataset.prompts.texts(dataset[:1])[0]}")
         trainer = ALTPretrainTrainer(self.config, model, dataset, self.pretrained_file)
         trainer.tensorboard = _curves(trainer, "pretrain")
         if self.config["resume"] and self.pretrained_file.is_file():
@@ -134,7 +135,7 @@ class Experiment:
         fresh = type(loader)(config, loader._dataset, loader._sampler, shuffle=config["shuffle"])
         if stage in ("plain", "ctr"):
             return fresh
-        return BatchLoader(fresh, build_batches(config, loader._dataset, config["train_batch_size"]))
+        return BatchLoader(fresh, build_batches(config, loader._dataset, config["text_batch_size"]))
 
     def _seed(self) -> None:
         init_seed(self.config["seed"] + self.config["local_rank"], self.config["reproducibility"])

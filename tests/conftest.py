@@ -88,16 +88,33 @@ def tiny(data_path: Path) -> Any:
             "mlp_hidden_size": [16, 8],
             "train_batch_size": 32,
             "pretrain_batch_size": 32,
+            "text_batch_size": 32,
             "pretrain_steps": 2,
             "epochs": 2,
             "block_users": 2,
             "block_items": 4,
+            "finetune": {"lm": {"epochs": 2, "block_users": 2}, "joint": {"epochs": 2, "block_users": 2}},
             "show_progress": False,
             "state": "ERROR",
         }
         return ALTConfig(model, "tiny", None, defaults | keys)
 
     return configure
+
+
+@pytest.fixture(scope="session")
+def small_bert(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A folder with MiniLM's tokenizer and a BERT of width 32, for tests of what is done with a language model."""
+    from transformers import AutoTokenizer, BertConfig, BertModel
+
+    from recbole_alt.pretrained import resolve
+
+    folder = tmp_path_factory.mktemp("small_bert")
+    AutoTokenizer.from_pretrained(resolve(MINILM)).save_pretrained(folder)
+    torch.manual_seed(7)
+    config = BertConfig(hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64)
+    BertModel(config).save_pretrained(folder)
+    return str(folder)
 
 
 @pytest.fixture(autouse=True)

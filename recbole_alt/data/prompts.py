@@ -293,6 +293,7 @@ class PromptTable:
         self.fields = template.fields
         self.special = SpecialTokens.of(tokenizer)
         self._pieces = pieces
+        self._tokenizer = tokenizer
         self.segments: list[SegmentTokens] = []
         value_ids = [np.zeros(0, dtype=np.int32)]
         for segment in template.segments:
@@ -306,6 +307,16 @@ class PromptTable:
     def batches(self, interaction: Any) -> list[SegmentBatch]:
         """The texts of a batch of interactions, one :class:`SegmentBatch` per segment, on the CPU."""
         return [self._batch(segment, self.pieces(segment, interaction)) for segment in self.segments]
+
+    def texts(self, interaction: Any) -> list[list[str]]:
+        """Each row's texts as the language model reads them, special tokens included; for people to look at."""
+        batches = self.batches(interaction)
+        decoded = [
+            [self._tokenizer.decode(ids[mask > 0]) for ids, mask in zip(b.input_ids, b.attention_mask, strict=True)]
+            for b in batches
+        ]
+        rows = zip(*(batch.row.tolist() for batch in batches), strict=True)
+        return [[texts[i] for texts, i in zip(decoded, row, strict=True)] for row in rows]
 
     def pieces(self, segment: SegmentTokens, interaction: Any) -> np.ndarray:
         """[B, F] the entry each row has in the tables of the segment's fields."""

@@ -19,15 +19,15 @@ from recbole_alt.config import ALTConfig
 from recbole_alt.data.masking import step_generator
 from recbole_alt.model.alignment import AlignmentModel, AlignmentOutput
 from recbole_alt.trainer import checkpoint
-from recbole_alt.trainer.optim import scheduler
+from recbole_alt.trainer.optim import GROUPS, parameter_groups, scheduler
 
 
 class ALTPretrainTrainer(AbstractTrainer):
     """Aligns both towers on training interactions, without labels (method, stage 1).
 
     Reads ``pretrain_steps`` (optimiser steps; empty = ``pretrain_epochs``), ``pretrain_batch_size``,
-    ``pretrain_learning_rate``, ``pretrain_weight_decay``, ``pretrain_schedule``, ``pretrain_warmup_ratio``,
-    ``checkpoint_seconds`` and the keys of masking and batch sampling. Batch, masks and dropout of a step
+    ``pretrain_learning_rate``, ``pretrain_language_learning_rate`` (empty = the former),
+    ``pretrain_weight_decay``, ``pretrain_schedule``, ``pretrain_warmup_ratio``, ``checkpoint_seconds`` and the keys of masking and batch sampling. Batch, masks and dropout of a step
     depend on the seed and the step alone, so a run resumed from its checkpoint goes on as if never stopped.
 
     Args:
@@ -48,12 +48,10 @@ class ALTPretrainTrainer(AbstractTrainer):
         self.masking = build_masking(config, dataset.prompts, model.backbone)
         steps = config["pretrain_steps"]
         self.total_steps = steps if steps is not None else config["pretrain_epochs"] * self.batches.steps_per_epoch
-        self.optimizer = torch.optim.AdamW(
-            model.parameters(),
-            lr=config["pretrain_learning_rate"],
-            weight_decay=config["pretrain_weight_decay"],
-            fused=True,
-        )
+        rate, language_rate = config["pretrain_learning_rate"], config["pretrain_language_learning_rate"]
+        rates = {"rest": rate, "embedding": rate, "language": rate if language_rate is None else language_rate}
+        decays = dict.fromkeys(GROUPS, config["pretrain_weight_decay"])
+        self.optimizer = torch.optim.AdamW(parameter_groups(model, rates, decays), fused=True)
         self.scheduler = scheduler(
             self.optimizer, config["pretrain_schedule"], self.total_steps, config["pretrain_warmup_ratio"]
         )
@@ -124,7 +122,8 @@ class ALTPretrainTrainer(AbstractTrainer):
                 self.counts[name] = self.counts.get(name, 0) + 1
         texts = self.model.text.language_model.texts_encoded
         self.tensorboard.add_scalar("pretrain/interactions_per_text", self.interactions_seen / max(1, texts), self.step)
-        self.tensorboard.add_scalar("pretrain/learning_rate", self.optimizer.param_groups[0]["lr"], self.step)
+        for group in self.optimizer.param_groups:
+            self.tensorboard.add_scalar(f"pretrain/learning_rate/{group['name']}", group["lr"], self.step)
 
     def summary(self) -> dict[str, Any]:
         """What :meth:`fit` returns."""

@@ -121,7 +121,7 @@ class _ValueScorer(nn.Module):
         self.register_buffer("log_noise", log_noise, persistent=False)
         self.embedding = nn.Embedding(len(counts), size)
         self.bias = nn.Parameter(log_noise.clamp(min=math.log(1e-12)) + norm_term)
-        nn.init.normal_(self.embedding.weight, std=size**-0.5 / 10)
+        nn.init.normal_(self.embedding.weight, std=size**-0.5)
 
     def forward(self, vector: Tensor, value: Tensor, loss: str, n_noise: int) -> tuple[Tensor, Tensor]:
         """Loss of each of M masked values, and whether it came first: [M], [M] from [M, D] and [M]."""

@@ -1,0 +1,113 @@
+"""README and docs: their tables come from result files, their examples run, their keys exist."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from recbole.data import create_dataset, data_preparation
+
+from recbole_alt.config import ALTConfig, properties_dir
+from recbole_alt.data.template import build_template
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def yaml_blocks(page: Path) -> list[dict]:
+    return [yaml.safe_load(block) for block in re.findall(r"```yaml\n(.*?)```", page.read_text(), re.DOTALL)]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_tables_are_made_from_their_files(page: Path) -> None:
+    spec = importlib.util.spec_from_file_location("update_tables", ROOT / "docs" / "update_tables.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    assert module.update(page.read_text()) == page.read_text(), "run python docs/update_tables.py"
+
+
+def test_readme_has_a_table_with_figures() -> None:
+    text = (ROOT / "README.md").read_text()
+    assert re.search(r"\| plain DCN +\| +0\.\d{4}", text)
+    assert re.search(r"\| ALT_DCN joint +\| +0\.\d{4}", text)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", page.read_text()):
+        assert (page.parent / target).exists(), target
+
+
+def test_keys_named_on_command_lines_exist() -> None:
+    known = set(yaml.safe_load((properties_dir() / "overall.yaml").read_text()))
+    known |= {"model", "dataset", "data_path", "config_files"}
+    for page in PAGES:
+        for line in re.findall(r"^python run_recbole_alt.py.*$", page.read_text(), re.MULTILINE):
+            for key in re.findall(r"--(\w+)=", line):
+                assert key in known, f"{page.name}: --{key}"
+
+
+def test_no_key_is_dead() -> None:
+    code = "\n".join(file.read_text() for file in (ROOT / "recbole_alt").rglob("*.py"))
+    host = {"eval_batch_size", "metrics", "learner", "embedding_size", "mlp_hidden_size", "metric_decimal_place",
+            "train_batch_size", "stopping_step", "valid_metric", "epochs", "learning_rate", "weight_decay"}  # fmt: skip
+    for key in set(yaml.safe_load((properties_dir() / "overall.yaml").read_text())) - host:
+        group = re.match(r"(language|embedding)_(learning_rate|weight_decay)$", key)
+        assert re.search(rf"[\"']{key}[\"']", code) or (group and f'_{group[2]}"' in code), key
+
+
+def test_own_data_example(tmp_path: Path) -> None:
+    example = next(block for block in yaml_blocks(ROOT / "README.md") if "load_col" in block)
+    folder = tmp_path / "mydata"
+    folder.mkdir()
+    rows = "".join(f"u{i % 6}\ti{i % 7}\t{i % 2}\n" for i in range(60))
+    (folder / "mydata.inter").write_text("user_id:token\titem_id:token\tlabel:float\n" + rows)
+    users = "".join(f"u{i}\t{20 + i}\tOslo\n" for i in range(6))
+    (folder / "mydata.user").write_text("user_id:token\tage:token\tcity:token\n" + users)
+    items = "".join(f'i{i}\tshoes\tA "fine" pair, number {i}\n' for i in range(7))
+    (folder / "mydata.item").write_text("item_id:token\tcategory:token\tdescription:token\n" + items)
+    (tmp_path / "mydata.yaml").write_text(yaml.safe_dump(example))
+    config = ALTConfig("ALT_DCN", "mydata", [str(tmp_path / "mydata.yaml")], {"data_path": str(tmp_path)})
+    train = data_preparation(config, create_dataset(config))[0]._dataset
+    user, item = train.prompts.texts(train[:1])[0]
+    assert "city is oslo." in user and "years old." in user
+    assert "sold under shoes." in item and '" fine " pair' in item
+
+
+def test_template_example_of_the_docs() -> None:
+    example = next(block for block in yaml_blocks(ROOT / "docs" / "data.md") if "template" in block)
+    sources = {"age": "user", "gender": "user", "zip_code": "user", "class": "item"}
+    template = build_template(example["template"], sources, scope="entity")
+    assert [segment.text({"age": "24", "gender": "male", "class": "Drama"}) for segment in template.segments] == [
+        "A user whose gender is male. age is 24.",
+        "A movie whose genre is Drama.",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "what"),
+    [
+        (["--model=ALT_DNC"], "ALT_DCN"),
+        (["--finetune_mode=[ctr]", "--objectives=[contrastiv]"], "contrastive"),
+        (["--dataset=nowhere"], "nowhere"),
+        (["--language_model=no-such-model", "--finetune_modes=[lm]"], "no-such-model"),
+        (["resume"], "--key=value"),
+    ],
+)
+def test_bad_input_is_one_line(arguments: list[str], what: str) -> None:
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "run_recbole_alt.py"), "--state=ERROR", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 2
+    last = done.stderr.strip().splitlines()[-1]
+    assert "error: " in last and what in last
+    assert "Traceback" not in done.stderr

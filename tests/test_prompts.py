@@ -1,0 +1,208 @@
+"""Prompts as tokens: joined pieces are the tokenizer's output, and every token knows its field."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import MINILM
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from transformers import PreTrainedTokenizerFast
+
+from recbole_alt.data.prompts import PromptTable, SegmentBatch
+from recbole_alt.data.template import PromptTemplate, build_template
+from recbole_alt.pretrained import load_tokenizer
+
+CORPUS = [
+    "age is 24. gender is male. title is Toy Story. genre is Animation, Comedy. occupation is writer.",
+    "A user: age 53; gender female | The Heat of the Night (1967), L'Amour & Co. is crime, thriller, romance.",
+    "« Amélie » naïve façade Ünïcode, ελληνικά, русский, 千と千尋の神隠し 中文 the quick brown fox's dog; and it's.",
+] * 4
+SPECIAL = {"mask_token": "[MASK]", "pad_token": "[PAD]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
+
+
+def _wrapped(tokenizer: Tokenizer, **special: str) -> PreTrainedTokenizerFast:
+    ids = [(name, tokenizer.token_to_id(name)) for name in ("[CLS]", "[SEP]")]
+    tokenizer.post_processor = processors.TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=ids)
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **SPECIAL, **special)
+
+
+def _byte_bpe() -> PreTrainedTokenizerFast:
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(
+        vocab_size=500, special_tokens=list(SPECIAL.values()), initial_alphabet=alphabet, show_progress=False
+    )
+    tokenizer.train_from_iterator(CORPUS, trainer)
+    return _wrapped(tokenizer)
+
+
+def _unigram() -> PreTrainedTokenizerFast:
+    tokenizer = Tokenizer(models.Unigram())
+    tokenizer.normalizer = normalizers.NFKC()
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+    tokenizer.decoder = decoders.Metaspace()
+    trainer = trainers.UnigramTrainer(
+        vocab_size=220, special_tokens=["<unk>", *SPECIAL.values()], unk_token="<unk>", show_progress=False
+    )
+    tokenizer.train_from_iterator(CORPUS, trainer)
+    return _wrapped(tokenizer, unk_token="<unk>")
+
+
+_MAKE = {"wordpiece": lambda: load_tokenizer(MINILM), "byte_bpe": _byte_bpe, "unigram": _unigram}
+_MADE: dict[str, Any] = {}
+
+
+def made(family: str) -> Any:
+    if family not in _MADE:
+        _MADE[family] = _MAKE[family]()
+    return _MADE[family]
+
+
+@pytest.fixture(params=list(_MAKE))
+def tokenizer(request: pytest.FixtureRequest) -> Any:
+    return made(request.param)
+
+
+SIDE = {"age": "user", "gender": "user", "title": "item", "genre": "item", "device": "context"}
+
+
+def template_of(spec: dict[str, Any] | None = None, scope: str = "interaction") -> PromptTemplate:
+    return build_template(spec, SIDE, scope=scope)
+
+
+def table_of(
+    tokenizer: Any, template: PromptTemplate, values: dict[str, Sequence[str]], max_tokens: int = 100_000
+) -> PromptTable:
+    """A table where row ``i`` of a batch says which of a field's values it has."""
+    words = {name: [template.missing, *(template.word(name, v) for v in values[name])] for name in template.fields}
+    pieces = {name: (lambda rows, name=name: np.asarray(rows[name])) for name in template.fields}
+    return PromptTable(template, tokenizer, words, pieces, max_tokens=max_tokens)
+
+
+def rows_of(values: dict[str, Sequence[str]], *rows: Sequence[int]) -> dict[str, list[int]]:
+    return {name: [row[i] for row in rows] for i, name in enumerate(values)}
+
+
+def text_ids(batch: SegmentBatch, text: int) -> list[int]:
+    return batch.input_ids[text][batch.attention_mask[text] == 1].tolist()
+
+
+def value_ids(batch: SegmentBatch, text: int, column: int) -> list[int]:
+    return batch.input_ids[text][batch.field_ids[text] == column].tolist()
+
+
+# -- joined pieces are the tokenizer's output ----------------------------------------------------------------
+
+_EXOTIC = (
+    "\u0301\u0327\u200b\u200d\ufe0f\u00a8\u00bd\ufb01\ufdfa\u2581\u0600\u0130\u00df\u03a3\u1e9b\u00ad\x00\x1f\ufffd"
+)
+_TEXT = st.one_of(
+    st.text(max_size=12),
+    st.text(alphabet=st.sampled_from(list("aB9 .,;:!?'\"()[]-_&%#/|«»“”éñüçß中文日の語한글😀" + _EXOTIC)), max_size=12),
+    st.sampled_from(["[MASK]", "[SEP]", "[CLS] x", "[PAD]", "a[MASK]b", '"Heat"', "don't", "it's [MASK].", "x" * 150]),
+)
+_WORDS = st.text(alphabet=st.sampled_from(list("ab Z9.,:;'\"é中|[]")), max_size=6)
+_WORDING = st.tuples(_WORDS, _WORDS).map("{value}".join)
+_SPEC = st.fixed_dictionaries(
+    {"order": st.permutations(sorted(SIDE))},
+    optional={
+        "fields": st.dictionaries(st.sampled_from(sorted(SIDE)), _WORDING),
+        "separator": st.sampled_from([" ", "; ", " | ", ", and ", ". "]),
+        "prefix": st.dictionaries(
+            st.sampled_from(["prompt", "user", "item", "context"]),
+            st.sampled_from(["User:", "A film", "x.", "«"]),
+        ),
+    },
+)
+
+
+@settings(max_examples=100, deadline=None)
+@given(data=st.data(), spec=_SPEC, scope=st.sampled_from(["interaction", "entity"]))
+def _joined_pieces_are_the_whole(tokenizer: Any, data: st.DataObject, spec: dict[str, Any], scope: str) -> None:
+    template = template_of(spec, scope)
+    values = {name: data.draw(st.lists(_TEXT, min_size=2, max_size=2), label=name) for name in SIDE}
+    table = table_of(tokenizer, template, values)
+    batches = table.batches(rows_of(values, [1] * 5, [2] * 5, [1, 2, 0, 1, 2]))
+    for segment, batch in zip(template.segments, batches, strict=True):
+        for row, pick in enumerate(([1] * 5, [2] * 5, [1, 2, 0, 1, 2])):
+            words = {
+                name: template.word(name, values[name][which - 1]) if which else template.missing
+                for name, which in zip(SIDE, pick, strict=True)
+            }
+            whole = tokenizer(segment.text(words), split_special_tokens=True)["input_ids"]
+            assert text_ids(batch, int(batch.row[row])) == whole
+
+
+def test_joined_pieces_are_the_whole_sentence(tokenizer: Any) -> None:
+    _joined_pieces_are_the_whole(tokenizer)
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [{}, {"fields": {"age": "[MASK][SEP] {value} [PAD]."}}, {"prefix": {"prompt": "a [MASK] [PAD][SEP]"}}],
+    ids=["value", "wording", "prefix"],
+)
+@pytest.mark.parametrize("family", ["wordpiece", "byte_bpe"])  # a Unigram model has special tokens among its pieces
+def test_special_tokens_written_out_stay_plain_text(family: str, spec: dict[str, Any]) -> None:
+    tokenizer = made(family)
+    values = {name: ["[MASK] [SEP][PAD]"] for name in SIDE}
+    table = table_of(tokenizer, template_of(spec), values)
+    ids = text_ids(table.batches(rows_of(values, [1] * 5))[0], 0)
+    assert tokenizer.mask_token_id not in ids
+    assert tokenizer.pad_token_id not in ids
+    assert ids.count(tokenizer.sep_token_id) == 1
+
+
+# -- every token knows its field -----------------------------------------------------------------------------
+
+
+def bare(tokenizer: Any, ids: list[int]) -> str:
+    """What ids say, without white space: a tokenizer may set the space before a word apart."""
+    return "".join(tokenizer.decode(ids, skip_special_tokens=True).split())
+
+
+_NAME = st.text(alphabet=st.sampled_from("abcXYZ 019éß"), min_size=1, max_size=14).filter(str.strip)
+
+
+@settings(max_examples=60, deadline=None)
+@given(data=st.data(), scope=st.sampled_from(["interaction", "entity"]))
+def _field_ids_mark_the_value(tokenizer: Any, data: st.DataObject, scope: str) -> None:
+    template = template_of(scope=scope)
+    values = {name: [data.draw(_NAME, label=name)] for name in SIDE}
+    batches = table_of(tokenizer, template, values).batches(rows_of(values, [1] * 5))
+    seen = []
+    for segment, batch in zip(template.segments, batches, strict=True):
+        for name in segment.fields:
+            column = template.fields.index(name)
+            seen.append(name)
+            got = bare(tokenizer, value_ids(batch, 0, column))
+            expected = bare(tokenizer, tokenizer(values[name][0].strip(), add_special_tokens=False)["input_ids"])
+            assert got in (expected, expected + ".")  # a piece that also covers the full stop is the value's
+            marked = (batch.field_ids[0] == column).nonzero().flatten()
+            assert torch.equal(marked, torch.arange(int(marked[0]), int(marked[-1]) + 1))  # no gap
+        if "." not in {tokenizer.decode(i)[-1:] for i in batch.input_ids[batch.field_ids >= 0].tolist()}:
+            words = segment.text(dict.fromkeys(segment.fields, ""))
+            others = batch.input_ids[0][batch.field_ids[0] == -1].tolist()
+            assert bare(tokenizer, others) == bare(tokenizer, tokenizer(words)["input_ids"])
+    assert sorted(seen) == sorted(SIDE)
+
+
+def test_field_ids_mark_exactly_the_values_tokens(tokenizer: Any) -> None:
+    _field_ids_mark_the_value(tokenizer)
+
+
+def test_value_token_ids_are_all_tokens_a_value_can_have(tokenizer: Any) -> None:
+    values = {name: [f"{name} one", "Heat, 中", "x"] for name in SIDE}
+    table = table_of(tokenizer, template_of(scope="entity"), values)
+    seen: set[int] = set()
+    for batch in table.batches(rows_of(values, *[[i] * 5 for i in range(4)])):
+        seen |= set(batch.input_ids[batch.field_ids >= 0].tolist())
+    assert sorted(seen) == table.value_token_ids.tolist()
