@@ -28,6 +28,7 @@ MODES = ("ctr", "lm", "joint")
 #: Values a key may take; anything else stops the run before data are read.
 CHOICES: dict[str, tuple[str, ...]] = {
     "finetune_modes": MODES,
+    "finetune_mode": MODES,
     "objectives": ("contrastive", "masked_language", "masked_tabular"),
     "prompt_scope": ("entity", "interaction"),
     "pooling": ("cls", "mean"),
@@ -106,7 +107,10 @@ class ALTConfig(Config):
         for file in file_list or []:
             if not Path(file).is_file():
                 raise ValueError(f"config file {file!r} does not exist")
-            content = yaml.load(Path(file).read_text(encoding="utf-8"), Loader=_yaml_loader()) or {}
+            try:
+                content = yaml.load(Path(file).read_text(encoding="utf-8"), Loader=_yaml_loader()) or {}
+            except yaml.YAMLError as error:
+                raise ValueError(f"config file {file!r} is not plain YAML: {' '.join(str(error).split())}") from None
             if not isinstance(content, dict):
                 raise ValueError(f"config file {file!r} must hold 'key: value' pairs, not a {type(content).__name__}")
             merged.update(content)
@@ -187,8 +191,9 @@ def check_values(values: Mapping[str, Any]) -> None:
         for value in given if many else [given]:
             if value not in allowed:
                 raise ValueError(f"{key}: {value!r} is none of {', '.join(allowed)}")
-    if not 0 < values.get("mask_ratio", 0.15) <= 1:
-        raise ValueError(f"mask_ratio must be in (0, 1], not {values['mask_ratio']!r}")
+    ratio = values.get("mask_ratio", 0.15)
+    if isinstance(ratio, bool) or not isinstance(ratio, (int, float)) or not 0 < ratio <= 1:
+        raise ValueError(f"mask_ratio must be a number in (0, 1], not {ratio!r}")
     for key in ("save_dataset", "dataset_save_path", "save_dataloaders", "dataloaders_save_path"):
         if values.get(key):
             raise ValueError(
@@ -230,14 +235,21 @@ def _yaml_loader() -> type[yaml.SafeLoader]:
 
 
 def _parse(text: str) -> Any:
+    """A value given as text: a Python literal, a YAML list or mapping, a truth value, null, or the text itself."""
     try:
         return ast.literal_eval(text)
     except (ValueError, SyntaxError):
         pass
-    try:
-        return yaml.load(text, Loader=_yaml_loader())
-    except yaml.YAMLError:
-        return text
+    if text.lower() in ("true", "false"):
+        return text.lower() == "true"
+    if text in ("~", "null"):
+        return None
+    if text[:1] in ("[", "{"):
+        try:
+            return yaml.load(text, Loader=_yaml_loader())
+        except yaml.YAMLError:
+            raise ValueError(f"{text!r} is neither a Python literal nor YAML") from None
+    return text
 
 
 def _to_plain(value: Any) -> Any:

@@ -120,3 +120,44 @@ def small_bert(tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.fixture(autouse=True)
 def _threads() -> None:
     torch.set_num_threads(2)
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> Any:
+    """``own("name", inter=..., user=..., item=..., **keys)`` → configuration for a dataset of these files alone."""
+
+    def configure(name: str, **given: Any) -> ALTConfig:
+        folder = tmp_path / name
+        folder.mkdir()
+        for suffix in ("inter", "user", "item"):
+            if suffix in given:
+                (folder / f"{name}.{suffix}").write_text(given.pop(suffix))
+        keys = {"data_path": str(tmp_path), "load_col": None, "language_model": MINILM, "show_progress": False}
+        return ALTConfig("ALT_DCN", name, None, keys | {"state": "ERROR"} | given)
+
+    return configure
+
+
+@pytest.fixture
+def one_thread(_threads: None) -> None:
+    """For models so small that threads wait for one another longer than they work."""
+    torch.set_num_threads(1)
+
+
+@pytest.fixture
+def keys(tiny: Any, small_bert: str) -> Any:
+    """``keys(**changes)`` → the dictionary of a whole run on ``tiny``: 4 steps of pretraining, 2 epochs."""
+
+    def make(**changes: Any) -> dict[str, Any]:
+        text = {"epochs": changes.get("epochs", 2), "block_users": 2, "block_items": 4}  # as in pretraining
+        defaults = {
+            "language_model": small_bert,
+            "pretrain_steps": 4,
+            "pretrain_learning_rate": 1e-3,
+            "text_batch_size": 32,
+            "finetune": {"lm": text, "joint": text},
+        }
+        given = tiny(**{**defaults, **changes}).external_config_dict
+        return {key: value for key, value in given.items() if key not in ("model", "dataset", "config_files")}
+
+    return make

@@ -85,12 +85,12 @@ def test_global_generator_is_neither_read_nor_moved(kind: str) -> None:
 # -- block ---------------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(
-    pairs=st.lists(st.tuples(st.integers(0, 12), st.integers(0, 9)), min_size=1, max_size=80),
-    n_users=st.integers(1, 15),
-    n_items=st.integers(1, 12),
-    batch_size=st.integers(1, 90),
+    pairs=st.lists(st.tuples(st.integers(0, 7), st.integers(0, 5)), min_size=1, max_size=80),
+    n_users=st.integers(1, 9),
+    n_items=st.integers(1, 7),
+    batch_size=st.one_of(st.integers(1, 8), st.just(90)),
 )
 def test_block_holds_the_interactions_of_few_users_with_few_items(
     pairs: list[tuple[int, int]], n_users: int, n_items: int, batch_size: int

@@ -51,6 +51,7 @@ class ALTDataset(Dataset):
         check_values(config.final_config_dict)
         self._words: dict[str, list[str]] = {}
         self._entry_of: dict[str, np.ndarray] = {}
+        self._sides: dict[str, str] = {}
         self._prompts: list[PromptTable] = []  # shared by the copies that splitting makes
         super().__init__(config)
 
@@ -73,18 +74,34 @@ class ALTDataset(Dataset):
             ) from None
 
     def _load_feat(self, filepath: str, source: Any) -> pd.DataFrame | None:
+        self._check_file(filepath)
         feat = super()._load_feat(filepath, source)
-        if feat is not None and feat.empty:
-            raise ValueError(f"{filepath} has no rows")
         for name in self._prompt_only(source):
             feat = self._add_text(feat, name, filepath, source)
         return feat
 
+    def _check_file(self, filepath: str) -> None:
+        """Refuse what RecBole would stumble over: a header without types, or no row below it."""
+        with open(filepath, encoding=self.config["encoding"]) as file:
+            header, row = file.readline().rstrip("\r\n"), file.readline()
+        known = ", ".join(kind.value for kind in FeatureType)
+        for typed in header.split(self.config["field_separator"]):
+            name, _, kind = typed.partition(":")
+            if not name or kind not in {known_kind.value for known_kind in FeatureType}:
+                raise ValueError(
+                    f"{filepath}: its first line must name each column as name:type with a type of {known}, "
+                    f"separated by {self.config['field_separator']!r}; found {typed!r}"
+                )
+        if not row.strip():
+            raise ValueError(f"{filepath} has no rows")
+
     def _prompt_only(self, source: Any) -> list[str]:
         given = self.config["prompt_only"] or {}
-        for suffix in given:
+        for suffix, names in given.items():
             if suffix not in ("user", "item", "inter"):
                 raise ValueError(f"prompt_only: {suffix!r} is none of user, item, inter")
+            if not isinstance(names, (list, tuple)):
+                raise ValueError(f"prompt_only: {suffix} must be a list such as [{names}], not {names!r}")
         return list(given.get(getattr(source, "value", source)) or [])
 
     def _add_text(self, feat: pd.DataFrame | None, name: str, filepath: str, source: Any) -> pd.DataFrame:
@@ -146,16 +163,22 @@ class ALTDataset(Dataset):
             forbidden=self.forbidden_in_prompts(),
             default_exclude=[name for name in (self.uid_field, self.iid_field) if name],
         )
+        self._sides = {name: sources[name] for name in self.template.fields}
+        unused = {name for names in (self.config["unused_col"] or {}).values() for name in names}
         for name in self.template.fields:
             feat = self.field2feats(name)[-1]
             kind = self.field2type[name]
             if kind == FeatureType.TOKEN:
                 tokens = self.field2id_token[name]
                 self._words[name] = ["", *(self.template.word(name, str(token)) for token in tokens[1:])]
-                in_the_batch = sources[name] == CONTEXT and name not in self._all_prompt_only()
-                if not in_the_batch and name not in (self.uid_field, self.iid_field):
+                stays = sources[name] == CONTEXT and name not in self._all_prompt_only() | unused
+                if not stays and name not in (self.uid_field, self.iid_field):
                     self._entry_of[name] = feat[name].fillna(0).to_numpy(dtype=np.int64)
             else:
+                if kind != FeatureType.TOKEN_SEQ and name in self.template.values:
+                    raise ValueError(
+                        f"template.values.{name} names codes, but {name!r} is a {kind.value} field: load it as token"
+                    )
                 self._entry_of[name], self._words[name] = self._distinct(name, kind, feat[name])
             self._words[name][0] = self.template.missing
 
@@ -203,17 +226,10 @@ class ALTDataset(Dataset):
 
     def _key_of(self, name: str) -> str:
         """Which column of a batch tells the entry of ``name``."""
-        side = self._side(name)
+        side = self._sides[name]
         if side == CONTEXT:
             return ROW_KEY if name in self._entry_of else name
         return self.uid_field if side == USER else self.iid_field
-
-    def _side(self, name: str) -> str:
-        source = self.field2source.get(name)
-        if source is None:  # prompt-only
-            suffix = next(s for s, names in self.config["prompt_only"].items() if name in names)
-            return {"user": USER, "item": ITEM, "inter": CONTEXT}[suffix]
-        return _SOURCES[source]
 
     def _reader(self, name: str) -> Callable[[Any], np.ndarray]:
         key, entry_of = self._key_of(name), self._entry_of.get(name)
@@ -234,6 +250,8 @@ class ALTDataset(Dataset):
             )
 
     def _column(self, key: str) -> torch.Tensor:
+        if key == ROW_KEY and key not in self.inter_feat:  # not built yet: rows are in the files' order
+            return torch.arange(len(self.inter_feat))
         column = self.inter_feat[key]
         return column if isinstance(column, torch.Tensor) else torch.as_tensor(np.asarray(column))
 

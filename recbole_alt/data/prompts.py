@@ -299,7 +299,7 @@ class PromptTable:
         for segment in template.segments:
             tables = [tokenise(tokenizer, clause, words[clause.field], progress=progress) for clause in segment.clauses]
             value_ids += [np.unique(table.ids[table.value_index >= 0]) for table in tables]
-            prefix = tokenizer(segment.prefix, add_special_tokens=False)["input_ids"] if segment.prefix else []
+            prefix = tokenizer(segment.prefix, add_special_tokens=False, split_special_tokens=True)["input_ids"]
             columns = [self.fields.index(name) for name in segment.fields]
             self.segments.append(SegmentTokens(segment, tables, columns, prefix, self.special, max_tokens))
         self.value_token_ids = np.unique(np.concatenate(value_ids))  # every token a masked position may ask for

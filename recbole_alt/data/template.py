@@ -94,8 +94,10 @@ class PromptTemplate:
         return self.join.get(name, ", ").join(self.word(name, member) for member in members) or self.missing
 
     def number(self, value: float) -> str:
-        """A float in at most ``digits`` significant digits; NaN is missing."""
-        return self.missing if value != value else f"{value:.{self.digits}g}"
+        """A float in at most ``digits`` significant digits, or its whole part where that has more; NaN is missing."""
+        if value != value:
+            return self.missing
+        return f"{value:.0f}" if 10**self.digits <= abs(value) < 1e15 else f"{value:.{self.digits}g}"
 
 
 def default_wording(name: str) -> str:
@@ -124,12 +126,13 @@ def build_template(
         ValueError: an unknown or forbidden field, wording without exactly one ``{value}``, a separator
             without white space; the message names the field and what to do.
     """
-    spec = dict(spec or {})
     forbidden = forbidden or {}
-    _check_keys(spec, _KEYS, "template")
+    spec = _checked_parts(spec)
     _check_keys(spec.get("prefix") or {}, (USER, ITEM, CONTEXT, PROMPT), "template.prefix")
     for part in ("fields", "order", "exclude", "values", "join"):
         for name in spec.get(part) or ():
+            if name in forbidden and part == "exclude":
+                continue
             if name in forbidden:
                 raise ValueError(f"template.{part} names {name!r}, which can't be in a prompt: it is {forbidden[name]}")
             if name not in sources:
@@ -159,6 +162,21 @@ def build_template(
         join={name: str(between) for name, between in (spec.get("join") or {}).items()},
         digits=_positive(spec.get("digits", 4), "template.digits"),
     )
+
+
+def _checked_parts(spec: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The section as a dictionary whose parts are of the right kind."""
+    if spec is not None and not isinstance(spec, Mapping):
+        raise ValueError(f"template must be a section of {', '.join(_KEYS)}, not {spec!r}")
+    parts = dict(spec or {})
+    _check_keys(parts, _KEYS, "template")
+    for part in ("fields", "values", "join", "prefix"):
+        if parts.get(part) is not None and not isinstance(parts[part], Mapping):
+            raise ValueError(f"template.{part} must be 'name: value' pairs, not {parts[part]!r}")
+    for part in ("order", "exclude"):
+        if parts.get(part) is not None and not isinstance(parts[part], (list, tuple)):
+            raise ValueError(f"template.{part} must be a list such as [{parts[part]}], not {parts[part]!r}")
+    return parts
 
 
 def _segments_of(names: Sequence[str], sources: Mapping[str, str], scope: str) -> dict[str, list[str]]:
@@ -219,6 +237,11 @@ def _names_of_codes(spec: Mapping[str, Any]) -> dict[str, dict[str, str]]:
     for name, names in (spec.get("values") or {}).items():
         if not isinstance(names, Mapping) or not names:
             raise ValueError(f"template.values.{name} must map codes to names, not {names!r}")
+        for code, word in names.items():
+            if isinstance(code, bool) or isinstance(word, bool):
+                raise ValueError(
+                    f"template.values.{name}: YAML reads a bare yes, no, on or off as a truth value: quote it"
+                )
         values[name] = {str(code): str(word) for code, word in names.items()}
     return values
 

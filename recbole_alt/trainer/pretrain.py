@@ -27,8 +27,9 @@ class ALTPretrainTrainer(AbstractTrainer):
 
     Reads ``pretrain_steps`` (optimiser steps; empty = ``pretrain_epochs``), ``pretrain_batch_size``,
     ``pretrain_learning_rate``, ``pretrain_language_learning_rate`` (empty = the former),
-    ``pretrain_weight_decay``, ``pretrain_schedule``, ``pretrain_warmup_ratio``, ``checkpoint_seconds`` and the keys of masking and batch sampling. Batch, masks and dropout of a step
-    depend on the seed and the step alone, so a run resumed from its checkpoint goes on as if never stopped.
+    ``pretrain_weight_decay``, ``pretrain_schedule``, ``pretrain_warmup_ratio``, ``checkpoint_seconds`` and the
+    keys of masking and batch sampling. Batch, masks and dropout of a step depend on the seed and the step alone, so a
+    run resumed from its checkpoint goes on as if never stopped.
 
     Args:
         config: RecBole's.

@@ -1,0 +1,92 @@
+"""What a run leaves behind, and the input it refuses."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import recbole_alt
+from recbole_alt import run_recbole_alt
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+Keys = Callable[..., dict[str, Any]]
+
+
+def run(given: dict[str, Any]) -> dict[str, Any]:
+    return run_recbole_alt("ALT_DCN", "tiny", None, given)
+
+
+def test_result_json_and_table(keys: Keys) -> None:
+    given = keys(result_file="elsewhere/copy.json", seed=5)
+    result = run(given)
+    record = json.loads((Path(result["folder"]) / "result.json").read_text())
+    assert json.loads(Path("elsewhere/copy.json").read_text()) == record == json.loads(json.dumps(result["record"]))
+    for key in ("seed", "pretrain_steps", "language_model", "embedding_size", "objectives", "threshold"):
+        assert record["configuration"][key] == (given.get(key) or record["configuration"][key]), key
+    assert record["configuration"]["model"] == "ALT_DCN"
+    assert record["versions"]["recbole_alt"] == recbole_alt.__version__
+    assert {"python", "torch", "recbole", "transformers", "numpy", "pandas"} <= record["versions"].keys()
+    assert set(record["stages"]) == {"pretrain", "ctr", "lm", "joint", "plain"}
+    for name, stage in record["stages"].items():
+        assert stage["seconds"] > 0, name
+        assert (stage["texts_encoded"] > 0) == (name in ("pretrain", "lm", "joint")), name
+    assert record["stages"]["pretrain"]["steps"] == 4
+    assert {"loss/contrastive", "loss/masked_language", "loss/masked_tabular"} <= record["stages"]["pretrain"][
+        "final"
+    ].keys()
+    assert set(record["results"]) == {"ctr", "lm", "joint", "plain"}
+    for parts in record["results"].values():
+        for part in ("valid", "test"):
+            assert set(parts[part]) == {"auc", "logloss"}
+            assert 0 <= parts[part]["auc"] <= 1
+            assert parts[part]["logloss"] > 0
+    assert result["best_valid_result"] == record["results"]["ctr"]["valid"]
+    assert result["test_result"] == record["results"]["ctr"]["test"]
+    assert result["best_valid_score"] == record["results"]["ctr"]["valid"]["auc"]
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in result["table"].splitlines()]
+    assert [row[0] for row in rows[2:]] == ["plain DCN", "pretraining", "ALT_DCN ctr", "ALT_DCN lm", "ALT_DCN joint"]
+    for name, row in zip(("plain", "pretrain", "ctr", "lm", "joint"), rows[2:], strict=True):
+        metrics = record["results"].get(name)
+        expected = (
+            [f"{metrics[p][m]:.4f}" for p in ("valid", "test") for m in ("auc", "logloss")] if metrics else [""] * 4
+        )
+        assert row[1:5] == expected
+        assert row[6] == f"{record['stages'][name]['texts_encoded']:,}"
+
+
+def test_only_what_is_asked_for_runs(keys: Keys) -> None:
+    only_plain = run(keys(finetune_modes=[]))
+    assert set(only_plain["record"]["stages"]) == {"plain"}
+    assert only_plain["test_result"] == only_plain["record"]["results"]["plain"]["test"]
+    assert set(run(keys(finetune_modes=[], plain_baseline=False))["record"]["stages"]) == {"pretrain"}
+    assert set(run(keys(finetune_modes=["lm"], plain_baseline=False))["record"]["stages"]) == {"pretrain", "lm"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"finetune_modes": ["ctr", "jiont"]}, "jiont"),
+        ({"finetune_modes": "joint"}, "finetune_modes"),
+        ({"objectives": ["contrastiv"]}, "contrastiv"),
+        ({"objectives": []}, "objectives"),
+        ({"objective_weights": {"contrastiv": 1}}, "contrastiv"),
+        ({"finetune": {"jiont": {"epochs": 1}}}, "jiont"),
+        ({"finetune": {"joint": {"epoch": 1}}}, "epoch"),
+        ({"finetune": {"joint": {"schedule": "cosinus"}}}, "cosinus"),
+        ({"finetune_mod": ["ctr"]}, "finetune_mod"),
+        ({"language_model": "no-such/model"}, "no-such/model"),
+        ({"language_model_layers": 9}, "language_model_layers"),
+        ({"pretrain_steps": -1}, "pretrain_steps"),
+        ({"mask_ratio": 0.0}, "mask_ratio"),
+    ],
+)
+def test_bad_input_stops_with_one_line(changes: dict[str, Any], named: str, keys: Keys) -> None:
+    given = keys() | {"finetune_modes": ["joint"], "plain_baseline": False} | changes
+    with pytest.raises(ValueError, match=named) as caught:
+        run(given)
+    assert "\n" not in str(caught.value)
