@@ -70,7 +70,9 @@ def load_internal_config(
     root = properties_dir()
     for file in (root / "overall.yaml", root / "model" / f"{model}.yaml", root / "dataset" / f"{dataset}.yaml"):
         if file.is_file():
-            config.internal_config_dict.update(yaml.load(file.read_text(encoding="utf-8"), Loader=_yaml_loader()) or {})
+            ours = yaml.load(file.read_text(encoding="utf-8"), Loader=_yaml_loader()) or {}
+            stages = _merge_stages(config.internal_config_dict.get("finetune"), ours.get("finetune"))
+            config.internal_config_dict.update(ours | {"finetune": stages})
 
 
 class ALTConfig(Config):
@@ -93,7 +95,9 @@ class ALTConfig(Config):
     ):
         super().__init__(model, dataset, config_file_list, dict(config_dict or {}))
         self._check_keys()
-        self._merge_stages()
+        self.final_config_dict["finetune"] = _merge_stages(
+            self.internal_config_dict.get("finetune"), self.external_config_dict.get("finetune")
+        )
         check_values(self.final_config_dict)
         if self.final_config_dict["eval_type"] == EvaluatorType.VALUE:  # every run reports both
             given = self.final_config_dict["metrics"]
@@ -144,14 +148,6 @@ class ALTConfig(Config):
             close = difflib.get_close_matches(key, known, n=1, cutoff=0.85)
             if key not in known and close:
                 raise ValueError(f"unknown key {key!r}: did you mean {close[0]!r}?")
-
-    def _merge_stages(self) -> None:
-        """``finetune`` of a later layer changes single keys of a stage, and leaves the others."""
-        merged: dict[str, dict[str, Any]] = {}
-        for layer in (self.internal_config_dict, self.external_config_dict):
-            for stage, keys in (layer.get("finetune") or {}).items():
-                merged[stage] = {**merged.get(stage, {}), **(keys or {})}
-        self.final_config_dict["finetune"] = merged
 
     # -- saving ------------------------------------------------------------------------------------------
 
@@ -232,6 +228,23 @@ def _yaml_loader() -> type[yaml.SafeLoader]:
             if tag == "tag:yaml.org,2002:float":
                 Loader.add_implicit_resolver(tag, pattern, [first])
     return Loader
+
+
+def _merge_stages(*layers: Mapping[str, Any] | None) -> dict[str, dict[str, Any]]:
+    """``finetune`` of several layers: a later one changes single keys of a stage and leaves the others.
+
+    Raises:
+        ValueError: a layer is not ``{stage: {key: value}}``.
+    """
+    merged: dict[str, dict[str, Any]] = {}
+    for layer in layers:
+        if layer is not None and not isinstance(layer, Mapping):
+            raise ValueError(f"finetune must be like {{joint: {{epochs: 5}}}}, not {layer!r}")
+        for stage, keys in (layer or {}).items():
+            if keys is not None and not isinstance(keys, Mapping):
+                raise ValueError(f"finetune: {stage} must be like {{epochs: 5}}, not {keys!r}")
+            merged[stage] = {**merged.get(stage, {}), **(keys or {})}
+    return merged
 
 
 def _parse(text: str) -> Any:

@@ -133,8 +133,8 @@ class Experiment:
         """RecBole's own loader; where text is read, its rows in batches that share texts."""
         loader = self.train_data
         fresh = type(loader)(config, loader._dataset, loader._sampler, shuffle=config["shuffle"])
-        if stage in ("plain", "ctr"):
-            return fresh
+        if stage in ("plain", "ctr") or config["freeze_language_model"]:
+            return fresh  # no text is encoded while training
         return BatchLoader(fresh, build_batches(config, loader._dataset, config["text_batch_size"]))
 
     def _seed(self) -> None:

@@ -50,13 +50,13 @@ def test_result_json_and_table(keys: Keys) -> None:
     assert result["best_valid_score"] == record["results"]["ctr"]["valid"]["auc"]
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in result["table"].splitlines()]
     assert [row[0] for row in rows[2:]] == ["plain DCN", "pretraining", "ALT_DCN ctr", "ALT_DCN lm", "ALT_DCN joint"]
-    for name, row in zip(("plain", "pretrain", "ctr", "lm", "joint"), rows[2:], strict=True):
-        metrics = record["results"].get(name)
+    for stage, row in zip(("plain", "pretrain", "ctr", "lm", "joint"), rows[2:], strict=True):
+        metrics = record["results"].get(stage)
         expected = (
             [f"{metrics[p][m]:.4f}" for p in ("valid", "test") for m in ("auc", "logloss")] if metrics else [""] * 4
         )
         assert row[1:5] == expected
-        assert row[6] == f"{record['stages'][name]['texts_encoded']:,}"
+        assert row[6] == f"{record['stages'][stage]['texts_encoded']:,}"
 
 
 def test_only_what_is_asked_for_runs(keys: Keys) -> None:

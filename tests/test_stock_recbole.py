@@ -96,7 +96,7 @@ import torch
 torch.set_num_threads(1)
 from recbole.config import Config
 from recbole.quick_start import run_recbole
-given = {"data_path": data, 
+given = {"data_path": data,
          "load_col": {"inter": ["user_id", "item_id", "rating", "device"], "user": ["user_id", "age"]},
          "threshold": {"rating": 3}, "embedding_size": 8, "mlp_hidden_size": [16, 8],
          "epochs": 2, "train_batch_size": 32,

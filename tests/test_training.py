@@ -133,6 +133,19 @@ def stop_after(monkeypatch: pytest.MonkeyPatch, trainer: type, stage: str | None
     return done
 
 
+def final_weights(monkeypatch: pytest.MonkeyPatch) -> dict[str, dict[str, Tensor]]:
+    """Filled with each stage's weights at the end of its training, which need not be its best ones."""
+    real, final = ALTTrainer.fit, {}
+
+    def fit(self: Any, *args: Any, **options: Any) -> Any:
+        result = real(self, *args, **options)
+        final[Path(self.saved_model_file).stem] = {k: v.clone() for k, v in self.model.state_dict().items()}
+        return result
+
+    monkeypatch.setattr(ALTTrainer, "fit", fit)
+    return final
+
+
 CUTS = [(ALTPretrainTrainer, None, 1, 4), (ALTPretrainTrainer, None, 3, 4), (ALTTrainer, "plain", 5, 12)]
 CUTS += [
     (ALTTrainer, "ctr", 4, 12),
@@ -158,7 +171,9 @@ def test_a_stopped_run_goes_on_as_if_never_stopped(
         schedule=schedule,
         warmup_ratio=0.2,
     )
-    whole = run(given)
+    with monkeypatch.context() as patch:
+        final = final_weights(patch)
+        whole = run(given)
     with monkeypatch.context() as patch:
         stop_after(patch, trainer, stage, steps)
         with pytest.raises(Stopped):
@@ -166,13 +181,15 @@ def test_a_stopped_run_goes_on_as_if_never_stopped(
     (folder,) = Path("stopped").glob("ALT_DCN-tiny-*")
     kept = {file.name: file.stat().st_mtime_ns for file in folder.glob("*.json")}
     with monkeypatch.context() as patch:
-        done = stop_after(patch, trainer, stage, None)
+        done, again = stop_after(patch, trainer, stage, None), final_weights(patch)
         resumed = run(given | {"checkpoint_dir": "stopped", "resume": str(folder)})
     assert done[0] == total - steps  # no step twice, none left out
     assert Path(resumed["folder"]) == folder
     assert all((folder / name).stat().st_mtime_ns == before for name, before in kept.items())  # nor a stage
     for name in whole["record"]["stages"]:
         assert differing(weights(whole["folder"], name), weights(folder, name)) == [], name
+    for name in again:
+        assert differing(final[name], again[name]) == [], name
     assert resumed["record"]["results"] == whole["record"]["results"]
     for name, expected in whole["record"]["stages"].items():
         assert {**resumed["record"]["stages"][name], "seconds": 0} == {**expected, "seconds": 0}

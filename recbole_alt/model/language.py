@@ -156,8 +156,11 @@ class TextTower(nn.Module):
         for batch in batches:
             states, pooled = self.language_model(batch.input_ids, batch.attention_mask)
             segments.append(SegmentStates(states, batch.attention_mask, pooled, batch.row))
-        rows = [take_rows(segment.pooled, segment.row) for segment in segments]
+        return segments, self.fuse([take_rows(segment.pooled, segment.row) for segment in segments])
+
+    def fuse(self, rows: Sequence[Tensor]) -> Tensor:
+        """The pooled state of every interaction from those of its texts: S × [B, H] → [B, H]."""
         if self.fusion is None:
-            return segments, rows[0]
-        stacked = torch.stack(rows)
-        return segments, stacked.mean(0) + self.fusion(torch.cat([*rows, stacked.prod(0)], dim=-1))
+            return rows[0]
+        stacked = torch.stack(list(rows))
+        return stacked.mean(0) + self.fusion(torch.cat([*rows, stacked.prod(0)], dim=-1))

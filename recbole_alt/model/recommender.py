@@ -13,8 +13,10 @@ from recbole.utils import InputType, ModelType
 from torch import Tensor, nn
 
 from recbole_alt.build import build_backbone, build_text
+from recbole_alt.model.attention import take_rows
 from recbole_alt.model.backbones import Backbone
 from recbole_alt.model.language import TextTower
+from recbole_alt.model.text_cache import TextCache
 
 
 class ALTRecommender(AbstractRecommender):
@@ -26,6 +28,9 @@ class ALTRecommender(AbstractRecommender):
       score and of ``z_lm``, and the backbone's own loss.
 
     Subclasses, one per backbone, set ``backbone_class``; :mod:`recbole_alt.registry` makes them.
+
+    While the language model does not change (in evaluation, and with ``freeze_language_model`` always), each
+    distinct text is encoded once and its pooled state kept.
 
     Args:
         config: RecBole's, with ``finetune_mode``; where that is empty, the first of ``finetune_modes``.
@@ -49,6 +54,10 @@ class ALTRecommender(AbstractRecommender):
             self.prompts = dataset.prompts
             self.text = build_text(config, self.prompts)
             self.lm_predict_layer = nn.Linear(self.text.hidden_size, 1)
+            self.language_is_fixed = bool(config["freeze_language_model"])
+            if self.language_is_fixed:
+                self.text.language_model.requires_grad_(False)
+            self.text_cache = TextCache(self.text.language_model)
         if self.mode == "joint":
             self.alpha = nn.Parameter(torch.tensor(0.5))
 
@@ -71,6 +80,22 @@ class ALTRecommender(AbstractRecommender):
             except RuntimeError as error:
                 reason = " ".join(str(error).split())
                 raise ValueError(f"the pretrained checkpoint does not fit this run's {name}: {reason}") from None
+        self._forget_texts()
+
+    def load_state_dict(self, *args: Any, **kwargs: Any) -> Any:
+        """As torch's; states of texts encoded with the old weights are forgotten."""
+        self._forget_texts()
+        return super().load_state_dict(*args, **kwargs)
+
+    def train(self, mode: bool = True) -> ALTRecommender:
+        """As torch's, except that a frozen language model stays in evaluation mode."""
+        super().train(mode)
+        if self.text is not None:
+            if self.language_is_fixed:
+                self.text.language_model.eval()
+            elif mode:
+                self._forget_texts()
+        return self
 
     def forward(self, interaction: Interaction) -> Tensor:
         """Logits [B] of a batch."""
@@ -98,8 +123,20 @@ class ALTRecommender(AbstractRecommender):
 
     def _text_logits(self, interaction: Interaction) -> Tensor:
         assert self.text is not None
-        batches = [batch.to(self.device) for batch in self.prompts.batches(interaction)]
-        return self.lm_predict_layer(self.text(batches)[1]).squeeze(-1)
+        texts = self.prompts.distinct(interaction)
+        if self.language_is_fixed or not (self.training or torch.is_grad_enabled()):
+            known = [self.text_cache.pooled(segment, self.device) for segment in texts]
+            rows = [
+                take_rows(states, segment.row.to(self.device)) for states, segment in zip(known, texts, strict=True)
+            ]
+            pooled = self.text.fuse(rows)
+        else:
+            pooled = self.text([segment.join().to(self.device) for segment in texts])[1]
+        return self.lm_predict_layer(pooled).squeeze(-1)
+
+    def _forget_texts(self) -> None:
+        if self.text is not None:
+            self.text_cache.clear()
 
     def _mix(self, ctr_logits: Tensor, text_logits: Tensor) -> Tensor:
         return self.alpha * ctr_logits + (1 - self.alpha) * text_logits
