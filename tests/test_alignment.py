@@ -13,8 +13,9 @@ from recbole.data import create_dataset, data_preparation
 from recbole.utils import get_model, init_seed
 from torch import Tensor
 
-from recbole_alt.build import build_alignment, build_batches, build_masking
+from recbole_alt.data.build import build_batches, build_masking
 from recbole_alt.data.masking import step_generator
+from recbole_alt.model.build import build_alignment
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 ALL = ["contrastive", "masked_language", "masked_tabular"]
@@ -32,7 +33,7 @@ def built(tiny: Callable[..., Any], small_bert: str) -> Callable[..., SimpleName
         alignment = build_alignment(config, dataset, get_model(model.removeprefix("ALT_")))
         rows = dataset[build_batches(config, dataset, 32)(0)]
         texts = dataset.prompts.batches(rows)
-        masks = build_masking(config, dataset.prompts, alignment.backbone).draw(
+        masks = build_masking(config, dataset.prompts, [f.name for f in alignment.backbone.fields]).draw(
             texts, len(rows), step_generator(1, 0, 0)
         )
         return SimpleNamespace(

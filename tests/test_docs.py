@@ -94,7 +94,7 @@ def test_template_example_of_the_docs() -> None:
     ("arguments", "what"),
     [
         (["--model=ALT_DNC"], "ALT_DCN"),
-        (["--finetune_mode=[ctr]", "--objectives=[contrastiv]"], "contrastive"),
+        (["--finetune_modes=[ctr]", "--objectives=[contrastiv]"], "contrastive"),
         (["--dataset=nowhere"], "nowhere"),
         (["--language_model=no-such-model", "--finetune_modes=[lm]"], "no-such-model"),
         (["resume"], "--key=value"),

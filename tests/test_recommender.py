@@ -16,7 +16,7 @@ from recbole.data import create_dataset, data_preparation
 from recbole.utils import get_model, init_seed
 from torch import nn
 
-from recbole_alt.build import build_backbone, build_text
+from recbole_alt.model.build import build_backbone, build_text
 from recbole_alt.model.language import LanguageModel
 from recbole_alt.trainer.finetune import ALTTrainer
 from recbole_alt.trainer.optim import GROUPS, parameter_groups, schedule_factor, scheduler

@@ -12,9 +12,9 @@ from recbole.model.abstract_recommender import AbstractRecommender
 from recbole.utils import InputType, ModelType
 from torch import Tensor, nn
 
-from recbole_alt.build import build_backbone, build_text
 from recbole_alt.model.attention import take_rows
 from recbole_alt.model.backbones import Backbone
+from recbole_alt.model.build import build_backbone, build_text
 from recbole_alt.model.language import TextTower
 from recbole_alt.model.text_cache import TextCache
 
@@ -75,6 +75,8 @@ class ALTRecommender(AbstractRecommender):
         for name, tower in (("backbone", self.backbone), ("text", self.text)):
             if tower is None:
                 continue
+            if name not in towers:
+                raise ValueError(f"the pretrained checkpoint holds no {name}: give the pretrain.pth of a run")
             try:
                 tower.load_state_dict(towers[name])
             except RuntimeError as error:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import pickle
 import random
 from pathlib import Path
 from typing import Any
@@ -41,8 +40,8 @@ def load(file: str | os.PathLike[str], device: torch.device | str = "cpu") -> di
         raise ValueError(f"checkpoint {os.fspath(file)!r} does not exist")
     try:
         return torch.load(file, map_location=device, weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError) as error:
-        reason = str(error).strip().splitlines()[0]
+    except Exception as error:  # damaged bytes surface as almost any type
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ValueError(
             f"checkpoint {os.fspath(file)!r} is damaged or was not written by recbole_alt: {reason}"
         ) from None

@@ -139,6 +139,8 @@ class ALTTrainer(Trainer):
         )
         if self._resumed is not None:
             self.scheduler.load_state_dict(self._resumed["scheduler"])
+            for group, rate in zip(self.optimizer.param_groups, self.scheduler.get_last_lr(), strict=True):
+                group["lr"] = rate  # making the scheduler set the first step's
 
     def _train_epoch(
         self,
@@ -170,7 +172,7 @@ class ALTTrainer(Trainer):
                 parts = [part.item() for part in (losses if isinstance(losses, tuple) else (losses,))]
                 totals = [a + b for a, b in zip(totals, parts, strict=True)] if totals else parts
                 bar.update()
-                if saved and monotonic() - saved_at > (self.config["checkpoint_seconds"] or 120):
+                if saved and monotonic() - saved_at > self.config["checkpoint_seconds"]:
                     self._save_last(epoch_idx, step + 1, order, (totals, is_tuple))
                     saved_at = monotonic()
         return tuple(totals) if is_tuple else sum(totals)

@@ -14,8 +14,8 @@ from recbole.utils import get_tensorboard
 from torch.nn.utils import clip_grad_norm_
 from tqdm import tqdm
 
-from recbole_alt.build import build_batches, build_masking
 from recbole_alt.config import ALTConfig
+from recbole_alt.data.build import build_batches, build_masking
 from recbole_alt.data.masking import step_generator
 from recbole_alt.model.alignment import AlignmentModel, AlignmentOutput
 from recbole_alt.trainer import checkpoint
@@ -46,7 +46,7 @@ class ALTPretrainTrainer(AbstractTrainer):
         self.file = file
         self.device = config["device"]
         self.batches = build_batches(config, dataset, config["pretrain_batch_size"])
-        self.masking = build_masking(config, dataset.prompts, model.backbone)
+        self.masking = build_masking(config, dataset.prompts, [field.name for field in model.backbone.fields])
         steps = config["pretrain_steps"]
         self.total_steps = steps if steps is not None else config["pretrain_epochs"] * self.batches.steps_per_epoch
         rate, language_rate = config["pretrain_learning_rate"], config["pretrain_language_learning_rate"]

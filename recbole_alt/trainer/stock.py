@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from recbole_alt.build import build_alignment
+from recbole_alt.model.build import build_alignment
 from recbole_alt.trainer import checkpoint
 from recbole_alt.trainer.finetune import ALTTrainer
 from recbole_alt.trainer.pretrain import ALTPretrainTrainer

@@ -1,4 +1,4 @@
-"""Where configuration becomes objects: the only place, beside RecBole's own signatures, that reads keys."""
+"""Where configuration becomes towers and objectives."""
 
 from __future__ import annotations
 
@@ -8,8 +8,6 @@ import numpy as np
 import torch
 from torch import nn
 
-from recbole_alt.data.batches import Batches, BlockBatches, ShuffledBatches
-from recbole_alt.data.masking import Masking
 from recbole_alt.data.prompts import PromptTable
 from recbole_alt.model.alignment import AlignmentModel
 from recbole_alt.model.backbones import Backbone
@@ -81,39 +79,3 @@ def build_alignment(config: Any, dataset: Any, model_class: type) -> AlignmentMo
             raise ValueError(f"objective_weights: {name!r} is not among the objectives {', '.join(objectives)}")
     model = AlignmentModel(backbone, text, objectives, weights=weights, targets=targets, mask_id=prompts.special.mask)
     return model.to(config["device"])
-
-
-def build_masking(config: Any, prompts: PromptTable, backbone: Backbone) -> Masking:
-    """How the fields of ``prompts`` and of ``backbone`` are masked."""
-    return Masking(
-        prompts.fields,
-        [field.name for field in backbone.fields],
-        ratio=config["mask_ratio"],
-        level=config["mask_level"],
-        fields=config["mask_fields"],
-    )
-
-
-#: Most interactions of a step that reads text, where the configuration gives none.
-TEXT_BATCH_SIZE = {"block": 6000, "shuffle": 128}
-
-
-def build_batches(config: Any, dataset: Any, batch_size: int | None) -> Batches:
-    """Which training interactions make a step; blocks only where texts are shared (``prompt_scope: entity``)."""
-    kind = config["batch_sampling"]
-    has_ids = dataset.uid_field is not None and dataset.iid_field is not None
-    if kind == "auto":
-        kind = "block" if config["prompt_scope"] == "entity" and has_ids else "shuffle"
-    batch_size = TEXT_BATCH_SIZE[kind] if batch_size is None else batch_size
-    if kind == "shuffle":
-        return ShuffledBatches(len(dataset), batch_size, config["seed"])
-    if not has_ids:
-        raise ValueError("batch_sampling: block needs USER_ID_FIELD and ITEM_ID_FIELD; use shuffle")
-    return BlockBatches(
-        dataset.inter_feat[dataset.uid_field].numpy(),
-        dataset.inter_feat[dataset.iid_field].numpy(),
-        n_users=config["block_users"],
-        n_items=config["block_items"],
-        batch_size=batch_size,
-        seed=config["seed"],
-    )
