@@ -20,8 +20,24 @@ def block(file: str) -> str:
     """The command that wrote ``file``, and its table."""
     record = json.loads((ROOT / file).read_text())
     command = " ".join(["python", *record["command"]])
+    config, pretraining = record["configuration"], record["stages"].get("pretrain")
+    layers = config["language_model_layers"]
+    facts = [
+        config["dataset"],
+        " ".join(f"{name} ≥ {value} is a click" for name, value in (config["threshold"] or {}).items())
+        or "label as given",
+        f"split {config['eval_args']['split']} in order {config['eval_args']['order']}",
+        f"{config['language_model']}, {f'first {layers}' if layers else 'all'} layers",
+        f"prompt scope {config['prompt_scope']}",
+        f"seed {config['seed']}",
+    ]
+    if pretraining:
+        facts.append(
+            f"alignment of {pretraining['steps']} steps: {pretraining['interactions_seen']:,} interactions, "
+            f"{pretraining['texts_encoded']:,} texts"
+        )
     versions = ", ".join(f"{name} {version}" for name, version in record["versions"].items())
-    return f"\n```\n{command}\n```\n\n{result_table(record)}\n\nMade from `{file}`: {versions}.\n\n"
+    return f"\n```\n{command}\n```\n\n{result_table(record)}\n\n{'; '.join(facts)}. Made from `{file}`: {versions}.\n\n"
 
 
 def update(text: str) -> str:

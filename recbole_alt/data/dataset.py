@@ -8,7 +8,6 @@ are built from them the first time they are asked for.
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable, Hashable, Iterable
 from typing import Any
 
 import numpy as np
@@ -22,6 +21,7 @@ from recbole_alt import compat
 from recbole_alt.config import check_values
 from recbole_alt.data.prompts import PromptTable
 from recbole_alt.data.template import CONTEXT, ITEM, USER, build_template
+from recbole_alt.data.words import FieldWords, float_sequence_words, float_words, sequence_words, token_words
 from recbole_alt.pretrained import load_tokenizer
 
 #: Key of the row number in interactions, present when a prompt field can't be read off the batch itself.
@@ -49,9 +49,7 @@ class ALTDataset(Dataset):
 
     def __init__(self, config: Any):
         check_values(config.final_config_dict)
-        self._words: dict[str, list[str]] = {}
-        self._entry_of: dict[str, np.ndarray] = {}
-        self._sides: dict[str, str] = {}
+        self._field_words: dict[str, FieldWords] = {}
         self._prompts: list[PromptTable] = []  # shared by the copies that splitting makes
         super().__init__(config)
 
@@ -163,47 +161,37 @@ class ALTDataset(Dataset):
             forbidden=self.forbidden_in_prompts(),
             default_exclude=[name for name in (self.uid_field, self.iid_field) if name],
         )
-        self._sides = {name: sources[name] for name in self.template.fields}
-        unused = {name for names in (self.config["unused_col"] or {}).values() for name in names}
-        for name in self.template.fields:
-            feat = self.field2feats(name)[-1]
-            kind = self.field2type[name]
-            if kind == FeatureType.TOKEN:
-                tokens = self.field2id_token[name]
-                self._words[name] = ["", *(self.template.word(name, str(token)) for token in tokens[1:])]
-                stays = sources[name] == CONTEXT and name not in self._all_prompt_only() | unused
-                if not stays and name not in (self.uid_field, self.iid_field):
-                    self._entry_of[name] = feat[name].fillna(0).to_numpy(dtype=np.int64)
-            else:
-                if kind != FeatureType.TOKEN_SEQ and name in self.template.values:
-                    raise ValueError(
-                        f"template.values.{name} names codes, but {name!r} is a {kind.value} field: load it as token"
-                    )
-                self._entry_of[name], self._words[name] = self._distinct(name, kind, feat[name])
-            self._words[name][0] = self.template.missing
+        self._field_words = {name: self._words_of(name, sources[name]) for name in self.template.fields}
 
-    def _distinct(self, name: str, kind: FeatureType, column: pd.Series) -> tuple[np.ndarray, list[str]]:
-        """Entry of each row, and the words of each entry, for sequences and numbers."""
-        if kind == FeatureType.FLOAT:
-            numbers, which = np.unique(column.to_numpy(dtype=np.float64), return_inverse=True)
-            keys = [None if np.isnan(number) else self.template.number(number) for number in numbers]
-            entries, words = _factorise(keys)
-            return entries[which.reshape(-1)], ["", *words]
-        entries, sequences = _factorise(tuple(v) if isinstance(v, np.ndarray) and len(v) else None for v in column)
+    def _words_of(self, name: str, side: str) -> FieldWords:
+        feat, kind = self.field2feats(name)[-1], self.field2type[name]
+        key = {USER: self.uid_field, ITEM: self.iid_field, CONTEXT: ROW_KEY}[side]
+        if kind == FeatureType.TOKEN:
+            words = token_words(self.template, name, self.field2id_token[name])
+            if name in (self.uid_field, self.iid_field) or (side == CONTEXT and self._stays(name)):
+                return FieldWords(words, name)
+            return FieldWords(words, key, feat[name].fillna(0).to_numpy(dtype=np.int64))
         if kind == FeatureType.TOKEN_SEQ:
-            tokens = self.field2id_token[name]
-            words = [self.template.sequence(name, [str(tokens[i]) for i in sequence]) for sequence in sequences]
+            words, entries = sequence_words(self.template, name, self.field2id_token[name], feat[name])
+            return FieldWords(words, key, entries)
+        if name in self.template.values:
+            raise ValueError(
+                f"template.values.{name} names codes, but {name!r} is a {kind.value} field: load it as token"
+            )
+        if kind == FeatureType.FLOAT:
+            words, entries = float_words(self.template, feat[name])
         else:
-            between = self.template.join.get(name, ", ")
-            words = [between.join(self.template.number(x) for x in sequence) for sequence in sequences]
-        return entries, ["", *words]
+            words, entries = float_sequence_words(self.template, name, feat[name])
+        return FieldWords(words, key, entries)
 
-    def _all_prompt_only(self) -> set[str]:
-        return {name for names in (self.config["prompt_only"] or {}).values() for name in names}
+    def _stays(self, name: str) -> bool:
+        """Whether a field of the interaction will still be in its batches."""
+        leaving = [*(self.config["prompt_only"] or {}).values(), *(self.config["unused_col"] or {}).values()]
+        return all(name not in names for names in leaving)
 
     def _change_feat_format(self) -> None:
         super()._change_feat_format()
-        if any(self._key_of(name) == ROW_KEY for name in self.template.fields):
+        if any(field.key == ROW_KEY for field in self._field_words.values()):
             self.inter_feat.update(Interaction({ROW_KEY: torch.arange(len(self.inter_feat))}))
 
     # -- prompts -----------------------------------------------------------------------------------------
@@ -215,8 +203,8 @@ class ALTDataset(Dataset):
             table = PromptTable(
                 self.template,
                 load_tokenizer(self.config["language_model"]),
-                self._words,
-                {name: self._reader(name) for name in self.template.fields},
+                {name: field.words for name, field in self._field_words.items()},
+                {name: field.read for name, field in self._field_words.items()},
                 max_tokens=self.config["max_text_tokens"],
                 progress=bool(self.config["show_progress"]),
             )
@@ -224,22 +212,11 @@ class ALTDataset(Dataset):
             self._report_cut(table)
         return self._prompts[0]
 
-    def _key_of(self, name: str) -> str:
-        """Which column of a batch tells the entry of ``name``."""
-        side = self._sides[name]
-        if side == CONTEXT:
-            return ROW_KEY if name in self._entry_of else name
-        return self.uid_field if side == USER else self.iid_field
-
-    def _reader(self, name: str) -> Callable[[Any], np.ndarray]:
-        key, entry_of = self._key_of(name), self._entry_of.get(name)
-        return _ReadIds(key) if entry_of is None else _ReadEntries(key, entry_of)
-
     def _report_cut(self, table: PromptTable) -> None:
         report: dict[str, tuple[int, int]] = {}
         for start in range(0, len(self.inter_feat), _CHUNK):
             rows = slice(start, start + _CHUNK)
-            chunk = {key: self._column(key)[rows] for key in {self._key_of(name) for name in table.fields}}
+            chunk = {key: self._column(key)[rows] for key in {field.key for field in self._field_words.values()}}
             for name, (count, longest) in table.cut(chunk).items():
                 before = report.get(name, (0, 0))
                 report[name] = (before[0] + count, max(before[1], longest))
@@ -271,34 +248,7 @@ class ALTDataset(Dataset):
         return df
 
 
-def _factorise(keys: Iterable[Hashable | None]) -> tuple[np.ndarray, list[Any]]:
-    """Number distinct keys from 1 in order of appearance; None is 0."""
-    seen: dict[Hashable, int] = {}
-    entries = [0 if key is None else seen.setdefault(key, len(seen) + 1) for key in keys]
-    return np.asarray(entries, dtype=np.int64), list(seen)
-
-
 def _take(feat: Interaction, index: Any) -> Interaction:
     if isinstance(index, np.ndarray):
         index = torch.from_numpy(index)
     return Interaction({key: feat.interaction[key][index] for key in feat.interaction})
-
-
-class _ReadIds:
-    """Entry of a field whose ids are themselves in the batch."""
-
-    def __init__(self, key: str):
-        self.key = key
-
-    def __call__(self, interaction: Any) -> np.ndarray:
-        return np.asarray(interaction[self.key].cpu())
-
-
-class _ReadEntries:
-    """Entry of a field that hangs on another column: a user, an item or a row number."""
-
-    def __init__(self, key: str, entry_of: np.ndarray):
-        self.key, self.entry_of = key, entry_of
-
-    def __call__(self, interaction: Any) -> np.ndarray:
-        return self.entry_of[np.asarray(interaction[self.key].cpu())]

@@ -1,0 +1,72 @@
+"""The words of a field's distinct values, and how a row finds its own."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from recbole_alt.data.template import PromptTemplate
+
+
+@dataclass(frozen=True)
+class FieldWords:
+    """One prompt field.
+
+    Attributes:
+        words: [V], what each distinct value is called; entry 0 is a missing value.
+        key: the column of a batch that tells a row's entry: the field itself, an id, or a row number.
+        entry_of: [K], the entry of each value of ``key``; None where ``key`` holds the entry itself.
+    """
+
+    words: list[str]
+    key: str
+    entry_of: np.ndarray | None = None
+
+    def read(self, interaction: Any) -> np.ndarray:
+        """Entries [B] of a batch's rows."""
+        ids = np.asarray(interaction[self.key].cpu())
+        return ids if self.entry_of is None else self.entry_of[ids]
+
+
+def token_words(template: PromptTemplate, name: str, tokens: np.ndarray) -> list[str]:
+    """Words of a token field, in the order of RecBole's ids; ``tokens[0]`` is ``[PAD]``."""
+    return [template.missing, *(template.word(name, str(token)) for token in tokens[1:])]
+
+
+def sequence_words(
+    template: PromptTemplate, name: str, tokens: np.ndarray, column: pd.Series
+) -> tuple[list[str], np.ndarray]:
+    """Words of the distinct sequences of ids in ``column``, and the entry of each row."""
+    entries, sequences = _number(
+        tuple(value) if isinstance(value, np.ndarray) and len(value) else None for value in column
+    )
+    words = [template.sequence(name, [str(tokens[i]) for i in sequence]) for sequence in sequences]
+    return [template.missing, *words], entries
+
+
+def float_words(template: PromptTemplate, column: pd.Series) -> tuple[list[str], np.ndarray]:
+    """Words of the numbers in ``column``, equal ones once, and the entry of each row."""
+    numbers, which = np.unique(column.to_numpy(dtype=np.float64), return_inverse=True)
+    entries, words = _number(None if np.isnan(number) else template.number(number) for number in numbers)
+    return [template.missing, *words], entries[which.reshape(-1)]
+
+
+def float_sequence_words(template: PromptTemplate, name: str, column: pd.Series) -> tuple[list[str], np.ndarray]:
+    """Words of the sequences of numbers in ``column``, and the entry of each row."""
+    entries, sequences = _number(
+        tuple(value) if isinstance(value, np.ndarray) and len(value) else None for value in column
+    )
+    between = template.join.get(name, ", ")
+    words = [between.join(template.number(number) for number in sequence) for sequence in sequences]
+    return [template.missing, *words], entries
+
+
+def _number(keys: Iterable[Hashable | None]) -> tuple[np.ndarray, list[Any]]:
+    """Number distinct keys from 1 in order of appearance; None is 0."""
+    seen: dict[Hashable, int] = {}
+    entries = [0 if key is None else seen.setdefault(key, len(seen) + 1) for key in keys]
+    return np.asarray(entries, dtype=np.int64), list(seen)
