@@ -71,6 +71,16 @@ class _LiteralPandas:
         return pd.read_csv(*args, **kwargs)
 
 
+def drop_activations(model: torch.nn.Module) -> None:
+    """Cut tensors that a forward left on the model itself off their graph, so that it can be copied.
+
+    Cause: ``FiGNN`` keeps its attention as ``self.graph``; ``copy.deepcopy`` refuses a tensor with a history.
+    """
+    for name, value in vars(model).items():
+        if isinstance(value, torch.Tensor) and value.grad_fn is not None:
+            vars(model)[name] = value.detach()
+
+
 @contextmanager
 def barrier_without_processes() -> Iterator[None]:
     """Let RecBole download a dataset in a single process.

@@ -20,7 +20,7 @@ from recbole.utils import get_model
 
 from recbole_alt.config import PREFIX, base_model_name, load_internal_config
 from recbole_alt.data.dataset import ALTDataset
-from recbole_alt.model.backbones import CAPTURE_POINTS
+from recbole_alt.model.backbones import CAPTURES
 from recbole_alt.model.recommender import ALTRecommender
 from recbole_alt.trainer.checkpoint import trust
 from recbole_alt.trainer.stock import ALTStockTrainer
@@ -59,7 +59,7 @@ def register(backbone_class: type) -> type[ALTRecommender]:
 
 def install() -> None:
     """Register every backbone with known capture points; safe to run again."""
-    for backbone in CAPTURE_POINTS:
+    for backbone in CAPTURES:
         register(get_model(backbone))
     if not hasattr(Config, "_recbole_alt_original"):
         Config._recbole_alt_original = Config._load_internal_config_dict

@@ -12,7 +12,7 @@ import pytest
 import yaml
 from recbole.data import create_dataset, data_preparation
 
-from recbole_alt.config import ALTConfig, properties_dir
+from recbole_alt.config import ALTConfig, properties_dir, registered_models
 from recbole_alt.data.template import build_template
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -111,3 +111,7 @@ def test_bad_input_is_one_line(arguments: list[str], what: str) -> None:
     last = done.stderr.strip().splitlines()[-1]
     assert "error: " in last and what in last
     assert "Traceback" not in done.stderr
+
+
+def test_readme_names_every_model() -> None:
+    assert set(re.findall(r"`(ALT_\w+)`", (ROOT / "README.md").read_text())) >= set(registered_models())

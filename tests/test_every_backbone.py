@@ -1,0 +1,23 @@
+"""Every backbone through the whole job: real weights, real data, a few steps."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from recbole_alt import run_recbole_alt
+from recbole_alt.model.backbones import CAPTURES
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", list(CAPTURES))
+def test_whole_job_on_ml_100k(name: str) -> None:
+    keys = {"pretrain_steps": 2, "epochs": 1, "finetune": {"lm": {"epochs": 1}, "joint": {"epochs": 1}}}
+    record = run_recbole_alt(f"ALT_{name}", "ml-100k", config_dict=keys | {"show_progress": False})["record"]
+    assert set(record["results"]) == {"ctr", "lm", "joint", "plain"}
+    for stage, result in record["results"].items():
+        assert 0.4 < result["test"]["auc"] < 1, stage
+        assert math.isfinite(result["test"]["logloss"]), stage
+    for objective in ("contrastive", "masked_language", "masked_tabular"):
+        assert math.isfinite(record["stages"]["pretrain"]["final"][f"loss/{objective}"])
