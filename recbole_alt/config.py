@@ -12,6 +12,7 @@ import difflib
 import enum
 import sys
 from collections.abc import Callable, Mapping
+from logging import getLogger
 from pathlib import Path
 from typing import Any
 
@@ -153,6 +154,10 @@ class ALTConfig(Config):
                 close = difflib.get_close_matches(key, known, n=1, cutoff=0.85)
                 if key not in known and close:
                     raise ValueError(f"{where}unknown key {key!r}: did you mean {close[0]!r}?")
+                if key not in known:
+                    getLogger().warning(
+                        f"{where}neither RecBole nor recbole_alt knows the key {key!r}; it is passed on"
+                    )
 
     # -- saving ------------------------------------------------------------------------------------------
 

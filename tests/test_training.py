@@ -114,6 +114,14 @@ def test_a_run_repeats_bit_for_bit_and_chains(keys: Keys) -> None:
 # -- stopped and resumed -----------------------------------------------------------------------------------
 
 
+def test_loader_workers_change_nothing(keys: Keys) -> None:
+    stages = ("pretrain", "ctr", "joint")
+    given = keys(finetune_modes=["ctr", "joint"], plain_baseline=False, freeze_language_model=True)
+    none, two = run(given), run(given | {"worker": 2})
+    for stage in stages:
+        assert not differing(weights(none["folder"], stage), weights(two["folder"], stage)), stage
+
+
 class Stopped(Exception):
     """The power went out."""
 
