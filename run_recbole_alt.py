@@ -1,31 +1,8 @@
 """Align, finetune and compare: ``python run_recbole_alt.py --model=ALT_DCN --dataset=ml-100k``."""
 
-from __future__ import annotations
-
-import argparse
 import sys
 
-
-def main() -> int:
-    """Run; 2 and one line on standard error for bad input."""
-    parser = argparse.ArgumentParser(description=__doc__, epilog="Any key of the YAML files: --key=value.")
-    parser.add_argument("--model", default="ALT_DCN", help="ALT_<backbone> (default %(default)s)")
-    parser.add_argument("--dataset", default="ml-100k", help="name of the atomic files (default %(default)s)")
-    parser.add_argument("--config_files", default="", help="YAML files, separated by spaces")
-    arguments, others = parser.parse_known_args()
-    for other in others:
-        if not other.startswith("--") or "=" not in other:
-            parser.error(f"{other!r} is not understood: write --key=value")
-
-    from recbole_alt import run_recbole_alt
-
-    try:
-        run_recbole_alt(arguments.model, arguments.dataset, arguments.config_files.split())
-    except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
-
+from recbole_alt.__main__ import main
 
 if __name__ == "__main__":
     sys.exit(main())

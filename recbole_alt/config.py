@@ -138,9 +138,20 @@ class ALTConfig(Config):
 
     def _get_model_and_dataset(self, model: str | None, dataset: str | None) -> tuple[str, type, str]:
         name = model or self.external_config_dict.get("model")
+        if name == "ALT":
+            model = name = self._own_model()
         if isinstance(name, str) and _registered(name) is None:
             raise ValueError(f"unknown model {name!r}: choose one of {', '.join(registered_models())}")
         return super()._get_model_and_dataset(model, dataset)
+
+    def _own_model(self) -> str:
+        """Register the class that ``backbone`` names, and return its model name."""
+        from recbole_alt.registry import register_path  # late: it needs this module
+
+        path = self.external_config_dict.get("backbone")
+        if not isinstance(path, str):
+            raise ValueError("model: ALT needs --backbone=package.module.Class, a ContextRecommender of your own")
+        return register_path(path).__name__
 
     def _check_keys(self) -> None:
         known = set(self.internal_config_dict) | {key for keys in self.parameters.values() for key in keys}

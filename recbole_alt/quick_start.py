@@ -10,7 +10,7 @@ from typing import Any
 from recbole.data import create_dataset, data_preparation
 from recbole.utils import get_model, init_logger, init_seed
 
-from recbole_alt.config import ALTConfig
+from recbole_alt.config import ALTConfig, registered_models
 from recbole_alt.experiment import Experiment
 from recbole_alt.report import result_record, result_table, write_result
 from recbole_alt.trainer import checkpoint
@@ -88,6 +88,11 @@ def load_data_and_model(model_file: str | os.PathLike[str]) -> tuple[Any, ...]:
     if "state_dict" not in state:
         raise ValueError(f"{os.fspath(model_file)!r} holds aligned towers, not a finetuned model")
     config = state["config"]
+    if config["model"] not in registered_models():
+        raise ValueError(
+            f"{os.fspath(model_file)!r} is of {config['model']}, which is not registered: import its backbone's class "
+            "and call recbole_alt.register(Class) first"
+        )
     init_seed(config["seed"], config["reproducibility"])
     init_logger(config)
     dataset = create_dataset(config)

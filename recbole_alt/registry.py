@@ -8,6 +8,7 @@ RecBole's own ``Config`` read our property files for those names.
 
 from __future__ import annotations
 
+import importlib
 import sys
 from importlib.machinery import ModuleSpec
 from types import ModuleType
@@ -16,11 +17,12 @@ from typing import Any
 import recbole.data.dataset
 import recbole.trainer
 from recbole.config import Config
+from recbole.model.abstract_recommender import ContextRecommender
 from recbole.utils import get_model
 
 from recbole_alt.config import PREFIX, base_model_name, load_internal_config
 from recbole_alt.data.dataset import ALTDataset
-from recbole_alt.model.backbones import CAPTURES
+from recbole_alt.model.captures import CAPTURES
 from recbole_alt.model.recommender import ALTRecommender
 from recbole_alt.trainer.checkpoint import trust
 from recbole_alt.trainer.stock import ALTStockTrainer
@@ -32,11 +34,17 @@ def register(backbone_class: type) -> type[ALTRecommender]:
     """Make ``ALT_<backbone_class.__name__>`` known to RecBole.
 
     Args:
-        backbone_class: a RecBole context-aware model.
+        backbone_class: a RecBole context-aware model, or the user's own; for where its representation is
+            looked for, see :func:`recbole_alt.model.captures.captures_of`.
 
     Returns:
         The recommender class RecBole will build for that name.
+
+    Raises:
+        ValueError: not a context-aware model.
     """
+    if not (isinstance(backbone_class, type) and issubclass(backbone_class, ContextRecommender)):
+        raise ValueError(f"{backbone_class!r} is not a subclass of recbole's ContextRecommender")
     name = PREFIX + backbone_class.__name__
     module = ModuleType(f"{_MODEL_PACKAGE}.{name.lower()}", f"{name}: ALT on RecBole's {backbone_class.__name__}.")
     module.__spec__ = ModuleSpec(module.__name__, loader=None)
@@ -55,6 +63,19 @@ def register(backbone_class: type) -> type[ALTRecommender]:
     setattr(recbole.trainer, name + "Trainer", ALTStockTrainer)
     trust(face)
     return face
+
+
+def register_path(path: str) -> type[ALTRecommender]:
+    """:func:`register` the class at ``package.module.Class``.
+
+    Raises:
+        ValueError: it can't be imported.
+    """
+    module, _, name = path.rpartition(".")
+    try:
+        return register(getattr(importlib.import_module(module), name))
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ValueError(f"backbone: can't use {path!r} as package.module.Class ({error})") from None
 
 
 def install() -> None:

@@ -15,8 +15,9 @@ from recbole.data import create_dataset, data_preparation
 from recbole.utils import get_model, init_seed
 from torch import Tensor, nn
 
-from recbole_alt.model.backbones import CAPTURES, Backbone, CapturePoint, Captures, mask_table
+from recbole_alt.model.backbones import Backbone, mask_table
 from recbole_alt.model.build import build_backbone
+from recbole_alt.model.captures import CAPTURES, CapturePoint, Captures
 from recbole_alt.model.targets import TableTargets
 
 pytestmark = pytest.mark.usefixtures("one_thread")

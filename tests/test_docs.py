@@ -14,6 +14,7 @@ from recbole.data import create_dataset, data_preparation
 
 from recbole_alt.config import ALTConfig, properties_dir, registered_models
 from recbole_alt.data.template import build_template
+from recbole_alt.model.captures import CAPTURES
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -115,3 +116,10 @@ def test_bad_input_is_one_line(arguments: list[str], what: str) -> None:
 
 def test_readme_names_every_model() -> None:
     assert set(re.findall(r"`(ALT_\w+)`", (ROOT / "README.md").read_text())) >= set(registered_models())
+
+
+def test_models_page_names_every_model() -> None:
+    text = (ROOT / "docs" / "models.md").read_text()
+    for name, captures in CAPTURES.items():
+        (line,) = (line for line in text.splitlines() if line.startswith(f"| `ALT_{name}` "))
+        assert all(f"`{point.module}`" in line for point in captures.representation)

@@ -7,7 +7,7 @@ import math
 import pytest
 
 from recbole_alt import run_recbole_alt
-from recbole_alt.model.backbones import CAPTURES
+from recbole_alt.model.captures import CAPTURES
 
 
 @pytest.mark.slow

@@ -1,0 +1,168 @@
+"""A context-aware model of the user's own as the tabular side."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from recbole.data import create_dataset, data_preparation
+
+import recbole_alt
+from recbole_alt import run_recbole_alt
+from recbole_alt.config import ALTConfig
+from recbole_alt.model.build import build_backbone
+from recbole_alt.model.captures import FIELD_EMBEDDINGS, CapturePoint
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+SOURCE = '''
+import torch
+from torch import nn
+from recbole.model.abstract_recommender import ContextRecommender
+from recbole_alt.model.captures import CapturePoint, Captures
+
+
+class Found(ContextRecommender):
+    """A linear layer with one output, whatever its name."""
+
+    def __init__(self, config, dataset):
+        super().__init__(config, dataset)
+        self.body = nn.Linear(self.num_feature_field * self.embedding_size, 6)
+        self.unused = nn.Linear(6, 1)
+        self.score = nn.Linear(6, 1)
+        self.loss = nn.BCEWithLogitsLoss()
+
+    def forward(self, interaction):
+        x = self.concat_embed_input_fields(interaction).flatten(1)
+        return self.score(torch.tanh(self.body(x))).squeeze(-1)
+
+    def calculate_loss(self, interaction):
+        return self.loss(self.forward(interaction), interaction[self.LABEL])
+
+    def predict(self, interaction):
+        return self.forward(interaction).sigmoid()
+
+
+class Declared(Found):
+    captures = Captures((CapturePoint("body", "output"),))
+
+
+class Fallback(Found):
+    def forward(self, interaction):
+        return self.concat_embed_input_fields(interaction).sum((1, 2))
+
+
+class Probabilities(Found):
+    def __init__(self, config, dataset):
+        super().__init__(config, dataset)
+        self.loss = nn.BCELoss()
+
+    def forward(self, interaction):
+        return super().forward(interaction).sigmoid()
+
+    def predict(self, interaction):
+        return self.forward(interaction)
+
+
+class Nothing(Found):
+    def forward(self, interaction):
+        return self.first_order_linear(interaction).squeeze(-1)
+
+
+class HiddenLogit(Probabilities):
+    def forward(self, interaction):
+        return (2 * super(Probabilities, self).forward(interaction)).sigmoid()
+
+
+class OwnLossOnly(Found):
+    def __init__(self, config, dataset):
+        super().__init__(config, dataset)
+        del self.loss
+
+    def calculate_loss(self, interaction):
+        return nn.functional.binary_cross_entropy_with_logits(self.forward(interaction), interaction[self.LABEL])
+'''
+
+
+@pytest.fixture
+def models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The module above, importable as ``own_models``."""
+    (tmp_path / "own_models.py").write_text(SOURCE)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "own_models", raising=False)
+    import own_models  # type: ignore[import-not-found]
+
+    return own_models
+
+
+def built(config: Any, model_class: type) -> tuple[Any, Any]:
+    train = data_preparation(config, create_dataset(config))[0]._dataset
+    return build_backbone(config, train, model_class), train[:12]
+
+
+@pytest.mark.parametrize(
+    ("name", "points", "size"),
+    [
+        ("Found", (CapturePoint("score"),), 6),
+        ("Declared", (CapturePoint("body", "output"),), 6),
+        ("Fallback", (FIELD_EMBEDDINGS,), 7 * 8),
+        ("Probabilities", (CapturePoint("score"),), 6),
+        ("OwnLossOnly", (CapturePoint("score"),), 6),
+    ],
+)
+def test_representation_is_declared_found_or_the_embeddings(
+    name: str, points: tuple[CapturePoint, ...], size: int, models: Any, tiny: Callable[..., Any]
+) -> None:
+    model_class = getattr(models, name)
+    recbole_alt.register(model_class)
+    backbone, rows = built(tiny(f"ALT_{name}"), model_class)
+    assert backbone.captures.representation == points
+    assert backbone.representation_size == size
+    output = backbone.eval()(rows)
+    assert output.representation.shape == (12, size)
+    torch.testing.assert_close(output.logits.sigmoid(), backbone.model.predict(rows))
+    torch.testing.assert_close(backbone.loss(rows, output), backbone.model.calculate_loss(rows))
+    assert "concat_embed_input_fields" not in vars(backbone.model)  # the method is itself again
+
+
+def test_nothing_found_says_what_to_declare(models: Any, tiny: Callable[..., Any]) -> None:
+    for name, missing in (("Nothing", "captures = Captures("), ("HiddenLogit", "logits=CapturePoint(")):
+        recbole_alt.register(getattr(models, name))
+        with pytest.raises(ValueError, match=name) as caught:
+            built(tiny(f"ALT_{name}"), getattr(models, name))
+        assert missing in str(caught.value)
+
+
+def test_whole_job_by_import_path(models: Any, keys: Callable[..., dict[str, Any]]) -> None:
+    given = keys(finetune_modes=["ctr", "joint"], backbone="own_models.Found")
+    result = run_recbole_alt("ALT", "tiny", None, given)
+    assert set(result["record"]["results"]) == {"ctr", "joint", "plain"}
+    assert "plain Found" in result["table"]
+    _, model, *_ = recbole_alt.load_data_and_model(Path(result["folder"]) / "ctr.pth")
+    assert isinstance(model.backbone.model, models.Found)
+
+
+def test_a_file_of_an_unregistered_model_runs_no_code(
+    models: Any, keys: Callable[..., dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    result = run_recbole_alt("ALT", "tiny", None, keys(finetune_modes=[], backbone="own_models.Declared"))
+    monkeypatch.delitem(sys.modules, "recbole.model.context_aware_recommender.alt_declared")
+    monkeypatch.delitem(sys.modules, "own_models")
+    with pytest.raises(ValueError, match="register"):
+        recbole_alt.load_data_and_model(Path(result["folder"]) / "plain.pth")
+    assert "own_models" not in sys.modules
+
+
+@pytest.mark.parametrize("path", ["own_models.Missing", "no_such_module.Found", "Found", "torch.nn.Linear"])
+def test_bad_paths_are_named(path: str, models: Any, keys: Callable[..., dict[str, Any]]) -> None:
+    with pytest.raises(ValueError, match=path.replace(".", r"\.")):
+        ALTConfig("ALT", "tiny", None, keys(backbone=path))
+
+
+def test_model_alt_needs_a_backbone(keys: Callable[..., dict[str, Any]]) -> None:
+    with pytest.raises(ValueError, match="--backbone="):
+        ALTConfig("ALT", "tiny", None, keys())
