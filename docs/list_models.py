@@ -24,9 +24,10 @@ Made by `python docs/list_models.py`; sizes are those on ml-100k with the defaul
 """
 
 FOOT = """
-A module called twice contributes both captures. `LR` has no representation; `FwFM` and `KD_DAGFM` are not there yet. A
-context-aware model of your own is registered by `recbole_alt.register(MyCTR)`: its representation is declared by a class
-attribute `captures`, or found (the input of the linear layers with one output), or its flattened field embeddings.
+A module called twice contributes both captures. `LR` has no representation; `FwFM` and `KD_DAGFM` are not there yet.
+
+A context-aware model of your own is registered by `recbole_alt.register(MyCTR)`: its representation is declared by a
+class attribute `captures`, or found (the input of the linear layers with one output), or else its field embeddings.
 """
 
 

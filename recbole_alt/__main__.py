@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import sys
 
 
@@ -25,6 +26,7 @@ def main() -> int:
     try:
         run_recbole_alt(arguments.model, arguments.dataset, arguments.config_files.split())
     except ValueError as error:
+        logging.getLogger().debug("where it happened", exc_info=True)  # --state=debug
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0
