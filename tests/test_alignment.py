@@ -226,3 +226,30 @@ def test_with_real_weights(built: Callable[..., Any]) -> None:
     output.loss.backward()
     assert torch.isfinite(output.loss)
     assert b.model.text.language_model.encoder.embeddings.word_embeddings.weight.grad.abs().sum() > 0
+
+
+def test_no_gradient_depends_on_the_order_of_threads(tiny: Callable[..., Any]) -> None:
+    """Indexing with repeated rows adds gradients in an order that changes from run to run (``IndexBackward``)."""
+    config = tiny()
+    init_seed(1, True)
+    dataset = data_preparation(config, create_dataset(config))[0]._dataset
+    model = build_alignment(config, dataset, get_model("DCN"))
+    texts = dataset.prompts.batches(dataset[:32])
+    masks = build_masking(config, dataset.prompts, [f.name for f in model.backbone.fields]).draw(
+        texts, 32, torch.Generator().manual_seed(1)
+    )
+    pending, seen, repeated = [model(dataset[:32], texts, masks).loss.grad_fn], set(), []
+    while pending:
+        node = pending.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        if type(node).__name__.startswith("IndexBackward"):
+            indices = [index for index in node._saved_indices if index is not None]
+            flat = torch.stack(
+                [i.expand(torch.broadcast_shapes(*(j.shape for j in indices))).flatten() for i in indices]
+            )
+            if flat.dtype != torch.bool and flat.unique(dim=1).shape[1] < flat.shape[1]:
+                repeated.append(node)
+        pending.extend(parent for parent, _ in node.next_functions)
+    assert not repeated

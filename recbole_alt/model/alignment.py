@@ -110,7 +110,7 @@ class AlignmentModel(nn.Module):
             where = hidden[texts, : some.input_ids.shape[1]]
             encoded, _ = self.text.language_model(some.input_ids.masked_fill(where, self.mask_id), some.attention_mask)
             states.append(encoded[where])
-            tables.append(take_rows(table.representation, some.owner)[where.nonzero()[:, 0]])
+            tables.append(take_rows(table.representation, some.owner[where.nonzero()[:, 0]]))
             targets.append(some.input_ids[where])
         if not states:
             nothing = table.representation[:0]

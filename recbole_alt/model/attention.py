@@ -31,7 +31,8 @@ class SegmentStates:
 def take_rows(table: Tensor, row: Tensor) -> Tensor:
     """``table[row]`` [B, ...] for a table [N, ...] read many times over.
 
-    ``F.embedding`` has a parallel backward on CPU, where indexing's is serial.
+    For reading rows more than once with a gradient: on several CPU threads the backward of indexing adds in an order
+    that changes from run to run, or is serial; that of ``F.embedding`` is parallel and always the same.
     """
     return F.embedding(row, table.flatten(1)).view(len(row), *table.shape[1:])
 

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from recbole_alt.model.attention import SegmentStates, attend
+from recbole_alt.model.attention import SegmentStates, attend, take_rows
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ def _masked_values(vectors: Tensor, values: Tensor, masked: Tensor) -> tuple[Ten
     wanted = masked.unsqueeze(1) & (members > 0)
     row, position = wanted.nonzero(as_tuple=True)
     share = 1.0 / wanted.sum(1).clamp(min=1)
-    return vectors[row], members[row, position], share[row]
+    return take_rows(vectors, row), members[row, position], share[row]
 
 
 class _ValueScorer(nn.Module):
@@ -144,7 +144,8 @@ class _ValueScorer(nn.Module):
 
     def _score(self, vector: Tensor, values: Tensor) -> Tensor:
         """[M, K] scores of values [M, K]."""
-        return torch.einsum("md,mkd->mk", vector, self.embedding(values)) + self.bias[values]
+        bias = F.embedding(values, self.bias.unsqueeze(1)).squeeze(-1)
+        return torch.einsum("md,mkd->mk", vector, self.embedding(values)) + bias
 
     def _all(self, vector: Tensor) -> Tensor:
         score = vector @ self.embedding.weight.T + self.bias
