@@ -1,26 +1,33 @@
-"""Work-arounds for RecBole 1.2.1 on today's numpy, pandas and torch; each names its cause.
+"""Work-arounds for RecBole 1.2.1: on today's numpy, pandas and torch, and for bugs of its CTR models.
 
-Nothing here changes what RecBole computes. :func:`install` runs once, when ``recbole_alt`` is imported, and
-is safe to run again.
+Each names its cause. Where RecBole computes something, it computes the same with them, save for ``FwFM``, whose
+field weights RecBole means to train and does not. :func:`install` runs once, when ``recbole_alt`` is imported, and is
+safe to run again; what it replaces stays reachable as ``__wrapped__``.
 """
 
 from __future__ import annotations
 
 import csv
+import functools
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
+from torch import Tensor, nn
 
 
 def install() -> None:
     """Apply the work-arounds that must be in place before RecBole is used."""
     _restore_numpy_aliases()
     _silence_pandas_warnings()
+    _mend_double_tower()
+    _mend_dssm()
+    _mend_fwfm()
+    _mend_kd_dagfm()
 
 
 def _restore_numpy_aliases() -> None:
@@ -51,34 +58,40 @@ def unquoted_atomic_files() -> Iterator[None]:
     """
     from recbole.data.dataset import dataset as host
 
-    host.pd = _LiteralPandas()
+    host.pd = _Except(pd, read_csv=_read_literally)
     try:
         yield
     finally:
         host.pd = pd
 
 
-class _LiteralPandas:
-    """pandas, except that ``read_csv`` takes quotation marks literally."""
+def _read_literally(*args: Any, **kwargs: Any) -> pd.DataFrame:
+    kwargs["quoting"] = csv.QUOTE_NONE
+    if len(kwargs.get("delimiter", ",")) == 1:
+        kwargs["engine"] = "c"
+    return pd.read_csv(*args, **kwargs)
+
+
+class _Except:
+    """Stands for ``base``, except for the attributes given."""
+
+    def __init__(self, base: Any, **attributes: Any):
+        vars(self).update(attributes, _base=base)
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(pd, name)
-
-    def read_csv(self, *args: Any, **kwargs: Any) -> pd.DataFrame:
-        kwargs["quoting"] = csv.QUOTE_NONE
-        if len(kwargs.get("delimiter", ",")) == 1:
-            kwargs["engine"] = "c"
-        return pd.read_csv(*args, **kwargs)
+        return getattr(self._base, name)
 
 
 def drop_activations(model: torch.nn.Module) -> None:
     """Cut tensors that a forward left on the model itself off their graph, so that it can be copied.
 
-    Cause: ``FiGNN`` keeps its attention as ``self.graph``; ``copy.deepcopy`` refuses a tensor with a history.
+    Cause: ``FiGNN`` keeps its attention as ``self.graph``, ``KD_DAGFM`` its networks' logits; ``copy.deepcopy``
+    refuses a tensor with a history.
     """
-    for name, value in vars(model).items():
-        if isinstance(value, torch.Tensor) and value.grad_fn is not None:
-            vars(model)[name] = value.detach()
+    for module in model.modules():
+        for name, value in vars(module).items():
+            if isinstance(value, Tensor) and value.grad_fn is not None:
+                vars(module)[name] = value.detach()
 
 
 @contextmanager
@@ -96,3 +109,136 @@ def barrier_without_processes() -> Iterator[None]:
         yield
     finally:
         torch.distributed.barrier = barrier
+
+
+# -- bugs of RecBole's CTR models ------------------------------------------------------------------------------
+
+
+def _replace(owner: type, name: str, make: Callable[[Callable[..., Any]], Callable[..., Any]]) -> None:
+    """Put ``make(original)`` in the place of ``owner.name``, once."""
+    original = getattr(owner, name)
+    if not getattr(original, "mended", False):
+        mended = functools.wraps(original)(make(original))
+        mended.mended = True  # type: ignore[attr-defined]
+        setattr(owner, name, mended)
+
+
+def _mend_double_tower() -> None:
+    """Cause: ``ContextRecommender`` counts every number among a tower's fields, embedded or not, and gives the users'
+    tower the first so many embedded numbers, whosever they are: sequences of numbers stand before single ones.
+    """
+    from recbole.model.abstract_recommender import ContextRecommender
+
+    def init(original: Callable[..., Any]) -> Callable[..., Any]:
+        def wrapper(self: Any, config: Any, dataset: Any) -> None:
+            original(self, config, dataset)
+            if self.double_tower:
+                embedded = [*self.float_seq_field_names, *self.float_field_names]
+                users = set(self.user_field_names)
+                self.user_float_field_num = sum(name in users for name in embedded)
+                self.item_float_field_num = len(embedded) - self.user_float_field_num
+
+        return wrapper
+
+    def embed(original: Callable[..., Any]) -> Callable[..., Any]:
+        def wrapper(self: Any, interaction: Any) -> tuple[Tensor | None, ...]:
+            users = set(self.user_field_names)
+            numbers = [*self.float_seq_field_names, *self.float_field_names]
+            owners = sorted(range(len(numbers)), key=lambda i: numbers[i] not in users)  # users first, else as they are
+            sparse, dense = self.embed_input_fields(interaction)
+            if dense is not None:
+                dense = torch.cat([dense[:, i : i + 1] for i in owners], 1)
+            return original(_Except(self, embed_input_fields=lambda _: (sparse, dense)), interaction)
+
+        return wrapper
+
+    _replace(ContextRecommender, "__init__", init)
+    _replace(ContextRecommender, "double_tower_embed_input_fields", embed)
+
+
+def _mend_dssm() -> None:
+    """Cause: ``DSSM.forward`` squeezes a batch of one row to no row at all, and its loss then refuses it."""
+    from recbole.model.context_aware_recommender.dssm import DSSM
+
+    _replace(DSSM, "forward", lambda original: lambda self, interaction: original(self, interaction).view(-1))
+
+
+def _mend_fwfm() -> None:
+    """Cause: ``FwFM.weight`` is a bare tensor, which is neither trained, nor saved, nor moved to a device; and its
+    fields are counted in another order than they are embedded, without sequences of numbers.
+    """
+    from recbole.model.context_aware_recommender.fwfm import FwFM
+
+    def init(original: Callable[..., Any]) -> Callable[..., Any]:
+        def wrapper(self: Any, config: Any, dataset: Any) -> None:
+            original(self, config, dataset)
+            weight = vars(self).pop("weight")
+            self.weight = nn.Parameter(weight.detach())
+
+        return wrapper
+
+    def fields(original: Callable[..., Any]) -> Callable[..., Any]:
+        def wrapper(self: Any) -> None:
+            kinds = ("token_seq", "token", "float_seq", "float")  # as concat_embed_input_fields stacks them
+            self.feature_names = tuple(getattr(self, f"{kind}_field_names") for kind in kinds)
+            self.feature_dims = tuple(getattr(self, f"{kind}_field_dims") for kind in kinds)
+            original(self)
+
+        return wrapper
+
+    _replace(FwFM, "__init__", init)
+    _replace(FwFM, "_get_feature2field", fields)
+
+
+_KD_DAGFM_CHOICES = {
+    "teacher": ("CrossNet", "CIN"),
+    "phase": ("teacher_training", "distillation", "finetuning"),
+    "type": ("inner", "outer"),
+}
+
+
+def _mend_kd_dagfm() -> None:
+    """Cause: ``KD_DAGFM`` evaluates the text of ``teacher`` as code, reads ``warm_up`` with a plain ``torch.load``,
+    keeps a bare tensor on the GPU whenever there is one, predicts [B, 1], and squeezes the label of a single row away.
+    """
+    from recbole.model.context_aware_recommender import kd_dagfm as host
+
+    def init(original: Callable[..., Any]) -> Callable[..., Any]:
+        def wrapper(self: Any, config: Any, dataset: Any) -> None:
+            for key, allowed in _KD_DAGFM_CHOICES.items():
+                if config[key] not in allowed:
+                    raise ValueError(f"{key}: {config[key]!r} is none of {', '.join(allowed)}")
+            host.torch = _Except(torch, load=_warm_up_weights)
+            try:
+                original(self, config, dataset)
+            finally:
+                host.torch = torch
+            adjacency = vars(self.student_network).pop("adj_matrix")
+            self.student_network.register_buffer("adj_matrix", adjacency, persistent=False)
+
+        return wrapper
+
+    def loss(original: Callable[..., Any]) -> Callable[..., Any]:
+        def wrapper(self: Any, interaction: Any) -> Tensor:
+            column = interaction[self.LABEL].view(-1, 1)
+            return original(self, type(interaction)({**interaction.interaction, self.LABEL: column}))
+
+        return wrapper
+
+    _replace(host.KD_DAGFM, "__init__", init)
+    _replace(host.KD_DAGFM, "calculate_loss", loss)
+    _replace(host.KD_DAGFM, "predict", lambda original: lambda self, interaction: original(self, interaction).view(-1))
+
+
+def _warm_up_weights(file: str) -> dict[str, Any]:
+    """The weights in the checkpoint ``warm_up`` names; nothing in it is executed."""
+    from recbole_alt.trainer import checkpoint  # late: it needs what this module puts in place
+
+    if not file:
+        raise ValueError("warm_up: name the plain.pth or ctr.pth of a run with the phase before")
+    prefix = "backbone.model."
+    try:
+        weights = checkpoint.load(file)["state_dict"]
+    except (ValueError, KeyError) as error:
+        raise ValueError(f"warm_up must be the plain.pth or ctr.pth of a run with the phase before: {error}") from None
+    return {"state_dict": {key.removeprefix(prefix): tensor for key, tensor in weights.items()}}

@@ -32,7 +32,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "finetune_mode": MODES,
     "objectives": ("contrastive", "masked_language", "masked_tabular"),
     "prompt_scope": ("entity", "interaction"),
-    "pooling": ("cls", "mean"),
+    "pooling": ("mean", "cls", "last"),
     "batch_sampling": ("auto", "block", "shuffle"),
     "mask_level": ("field", "token"),
     "mask_fields": ("independent", "shared"),
@@ -220,10 +220,16 @@ def check_values(values: Mapping[str, Any]) -> None:
     for stage in values.get("finetune") or {}:
         if stage not in STAGES:
             raise ValueError(f"finetune: {stage!r} is none of {', '.join(STAGES)}")
-    for key in ("pretrain_steps", "pretrain_epochs", "language_model_layers"):
+    joined = values.get("join_field_embeddings")
+    if joined is not None and not isinstance(joined, bool):
+        raise ValueError(f"join_field_embeddings must be true, false or empty, not {joined!r}")
+    for key in ("pretrain_steps", "pretrain_epochs", "language_model_layers", "frozen_layers"):
         value = values.get(key)
         if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 0):
             raise ValueError(f"{key} must be a whole number, 0 or more, or empty, not {value!r}")
+    rank = values.get("lora_rank")
+    if rank is not None and (not isinstance(rank, int) or isinstance(rank, bool) or rank < 1):
+        raise ValueError(f"lora_rank must be a whole number above 0, or empty, not {rank!r}")
 
 
 def registered_models() -> list[str]:

@@ -7,11 +7,15 @@ import importlib.util
 import logging
 import os
 import sys
+from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, files
 from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # RecBole's loader workers fork
+
+#: Added to a tokenizer that has no mask token.
+MASK_TOKEN = "[MASK]"
 
 _WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
 
@@ -62,10 +66,36 @@ def load(name: str, loader: Any, **options: Any) -> Any:
 
 @functools.lru_cache(maxsize=4)
 def load_tokenizer(name: str) -> Any:
-    """The fast tokenizer of ``name``."""
+    """The fast tokenizer of ``name``, with a mask and a padding token.
+
+    Raises:
+        ValueError: it can't be loaded, or has no fast version.
+    """
     from transformers import AutoTokenizer
 
-    return load(name, AutoTokenizer, use_fast=True)
+    tokenizer = load(name, AutoTokenizer, use_fast=True)
+    if not getattr(tokenizer, "is_fast", False):
+        raise ValueError(f"language_model: the tokenizer of {name!r} has no fast version, which offsets need")
+    return complete(tokenizer)
+
+
+def complete(tokenizer: Any) -> Any:
+    """``tokenizer`` with a mask and a padding token, in place.
+
+    A mask token it lacks, as those of decoders do, is added; padding may be any token, since none attends to it.
+    """
+    tokenizer.added_by_recbole_alt = []
+    if tokenizer.mask_token_id is None:
+        tokenizer.add_special_tokens({"mask_token": MASK_TOKEN})
+        tokenizer.added_by_recbole_alt.append(tokenizer.mask_token_id)
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token or tokenizer.mask_token
+    return tokenizer
+
+
+def added_tokens(tokenizer: Any) -> Sequence[int]:
+    """Ids of the tokens that :func:`complete` had to add."""
+    return tuple(getattr(tokenizer, "added_by_recbole_alt", ()))
 
 
 def _has_weights(folder: Path) -> bool:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from recbole_alt.data.prompts import PromptTable, SegmentBatch, SpecialTokens
 from recbole_alt.data.template import build_template
-from recbole_alt.pretrained import load_tokenizer
+from recbole_alt.pretrained import complete, load_tokenizer
 
 SIDE = {"age": "user", "gender": "user", "title": "item", "genre": "item"}
 WORDS = {
@@ -167,14 +167,17 @@ def test_too_short_a_text_is_an_error_that_says_how_long_it_must_be() -> None:
         table_of(needed - 1)
 
 
-@pytest.mark.parametrize("lacking", ["mask_token", "pad_token"])
-def test_a_tokenizer_without_mask_or_padding_is_refused(lacking: str) -> None:
+def test_a_tokenizer_gets_the_mask_and_padding_it_lacks() -> None:
     import copy
 
-    tokenizer: Any = copy.deepcopy(load_tokenizer(MINILM))
-    setattr(tokenizer, lacking, None)
-    with pytest.raises(ValueError, match="no mask or no padding"):
-        SpecialTokens.of(tokenizer)
+    whole: Any = load_tokenizer(MINILM)
+    assert complete(copy.deepcopy(whole)).get_vocab() == whole.get_vocab()  # nothing to add
+    bare: Any = copy.deepcopy(whole)
+    bare.mask_token = bare.pad_token = None
+    special = SpecialTokens.of(complete(bare))
+    assert special.mask == whole.mask_token_id  # the word was in its vocabulary all along
+    assert special.pad is not None
+    assert bare("a [MASK] b", split_special_tokens=True)["input_ids"].count(special.mask) == 0
 
 
 def test_special_tokens_are_read_off_the_tokenizer() -> None:

@@ -11,52 +11,22 @@ import torch
 from conftest import MINILM
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from language_models import BERT_TOKENS, CORPUS, ROBERTA_TOKENS, byte_bpe, metaspace_bpe, unigram
+from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
 from recbole_alt.data.prompts import PromptTable, SegmentBatch
 from recbole_alt.data.template import PromptTemplate, build_template
-from recbole_alt.pretrained import load_tokenizer
+from recbole_alt.pretrained import complete, load_tokenizer
 
-CORPUS = [
-    "age is 24. gender is male. title is Toy Story. genre is Animation, Comedy. occupation is writer.",
-    "A user: age 53; gender female | The Heat of the Night (1967), L'Amour & Co. is crime, thriller, romance.",
-    "« Amélie » naïve façade Ünïcode, ελληνικά, русский, 千と千尋の神隠し 中文 the quick brown fox's dog; and it's.",
-] * 4
-SPECIAL = {"mask_token": "[MASK]", "pad_token": "[PAD]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
-
-
-def _wrapped(tokenizer: Tokenizer, **special: str) -> PreTrainedTokenizerFast:
-    ids = [(name, tokenizer.token_to_id(name)) for name in ("[CLS]", "[SEP]")]
-    tokenizer.post_processor = processors.TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=ids)
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **SPECIAL, **special)
-
-
-def _byte_bpe() -> PreTrainedTokenizerFast:
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trainer = trainers.BpeTrainer(
-        vocab_size=500, special_tokens=list(SPECIAL.values()), initial_alphabet=alphabet, show_progress=False
-    )
-    tokenizer.train_from_iterator(CORPUS, trainer)
-    return _wrapped(tokenizer)
-
-
-def _unigram() -> PreTrainedTokenizerFast:
-    tokenizer = Tokenizer(models.Unigram())
-    tokenizer.normalizer = normalizers.NFKC()
-    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
-    tokenizer.decoder = decoders.Metaspace()
-    trainer = trainers.UnigramTrainer(
-        vocab_size=220, special_tokens=["<unk>", *SPECIAL.values()], unk_token="<unk>", show_progress=False
-    )
-    tokenizer.train_from_iterator(CORPUS, trainer)
-    return _wrapped(tokenizer, unk_token="<unk>")
-
-
-_MAKE = {"wordpiece": lambda: load_tokenizer(MINILM), "byte_bpe": _byte_bpe, "unigram": _unigram}
+_MAKE = {
+    "wordpiece": lambda: load_tokenizer(MINILM),
+    "byte_bpe": lambda: complete(byte_bpe(**ROBERTA_TOKENS)),
+    "byte_bpe_of_gpt2": lambda: complete(byte_bpe(eos_token="<|endoftext|>")),
+    "byte_bpe_of_qwen": lambda: complete(byte_bpe(split=True, eos_token="<|im_end|>")),
+    "unigram": lambda: complete(unigram(**BERT_TOKENS)),
+    "metaspace_bpe": lambda: complete(metaspace_bpe()),
+}
 _MADE: dict[str, Any] = {}
 
 
@@ -208,3 +178,19 @@ def test_value_token_ids_are_all_tokens_a_value_can_have(tokenizer: Any) -> None
     for batch in table.batches(rows_of(values, *[[i] * 5 for i in range(4)])):
         seen |= set(batch.input_ids[batch.field_ids >= 0].tolist())
     assert sorted(seen) == table.value_token_ids.tolist()
+
+
+def test_a_tokenizer_that_merges_across_spaces_is_found_out() -> None:
+    greedy = Tokenizer(models.BPE())
+    greedy.pre_tokenizer = pre_tokenizers.Split("\n", "isolated")  # a whole text is one word
+    alphabet = sorted(set("".join(CORPUS)))
+    trainer = trainers.BpeTrainer(
+        vocab_size=300, special_tokens=["[PAD]"], initial_alphabet=alphabet, show_progress=False
+    )
+    greedy.train_from_iterator(CORPUS, trainer)
+    values = {"age": ["24"], "gender": ["male"], "title": ["Toy Story"], "genre": ["Crime"], "device": ["x"]}
+    rows = rows_of(values, [1] * len(values))
+    across = table_of(complete(PreTrainedTokenizerFast(tokenizer_object=greedy)), template_of(), values)
+    assert across.unlike_whole(rows) is not None
+    for family in _MAKE:
+        assert table_of(made(family), template_of(), values).unlike_whole(rows) is None, family

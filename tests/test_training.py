@@ -164,9 +164,15 @@ CUTS += [
 
 
 @pytest.mark.parametrize(("trainer", "stage", "steps", "total"), CUTS)
-@pytest.mark.parametrize("schedule", ["constant", "cosine"])
+@pytest.mark.parametrize("how", [{}, {"schedule": "cosine", "warmup_ratio": 0.2, "lora_rank": 2}], ids=["plain", "lora"])
 def test_a_stopped_run_goes_on_as_if_never_stopped(
-    trainer: type, stage: str | None, steps: int, total: int, schedule: str, keys: Keys, monkeypatch: pytest.MonkeyPatch
+    trainer: type,
+    stage: str | None,
+    steps: int,
+    total: int,
+    how: dict[str, Any],
+    keys: Keys,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """4 steps of pretraining, 3 epochs of 4 steps (ctr, plain) and of 2 (joint); saved after every step."""
     modes = [stage] if stage in ("ctr", "joint") else ["ctr"]
@@ -176,8 +182,7 @@ def test_a_stopped_run_goes_on_as_if_never_stopped(
         checkpoint_seconds=1e-9,
         finetune_modes=modes,
         plain_baseline=stage == "plain",
-        schedule=schedule,
-        warmup_ratio=0.2 if schedule == "cosine" else 0.0,
+        **how,
     )
     with monkeypatch.context() as patch:
         final = final_weights(patch)

@@ -35,6 +35,7 @@ _SOURCES = {
     FeatureSource.INTERACTION: CONTEXT,
 }
 _CHUNK = 200_000
+_LOOKED_AT = 32  # rows whose texts are compared with the tokenizer's own reading
 
 
 class ALTDataset(Dataset):
@@ -210,7 +211,17 @@ class ALTDataset(Dataset):
             )
             self._prompts.append(table)
             self._report_cut(table)
+            self._report_unlike(table)
         return self._prompts[0]
+
+    def _report_unlike(self, table: PromptTable) -> None:
+        rows = {key: self._column(key)[:_LOOKED_AT] for key in {field.key for field in self._field_words.values()}}
+        text = table.unlike_whole(rows)
+        if text is not None:
+            self.logger.warning(
+                f"the tokenizer of {self.config['language_model']!r} merges across spaces: it reads {text!r} otherwise "
+                "than clause by clause, as it will be given; results may suffer"
+            )
 
     def _report_cut(self, table: PromptTable) -> None:
         report: dict[str, tuple[int, int]] = {}

@@ -104,6 +104,7 @@ class PromptTable:
         self.fields = template.fields
         self.special = SpecialTokens.of(tokenizer)
         self._pieces = pieces
+        self._words = words
         self._tokenizer = tokenizer
         self.segments: list[SegmentTokens] = []
         value_ids = [np.zeros(0, dtype=np.int32)]
@@ -137,6 +138,21 @@ class PromptTable:
         ]
         rows = zip(*(batch.row.tolist() for batch in batches), strict=True)
         return [[texts[i] for texts, i in zip(decoded, row, strict=True)] for row in rows]
+
+    def unlike_whole(self, interaction: Any) -> str | None:
+        """A text of these rows whose clauses, joined, are other tokens than the tokenizer makes of the whole sentence.
+
+        None where there is none, as with every tokenizer that separates words at spaces; texts cut at ``max_tokens``
+        are left out.
+        """
+        for template, texts in zip(self.template.segments, self.distinct(interaction), strict=True):
+            batch = texts.join()
+            for pieces, ids, mask in zip(texts.pieces, batch.input_ids, batch.attention_mask, strict=True):
+                words = {name: self._words[name][i] for name, i in zip(template.fields, pieces, strict=True)}
+                whole = self._tokenizer(template.text(words), split_special_tokens=True)["input_ids"]
+                if len(whole) <= texts.segment.max_tokens and ids[mask > 0].tolist() != whole:
+                    return template.text(words)
+        return None
 
     def pieces(self, segment: SegmentTokens, interaction: Any) -> np.ndarray:
         """[B, F] the entry each row has in the tables of the segment's fields."""

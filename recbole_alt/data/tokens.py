@@ -28,15 +28,7 @@ class SpecialTokens:
 
     @classmethod
     def of(cls, tokenizer: Any) -> SpecialTokens:
-        """Read them off a Hugging Face fast tokenizer.
-
-        Raises:
-            ValueError: it is not a fast one, or has no mask or padding token.
-        """
-        if not getattr(tokenizer, "is_fast", False):
-            raise ValueError(f"{type(tokenizer).__name__} has no fast version (tokenizer.json), which offsets need")
-        if tokenizer.mask_token_id is None or tokenizer.pad_token_id is None:
-            raise ValueError(f"{type(tokenizer).__name__} has no mask or no padding token: use a masked language model")
+        """Read them off a Hugging Face fast tokenizer that has a mask and a padding token."""
         bare = tokenizer("a", add_special_tokens=False)["input_ids"]
         whole = tokenizer("a")["input_ids"]
         start = next(i for i in range(len(whole)) if whole[i : i + len(bare)] == bare)
@@ -68,8 +60,10 @@ class ClauseTokens:
 def tokenise(tokenizer: Any, clause: Clause, words: Sequence[str], *, progress: bool = False) -> ClauseTokens:
     """Tokenise ``clause`` once for each of ``words``.
 
-    A token belongs to the value if any of its characters does.
+    A token belongs to the value if any of its characters does. A clause that follows another is read behind a full
+    stop, which is then dropped: some tokenizers treat the start of a text differently from the start of a word.
     """
+    stop = "." if clause.before[:1].isspace() else ""
     ids: list[np.ndarray] = []
     inside: list[np.ndarray] = []
     lengths: list[int] = []
@@ -77,7 +71,7 @@ def tokenise(tokenizer: Any, clause: Clause, words: Sequence[str], *, progress: 
     for start in tqdm(starts, desc=f"Tokenise {clause.field}", disable=not progress or len(starts) < 2, ncols=100):
         chunk = words[start : start + _CHUNK]
         encoded = tokenizer(
-            [clause.text(word) for word in chunk],
+            [stop + clause.text(word) for word in chunk],
             add_special_tokens=False,
             return_offsets_mapping=True,
             return_attention_mask=False,
@@ -87,10 +81,11 @@ def tokenise(tokenizer: Any, clause: Clause, words: Sequence[str], *, progress: 
         )
         for word, tokens, spans in zip(chunk, encoded["input_ids"], encoded["offset_mapping"], strict=True):
             span = np.asarray(spans, dtype=np.int64).reshape(-1, 2)
-            first, last = len(clause.before), len(clause.before) + len(word)
-            ids.append(np.asarray(tokens, dtype=np.int32))
-            inside.append((span[:, 0] < last) & (span[:, 1] > first))
-            lengths.append(len(tokens))
+            span = span[(own := span[:, 1] > len(stop))]
+            first = len(stop) + len(clause.before)
+            ids.append(np.asarray(tokens, dtype=np.int32)[own])
+            inside.append((span[:, 0] < first + len(word)) & (span[:, 1] > first))
+            lengths.append(len(span))
     offsets = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
     flat = np.concatenate(inside) if inside else np.zeros(0, dtype=bool)
     before = np.concatenate([[0], np.cumsum(flat)])  # value tokens before each token

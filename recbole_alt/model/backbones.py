@@ -12,7 +12,8 @@ from recbole.data.interaction import Interaction
 from torch import Tensor, nn
 
 from recbole_alt import compat
-from recbole_alt.model.captures import REDUCTIONS, Captures, captures_of, recording
+from recbole_alt.model.captures import Captures, captures_of
+from recbole_alt.model.recording import REDUCTIONS, CapturePoint, recording
 
 
 @dataclass
@@ -41,12 +42,21 @@ class Backbone(nn.Module):
         model: a built RecBole context-aware model.
         example: a few joined rows, to learn the size of the representation.
         captures: what to read off a forward; default, :func:`~recbole_alt.model.captures.captures_of` the model.
+        join_field_embeddings: whether the representation also holds the flattened embeddings of all fields;
+            None leaves it to ``captures``.
 
     Raises:
         ValueError: no captures are known or found, or the model never reaches one of them.
     """
 
-    def __init__(self, model: Any, example: Interaction, captures: Captures | None = None):
+    def __init__(
+        self,
+        model: Any,
+        example: Interaction,
+        captures: Captures | None = None,
+        *,
+        join_field_embeddings: bool | None = None,
+    ):
         super().__init__()
         self.model = model
         self.fields = table_fields(model)
@@ -54,29 +64,52 @@ class Backbone(nn.Module):
         model.eval()
         with torch.no_grad():
             self.captures = captures or captures_of(model, example)
+            self.points = self._points(join_field_embeddings)
             self.representation_size = int(self(example).representation.shape[1])
         model.train(was_training)
 
+    def _points(self, join: bool | None) -> tuple[CapturePoint, ...]:
+        """What makes the representation."""
+        points, embeddings = self.captures.representation, self.captures.field_embeddings
+        if not (self.captures.join if join is None else join) or embeddings in points:
+            return points
+        if embeddings is None:
+            raise ValueError(
+                f"join_field_embeddings: {type(self.model).__name__} scores no field embeddings; leave it empty"
+            )
+        return (*points, embeddings)
+
     def forward(self, interaction: Interaction) -> CTROutput:
         """Representation [B, R] and logits [B] of a batch, in one forward of the model."""
-        points = [*self.captures.representation, *([self.captures.logits] if self.captures.logits else [])]
-        captured: list[list[Tensor]] = [[] for _ in points]
-        with recording(self.model, points, captured):
-            returned = self.model.forward(interaction)
-        compat.drop_activations(self.model)
-        missing = [point.module for point, calls in zip(points, captured, strict=True) if not calls]
-        if missing:
-            raise ValueError(f"{type(self.model).__name__}.forward never reached {', '.join(missing)}")
-        logits = captured.pop()[0].squeeze(-1) if self.captures.logits else returned
+        returned, logits, captured = self._run(interaction, self.points)
         parts = [
-            REDUCTIONS[point.reduce](call)
-            for point, calls in zip(self.captures.representation, captured, strict=True)
-            for call in calls
+            REDUCTIONS[point.reduce](call) for point, calls in zip(self.points, captured, strict=True) for call in calls
         ]
         return CTROutput(torch.cat(parts, dim=1), logits, returned)
 
-    def loss(self, interaction: Interaction, output: CTROutput) -> Tensor:
-        """The model's own ``calculate_loss``, regulariser included, without a second forward."""
+    def score(self, interaction: Interaction) -> Tensor:
+        """Logits [B] alone, at the cost of the plain model."""
+        return self._run(interaction, ())[1]
+
+    def _run(
+        self, interaction: Interaction, points: tuple[CapturePoint, ...]
+    ) -> tuple[Tensor, Tensor, list[list[Tensor]]]:
+        """One forward: what it returned, the logits [B], and what each point captured."""
+        if self.captures.logits is not None:
+            points = (*points, self.captures.logits)
+        captured: list[list[Tensor]] = [[] for _ in points]
+        with recording(self.model, points, captured):
+            returned = self.model.forward(interaction)
+        missing = [point.module for point, calls in zip(points, captured, strict=True) if not calls]
+        if missing:
+            raise ValueError(f"{type(self.model).__name__}.forward never reached {', '.join(missing)}")
+        logits = captured.pop()[0] if self.captures.logits is not None else returned
+        return returned, logits.view(-1), captured
+
+    def loss(self, interaction: Interaction, output: CTROutput | None = None) -> Tensor:
+        """The model's own ``calculate_loss``, regulariser included; no second forward where ``output`` is given."""
+        if output is None:
+            return self.model.calculate_loss(interaction)
         with self._forward_is(output.returned):
             return self.model.calculate_loss(interaction)
 
@@ -88,10 +121,10 @@ class Backbone(nn.Module):
         if not callable(getattr(self.model, "loss", None)):
             return output.logits.new_zeros(())
         returned = output.returned.detach()
-        label = torch.zeros_like(returned)
+        label = torch.zeros_like(output.logits)
         unlabelled = Interaction(interaction.interaction | {self.model.LABEL: label})
         with self._forward_is(returned):
-            return self.model.calculate_loss(unlabelled) - self.model.loss(returned, label)
+            return self.model.calculate_loss(unlabelled) - self.model.loss(returned.view(-1), label)
 
     @contextmanager
     def _forward_is(self, returned: Tensor) -> Iterator[None]:
@@ -101,6 +134,11 @@ class Backbone(nn.Module):
             yield
         finally:
             del self.model.forward
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For copies and pickles, which can't hold a tensor with a history."""
+        compat.drop_activations(self.model)
+        return self.__dict__.copy()
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,11 @@ from recbole_alt.model.targets import TableTargets
 
 def build_backbone(config: Any, dataset: Any, model_class: type) -> Backbone:
     """The CTR model of ``model_class``, initialised as RecBole does, as a tower."""
-    return Backbone(model_class(config, dataset).to(config["device"]), dataset[:2].to(config["device"]))
+    return Backbone(
+        model_class(config, dataset).to(config["device"]),
+        dataset[:2].to(config["device"]),
+        join_field_embeddings=config["join_field_embeddings"],
+    )
 
 
 def build_text(config: Any, prompts: PromptTable) -> TextTower:
@@ -31,8 +35,11 @@ def build_text(config: Any, prompts: PromptTable) -> TextTower:
         pooling=config["pooling"],
         precision=config["precision"],
         gradient_checkpointing=bool(config["gradient_checkpointing"]),
+        frozen_layers=config["frozen_layers"],
+        lora_rank=config["lora_rank"],
+        lora_alpha=config["lora_alpha"],
     )
-    longest = getattr(language_model.encoder.config, "max_position_embeddings", None)
+    longest = language_model.max_tokens
     if longest is not None and config["max_text_tokens"] > longest:
         raise ValueError(f"max_text_tokens={config['max_text_tokens']}, but {config['language_model']} reads {longest}")
     return TextTower(language_model, len(prompts.segments))

@@ -2,44 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from recbole.data.interaction import Interaction
 from torch import Tensor, nn
 
+from recbole_alt.model.recording import CapturePoint, recording
 
-@dataclass(frozen=True)
-class CapturePoint:
-    """A submodule whose input or output is (part of) the representation.
-
-    Attributes:
-        module: dotted path inside the model; a negative number counts from the end of a ``Sequential``.
-        side: ``input`` or ``output`` of a module, or ``result`` of a method of the model named by ``module``.
-        reduce: name of a function of :data:`REDUCTIONS` that makes a vector of what is captured.
-
-    A module called several times in one forward contributes all its captures, in order.
-    """
-
-    module: str
-    side: str = "input"
-    reduce: str = "flatten"
-
-
-def _bi_interaction(embeddings: Tensor) -> Tensor:
-    """[B, F, E] → [B, E], the sum of the products of all pairs of fields."""
-    return (embeddings.sum(1).square() - embeddings.square().sum(1)) / 2
-
-
-#: How a capture [B, ...] becomes a vector [B, D].
-REDUCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
-    "flatten": lambda captured: captured.flatten(1),
-    "sum_pairs": lambda captured: captured.sum(1),
-    "bi_interaction": _bi_interaction,
-}
+#: The flattened embeddings of all fields, of every model that calls RecBole's method for them.
+FIELD_EMBEDDINGS = CapturePoint("concat_embed_input_fields", "result")
 
 
 @dataclass(frozen=True)
@@ -48,39 +22,84 @@ class Captures:
 
     Attributes:
         representation: its parts, concatenated.
-        logits: where the logit is, for a model whose ``forward`` returns probabilities; None where it
-            returns the logit itself.
+        logits: where the logit is, for a model whose ``forward`` returns anything else than [B] logits; None
+            where it returns these.
+        field_embeddings: a wider view of the same row, which ``join_field_embeddings`` adds to the representation;
+            None for a model that scores no field embeddings.
+        join: whether it is added unless the configuration says otherwise. It is where the representation is a sum
+            over pairs of fields no wider than one field's embedding: such a sum no longer tells which field had which
+            value, and that is what alignment asks.
+        note: what a user should know; for the docs.
     """
 
     representation: tuple[CapturePoint, ...]
     logits: CapturePoint | None = None
+    field_embeddings: CapturePoint | None = FIELD_EMBEDDINGS
+    join: bool = False
+    note: str = ""
 
 
-def _input(*modules: str) -> Captures:
-    return Captures(tuple(CapturePoint(module) for module in modules))
+def _input(*modules: str, note: str = "") -> Captures:
+    return Captures(tuple(CapturePoint(module) for module in modules), note=note)
 
 
-#: What to read off each RecBole model.
-CAPTURES: dict[str, Captures] = {
-    "AFM": Captures((CapturePoint("dropout_layer", "output"),)),
+def _kd_dagfm(model: Any) -> Captures:
+    """Of the network its phase trains: the teacher, or the student."""
+    distilled = model.phase == "distillation"  # RecBole cuts the embeddings off the graph, and so must a view of them
+    network = "teacher_network" if model.phase == "teacher_training" else "student_network"
+    if isinstance(getattr(model, network).linear, nn.Module):
+        points = [CapturePoint(f"{network}.linear")]
+    else:  # a CIN teacher multiplies with a bare matrix
+        layers = len(model.teacher_network.cin)
+        points = [CapturePoint(f"{network}.cin.{i}", "output", "sum_embedding") for i in range(layers)]
+    return Captures(
+        tuple(points),
+        logits=CapturePoint(f"{network}.logits", "attribute"),
+        field_embeddings=replace(FIELD_EMBEDDINGS, reduce="fixed") if distilled else FIELD_EMBEDDINGS,
+        join=network == "student_network",
+        note="`phase` says whether teacher or student; in `distillation` RecBole keeps the embeddings fixed",
+    )
+
+
+#: What to read off each RecBole model; a function where that depends on how it was built.
+CAPTURES: dict[str, Captures | Callable[[Any], Captures]] = {
+    "AFM": Captures((CapturePoint("dropout_layer", "output"),), join=True),
     "AutoInt": _input("attn_fc", "deep_predict_layer"),
     "DCN": _input("predict_layer"),
-    "DCNV2": Captures((CapturePoint("predict_layer"),), logits=CapturePoint("predict_layer", "output")),
-    "DSSM": Captures((CapturePoint("user_mlp_layers", "output"), CapturePoint("item_mlp_layers", "output"))),
+    "DCNV2": Captures(
+        (CapturePoint("predict_layer"),),
+        logits=CapturePoint("predict_layer", "output"),
+        note="`structure` parallel or stacked, `mixed` or not",
+    ),
+    "DSSM": Captures(
+        (CapturePoint("user_mlp_layers", "output"), CapturePoint("item_mlp_layers", "output")),
+        field_embeddings=CapturePoint("embed_input_fields", "result"),
+        note="sees the fields of users and items, not those of the interaction",
+    ),
     "DeepFM": _input("deep_predict_layer"),
-    "EulerNet": _input("reg"),  # called for the real and for the imaginary part
-    "FFM": Captures((CapturePoint("ffm", "output", "sum_pairs"),)),
-    "FM": Captures((CapturePoint("fm", "input", "bi_interaction"),)),
+    "EulerNet": _input("reg", note="called for the real and for the imaginary part"),
+    "FFM": Captures(
+        (CapturePoint("ffm", "output", "sum_pairs"),), field_embeddings=CapturePoint("ffm", "output"), join=True
+    ),
+    "FM": Captures((CapturePoint("fm", "input", "bi_interaction"),), join=True),
     "FNN": _input("predict_layer"),
     "FiGNN": _input("mlp2"),
+    "FwFM": Captures(
+        (CapturePoint("dropout_layer", "output"),),
+        join=True,
+        note="its field weights are trained and saved, unlike RecBole's",
+    ),
+    "KD_DAGFM": _kd_dagfm,
+    "LR": Captures(
+        (CapturePoint("first_order_linear", "terms"),),
+        field_embeddings=None,
+        note="one number per field: what the field adds to the logit",
+    ),
     "NFM": _input("predict_layer"),
-    "PNN": _input("predict_layer"),
+    "PNN": _input("predict_layer", note="`use_inner`, `use_outer` or both"),
     "WideDeep": _input("deep_predict_layer"),
     "xDeepFM": _input("cin_linear", "mlp_layers.mlp_layers.-2"),
 }
-
-#: The flattened embeddings of all fields: a representation every model has that calls RecBole's method for it.
-FIELD_EMBEDDINGS = CapturePoint("concat_embed_input_fields", "result")
 
 
 def captures_of(model: Any, example: Interaction) -> Captures:
@@ -101,7 +120,8 @@ def captures_of(model: Any, example: Interaction) -> Captures:
     if isinstance(declared, Captures):
         return declared
     if type(model).__module__.startswith("recbole.") and type(model).__name__ in CAPTURES:
-        return CAPTURES[type(model).__name__]
+        known = CAPTURES[type(model).__name__]
+        return known if isinstance(known, Captures) else known(model)
     last = [
         CapturePoint(name)
         for name, module in model.named_modules()
@@ -120,8 +140,8 @@ def captures_of(model: Any, example: Interaction) -> Captures:
 
 def _found_logits(model: Any, points: Sequence[CapturePoint], example: Interaction) -> CapturePoint | None:
     """Where the logit is, when the model's ``forward`` already returns what ``predict`` does."""
-    predicted = model.predict(example)
-    if not torch.equal(model.forward(example), predicted):
+    predicted = model.predict(example).view(-1)
+    if not torch.equal(model.forward(example).view(-1), predicted):
         return None
     for point in points:
         output = CapturePoint(point.module, "output")
@@ -129,7 +149,7 @@ def _found_logits(model: Any, points: Sequence[CapturePoint], example: Interacti
         if point.side == "input":
             with recording(model, [output], captured):
                 model.forward(example)
-            if torch.allclose(captured[0][0].squeeze(-1).sigmoid(), predicted):
+            if torch.allclose(captured[0][0].view(-1).sigmoid(), predicted):
                 return output
     raise ValueError(
         f"{type(model).__name__}.forward returns probabilities and its logit was not found: declare it in the class, "
@@ -142,57 +162,3 @@ def _reached(model: Any, point: CapturePoint, example: Interaction) -> bool:
     with recording(model, [point], captured):
         model.forward(example)
     return bool(captured[0]) and all(len(call) == len(example) for call in captured[0])
-
-
-@contextmanager
-def recording(model: Any, points: Sequence[CapturePoint], captured: list[list[Tensor]]) -> Iterator[None]:
-    """For the while, append to ``captured[i]`` what each call passes ``points[i]``; no hook is left behind."""
-    handles, methods = [], []
-    for point, calls in zip(points, captured, strict=True):
-        if point.side == "result":
-            method = getattr(model, point.module, None)
-            if method is not None:
-                methods.append(point.module)
-                setattr(model, point.module, _keep_result(method, calls))
-            continue
-        module = _submodule(model, point.module)
-        if point.side == "input":
-            handles.append(module.register_forward_pre_hook(_keep_input(calls)))
-        else:
-            handles.append(module.register_forward_hook(_keep_output(calls)))
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
-        for method_name in methods:
-            delattr(model, method_name)
-
-
-def _keep_result(method: Callable[..., Tensor], calls: list[Tensor]) -> Callable[..., Tensor]:
-    def wrapped(*args: Any, **kwargs: Any) -> Tensor:
-        calls.append(method(*args, **kwargs))
-        return calls[-1]
-
-    return wrapped
-
-
-def _keep_input(calls: list[Tensor]) -> Callable[..., None]:
-    def hook(module: nn.Module, args: tuple[Tensor, ...]) -> None:
-        calls.append(args[0])
-
-    return hook
-
-
-def _keep_output(calls: list[Tensor]) -> Callable[..., None]:
-    def hook(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
-        calls.append(output)
-
-    return hook
-
-
-def _submodule(model: nn.Module, path: str) -> nn.Module:
-    module = model
-    for part in path.split("."):
-        module = module[int(part)] if part.lstrip("-").isdigit() else getattr(module, part)  # type: ignore[index]
-    return module

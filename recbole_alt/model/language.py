@@ -1,4 +1,4 @@
-"""The language side: any Hugging Face encoder, and the texts of a row brought together."""
+"""The language side: any Hugging Face encoder or decoder, and the texts of a row brought together."""
 
 from __future__ import annotations
 
@@ -11,17 +11,20 @@ from torch import Tensor, nn
 
 from recbole_alt import pretrained
 from recbole_alt.data.prompts import SegmentBatch
+from recbole_alt.data.tokens import SpecialTokens
+from recbole_alt.model.adapters import AdapterState, add_lora
 from recbole_alt.model.attention import SegmentStates, take_rows
+from recbole_alt.model.families import family_of, freeze_first_layers, keep_first_layers
 
 _LEAST_TEXTS, _MOST_GROUPS = 64, 4  # texts worth a group of their own; groups a batch is cut into
 
 
 class LanguageModel(nn.Module):
-    """A Hugging Face encoder that returns token states and a pooled state.
+    """A Hugging Face encoder, or decoder, that returns token states and a pooled state.
 
     Args:
-        encoder: an ``AutoModel``.
-        pooling: ``cls`` for the first token's state, ``mean`` over the real tokens.
+        encoder: an ``AutoModel`` of one stack of layers, or a ``PeftModel`` around one.
+        pooling: ``cls`` for the first token's state, ``last`` for the last one's, ``mean`` over the real tokens.
         precision: ``fp32``, ``bf16`` or ``auto`` (bf16 where the processor multiplies it natively).
     """
 
@@ -38,17 +41,31 @@ class LanguageModel(nn.Module):
 
         Args:
             input_ids: [N, L].
-            attention_mask: [N, L].
+            attention_mask: [N, L], the ones of a text first.
 
         Returns:
             token states [N, L, H] and pooled states [N, H], both in 32 bits.
         """
         self.texts_encoded += len(input_ids)
         states = self._encode_by_length(input_ids, attention_mask)
+        return states, self._pool(states, attention_mask)
+
+    def _pool(self, states: Tensor, attention_mask: Tensor) -> Tensor:
         if self.pooling == "cls":
-            return states, states[:, 0]
+            return states[:, 0]
+        if self.pooling == "last":
+            last = (attention_mask.sum(1) - 1).view(-1, 1, 1).expand(-1, 1, states.shape[-1])
+            return states.gather(1, last).squeeze(1)
         weight = attention_mask.unsqueeze(-1).to(states.dtype)
-        return states, (states * weight).sum(1) / weight.sum(1).clamp(min=1)
+        return (states * weight).sum(1) / weight.sum(1).clamp(min=1)
+
+    @property
+    def max_tokens(self) -> int | None:
+        """The longest text it reads, in tokens; None where nothing limits it."""
+        longest = getattr(self.encoder.config, "max_position_embeddings", None)
+        tables = (part for name, part in self.encoder.named_modules() if name.endswith("position_embeddings"))
+        first = next((table.padding_idx for table in tables if getattr(table, "padding_idx", None) is not None), -1)
+        return None if longest is None else longest - (first + 1)  # RoBERTa counts positions from its padding id on
 
     def _encode_by_length(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """States [N, L, H], texts of like length encoded together so that little padding is computed."""
@@ -69,6 +86,10 @@ class LanguageModel(nn.Module):
             return self.encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state.float()
 
 
+class AdaptedLanguageModel(AdapterState, LanguageModel):
+    """A language model with LoRA: its state holds the adapters alone."""
+
+
 def uses_bf16(precision: str, device: torch.device) -> bool:
     """Whether encoding runs in bf16 on ``device``."""
     if precision != "auto":
@@ -85,8 +106,11 @@ def load_language_model(
     pooling: str = "mean",
     precision: str = "fp32",
     gradient_checkpointing: bool = False,
+    frozen_layers: int | None = None,
+    lora_rank: int | None = None,
+    lora_alpha: int | None = None,
 ) -> LanguageModel:
-    """Load a pretrained encoder.
+    """Load a pretrained language model, with room for every token of its tokenizer.
 
     Args:
         name: see :func:`recbole_alt.pretrained.resolve`.
@@ -94,36 +118,55 @@ def load_language_model(
         pooling: see :class:`LanguageModel`.
         precision: see :class:`LanguageModel`.
         gradient_checkpointing: recompute activations in the backward pass; less memory, more time.
+        frozen_layers: keep the embeddings and so many of the first layers as they are; None trains all.
+        lora_rank: keep all weights as they are and train LoRA adapters of this rank beside them.
+        lora_alpha: their scale; None for ``2 * lora_rank``.
 
     Raises:
-        ValueError: no weights to be found, or fewer layers than asked for.
+        ValueError: no weights to be found, fewer layers than asked for, or a pooling this model has no state for.
     """
     from transformers import AutoModel
 
+    if frozen_layers is not None and lora_rank is not None:
+        raise ValueError("frozen_layers and lora_rank: LoRA freezes all layers already; give one of them")
+    tokenizer = pretrained.load_tokenizer(name)
     encoder = pretrained.load(name, AutoModel, dtype=torch.float32)
+    if pooling == "cls" and family_of(encoder).causal:
+        raise ValueError(f"pooling: the first token of {name!r} sees no other token (a decoder): use last or mean")
+    if pooling == "cls" and not SpecialTokens.of(tokenizer).before:
+        raise ValueError(f"pooling: the tokenizer of {name!r} puts no token before a text for cls: use mean or last")
     if getattr(encoder, "pooler", None) is not None:
         encoder.pooler = None  # never used, and a parameter without gradient
+    encoder.config.use_cache = False  # of a decoder: nothing is generated
+    new_tokens = make_room(encoder, tokenizer)
     if layers is not None:
         keep_first_layers(encoder, layers)
     if gradient_checkpointing:
+        if not encoder.supports_gradient_checkpointing:
+            raise ValueError(f"gradient_checkpointing: {type(encoder).__name__} can't; leave it out")
         encoder.gradient_checkpointing_enable({"use_reentrant": False})
-    return LanguageModel(encoder, pooling=pooling, precision=precision)
+    if frozen_layers is not None:
+        freeze_first_layers(encoder, frozen_layers)
+    if lora_rank is None:
+        return LanguageModel(encoder, pooling=pooling, precision=precision)
+    adapted = add_lora(encoder, rank=lora_rank, alpha=lora_alpha, trained_tokens=new_tokens)
+    model = AdaptedLanguageModel(adapted, pooling=pooling, precision=precision)
+    model.leave_out_frozen()
+    return model
 
 
-def keep_first_layers(encoder: Any, layers: int) -> None:
-    """Drop all transformer layers of ``encoder`` after the first ``layers``, in place.
+def make_room(encoder: Any, tokenizer: Any) -> list[int]:
+    """Give every token of ``tokenizer`` an embedding, in place; a new one starts as the mean of all.
 
-    Raises:
-        ValueError: it has fewer, or its layers can't be found.
+    Returns:
+        the ids of the tokens that :func:`recbole_alt.pretrained.complete` had to add.
     """
-    total = int(encoder.config.num_hidden_layers)
-    if not 1 <= layers <= total:
-        raise ValueError(f"language_model_layers must be between 1 and {total} for this model, not {layers}")
-    stacks = [m for m in encoder.modules() if isinstance(m, nn.ModuleList) and len(m) == total]
-    if len(stacks) != 1:
-        raise ValueError(f"language_model_layers: can't tell which part of {type(encoder).__name__} are its layers")
-    del stacks[0][layers:]
-    encoder.config.num_hidden_layers = layers
+    rows = encoder.get_input_embeddings().num_embeddings
+    if max(tokenizer.get_vocab().values()) >= rows:
+        mean = encoder.get_input_embeddings().weight.data.mean(0)
+        encoder.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+        encoder.get_input_embeddings().weight.data[rows:] = mean
+    return list(pretrained.added_tokens(tokenizer))
 
 
 class TextTower(nn.Module):

@@ -103,7 +103,7 @@ class ALTRecommender(AbstractRecommender):
         """Logits [B] of a batch."""
         if self.backbone is None:
             return self._text_logits(interaction)
-        logits = self.backbone(interaction).logits
+        logits = self.backbone.score(interaction)
         return logits if self.text is None else self._mix(logits, self._text_logits(interaction))
 
     def calculate_loss(self, interaction: Interaction) -> Tensor | tuple[Tensor, ...]:
@@ -111,10 +111,10 @@ class ALTRecommender(AbstractRecommender):
         label = interaction[self.LABEL].float()
         if self.backbone is None:
             return F.binary_cross_entropy_with_logits(self._text_logits(interaction), label)
+        if self.text is None:
+            return self.backbone.loss(interaction)
         output = self.backbone(interaction)
         ctr_loss = self.backbone.loss(interaction, output)
-        if self.text is None:
-            return ctr_loss
         text_logits = self._text_logits(interaction)
         joint_loss = F.binary_cross_entropy_with_logits(self._mix(output.logits, text_logits), label)
         return joint_loss, ctr_loss, F.binary_cross_entropy_with_logits(text_logits, label)

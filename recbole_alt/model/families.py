@@ -1,0 +1,130 @@
+"""Families of language models: where their layers are, and what can be done to them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from logging import getLogger
+from typing import Any
+
+from torch import nn
+
+
+@dataclass(frozen=True)
+class Family:
+    """What is known of one architecture.
+
+    Attributes:
+        name: as its authors write it.
+        layers: dotted path of its transformer layers inside an ``AutoModel``.
+        embeddings: dotted paths of what stands before the first layer.
+        causal: whether a token's state sees only the tokens before it.
+        shared: whether all layers are one layer, used again and again.
+    """
+
+    name: str
+    layers: str
+    embeddings: tuple[str, ...] = ("embeddings",)
+    causal: bool = False
+    shared: bool = False
+
+
+def _decoder(name: str) -> Family:
+    return Family(name, "layers", ("embed_tokens",), causal=True)
+
+
+#: The families the tests check, by Hugging Face's ``model_type``.
+FAMILIES: dict[str, Family] = {
+    "bert": Family("BERT", "encoder.layer"),
+    "roberta": Family("RoBERTa", "encoder.layer"),
+    "xlm-roberta": Family("XLM-RoBERTa", "encoder.layer"),
+    "distilbert": Family("DistilBERT", "transformer.layer"),
+    "albert": Family("ALBERT", "encoder.albert_layer_groups", ("embeddings", "encoder.embedding_hidden_mapping_in"), shared=True),
+    "electra": Family("ELECTRA", "encoder.layer", ("embeddings", "embeddings_project")),
+    "mpnet": Family("MPNet", "encoder.layer"),
+    "deberta-v2": Family("DeBERTa-v2", "encoder.layer"),
+    "modernbert": Family("ModernBERT", "layers"),
+    "gpt2": Family("GPT-2", "h", ("wte", "wpe"), causal=True),
+    "qwen2": _decoder("Qwen2"),
+    "qwen3": _decoder("Qwen3"),
+    "llama": _decoder("Llama"),
+}  # fmt: skip
+
+
+def family_of(encoder: Any) -> Family:
+    """The family of a loaded ``AutoModel``; one not in :data:`FAMILIES` is looked at, with a warning.
+
+    Raises:
+        ValueError: it is no single stack of layers over one text (an encoder-decoder, say).
+    """
+    kind = encoder.config.model_type
+    if encoder.config.is_encoder_decoder or not hasattr(encoder.config, "hidden_size"):
+        raise ValueError(
+            f"language_model: {type(encoder).__name__} ({kind}) is not a single encoder or decoder of texts: choose a "
+            f"model of {', '.join(family.name for family in FAMILIES.values())} or one alike"
+        )
+    if kind in FAMILIES:
+        return FAMILIES[kind]
+    from transformers.models.auto import modeling_auto as auto
+
+    causal = kind in auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES and kind not in auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES
+    getLogger().warning(
+        f"language_model: {kind} is not among the families this version is tested with; it is taken for "
+        f"{'a decoder' if causal else 'an encoder'}"
+    )
+    total = encoder.config.num_hidden_layers
+    stacks = [name for name, part in encoder.named_modules() if isinstance(part, nn.ModuleList) and len(part) == total]
+    words = [name for name, part in encoder.named_modules() if part is encoder.get_input_embeddings()]
+    return Family(kind, stacks[0] if len(stacks) == 1 else "", tuple(words), causal=causal)
+
+
+def keep_first_layers(encoder: Any, layers: int) -> None:
+    """Drop all transformer layers of ``encoder`` after the first ``layers``, in place.
+
+    Raises:
+        ValueError: it has fewer, or its layers can't be found.
+    """
+    family, total = family_of(encoder), _checked_number("language_model_layers", layers, encoder, least=1)
+    if layers == total:
+        return
+    if not family.shared:
+        del _layers(encoder, family, "language_model_layers")[layers:]
+    elif len(_layers(encoder, family, "language_model_layers")) > 1:
+        raise ValueError(f"language_model_layers: the layers of this {family.name} are in groups, which can't be cut")
+    encoder.config.num_hidden_layers = layers
+    if getattr(encoder.config, "layer_types", None):
+        encoder.config.layer_types = encoder.config.layer_types[:layers]
+
+
+def freeze_first_layers(encoder: Any, layers: int) -> None:
+    """Keep the embeddings and the first ``layers`` transformer layers as they are, in place.
+
+    Raises:
+        ValueError: it has fewer, they are one shared layer, or can't be found.
+    """
+    family = family_of(encoder)
+    _checked_number("frozen_layers", layers, encoder, least=0)
+    if family.shared:
+        raise ValueError(f"frozen_layers: all layers of {family.name} are one; use lora_rank, or train it whole")
+    frozen = [*_named(encoder, family.embeddings), *_layers(encoder, family, "frozen_layers")[:layers]]
+    for part in frozen:
+        part.requires_grad_(False)
+
+
+def _named(encoder: Any, paths: tuple[str, ...]) -> Iterator[nn.Module]:
+    """Those of the parts that this model has (ELECTRA projects its embeddings only where widths differ)."""
+    present = dict(encoder.named_modules())
+    return (present[path] for path in paths if path in present)
+
+
+def _layers(encoder: Any, family: Family, key: str) -> nn.ModuleList:
+    if not family.layers:
+        raise ValueError(f"{key}: can't tell which part of {type(encoder).__name__} are its layers")
+    return encoder.get_submodule(family.layers)
+
+
+def _checked_number(key: str, layers: int, encoder: Any, *, least: int) -> int:
+    total = int(encoder.config.num_hidden_layers)
+    if not least <= layers <= total:
+        raise ValueError(f"{key} must be between {least} and {total} for this model, not {layers}")
+    return total
