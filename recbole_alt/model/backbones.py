@@ -12,7 +12,7 @@ from recbole.data.interaction import Interaction
 from torch import Tensor, nn
 
 from recbole_alt import compat
-from recbole_alt.model.captures import Captures, captures_of
+from recbole_alt.model.captures import Captures, captures_of, reached
 from recbole_alt.model.recording import REDUCTIONS, CapturePoint, recording
 
 
@@ -64,16 +64,16 @@ class Backbone(nn.Module):
         model.eval()
         with torch.no_grad():
             self.captures = captures or captures_of(model, example)
-            self.points = self._points(join_field_embeddings)
+            self.points = self._points(join_field_embeddings, example)
             self.representation_size = int(self(example).representation.shape[1])
         model.train(was_training)
 
-    def _points(self, join: bool | None) -> tuple[CapturePoint, ...]:
+    def _points(self, join: bool | None, example: Interaction) -> tuple[CapturePoint, ...]:
         """What makes the representation."""
         points, embeddings = self.captures.representation, self.captures.field_embeddings
         if not (self.captures.join if join is None else join) or embeddings in points:
             return points
-        if embeddings is None:
+        if embeddings is None or not reached(self.model, embeddings, example):
             raise ValueError(
                 f"join_field_embeddings: {type(self.model).__name__} scores no field embeddings; leave it empty"
             )

@@ -11,7 +11,7 @@ from torch import nn
 from recbole_alt.data.prompts import PromptTable
 from recbole_alt.model.alignment import AlignmentModel
 from recbole_alt.model.backbones import Backbone
-from recbole_alt.model.language import TextTower, load_language_model
+from recbole_alt.model.language import LanguageModel, TextTower, load_language_model
 from recbole_alt.model.objectives.contrastive import ContrastiveObjective
 from recbole_alt.model.objectives.masked_language import MaskedLanguageObjective
 from recbole_alt.model.objectives.masked_tabular import MaskedTabularObjective
@@ -27,9 +27,9 @@ def build_backbone(config: Any, dataset: Any, model_class: type) -> Backbone:
     )
 
 
-def build_text(config: Any, prompts: PromptTable) -> TextTower:
-    """The language model with its pretrained weights, over the dataset's segments."""
-    language_model = load_language_model(
+def load_configured_language_model(config: Any) -> LanguageModel:
+    """The pretrained language model the configuration names."""
+    return load_language_model(
         config["language_model"],
         layers=config["language_model_layers"],
         pooling=config["pooling"],
@@ -39,6 +39,11 @@ def build_text(config: Any, prompts: PromptTable) -> TextTower:
         lora_rank=config["lora_rank"],
         lora_alpha=config["lora_alpha"],
     )
+
+
+def build_text(config: Any, prompts: PromptTable) -> TextTower:
+    """The language model with its pretrained weights, over the dataset's segments."""
+    language_model = load_configured_language_model(config)
     longest = language_model.max_tokens
     if longest is not None and config["max_text_tokens"] > longest:
         raise ValueError(f"max_text_tokens={config['max_text_tokens']}, but {config['language_model']} reads {longest}")

@@ -57,7 +57,7 @@ def _kd_dagfm(model: Any) -> Captures:
         logits=CapturePoint(f"{network}.logits", "attribute"),
         field_embeddings=replace(FIELD_EMBEDDINGS, reduce="fixed") if distilled else FIELD_EMBEDDINGS,
         join=network == "student_network",
-        note="`phase` says whether teacher or student; in `distillation` RecBole keeps the embeddings fixed",
+        note="`phase` says whether teacher or student, whose field embeddings are joined; `distillation` keeps them fixed",
     )
 
 
@@ -79,7 +79,10 @@ CAPTURES: dict[str, Captures | Callable[[Any], Captures]] = {
     "DeepFM": _input("deep_predict_layer"),
     "EulerNet": _input("reg", note="called for the real and for the imaginary part"),
     "FFM": Captures(
-        (CapturePoint("ffm", "output", "sum_pairs"),), field_embeddings=CapturePoint("ffm", "output"), join=True
+        (CapturePoint("ffm", "output", "sum_pairs"),),
+        field_embeddings=CapturePoint("ffm", "output"),
+        join=True,
+        note="its fields meet in pairs: joined is the product of each pair",
     ),
     "FM": Captures((CapturePoint("fm", "input", "bi_interaction"),), join=True),
     "FNN": _input("predict_layer"),
@@ -127,8 +130,8 @@ def captures_of(model: Any, example: Interaction) -> Captures:
         for name, module in model.named_modules()
         if isinstance(module, nn.Linear) and module.out_features == 1 and not name.startswith("first_order_linear")
     ]
-    for points in ([p for p in last if _reached(model, p, example)], [FIELD_EMBEDDINGS]):
-        if points and all(_reached(model, point, example) for point in points):
+    for points in ([p for p in last if reached(model, p, example)], [FIELD_EMBEDDINGS]):
+        if points and all(reached(model, point, example) for point in points):
             return Captures(tuple(points), _found_logits(model, points, example))
     name = type(model).__name__
     raise ValueError(
@@ -157,7 +160,8 @@ def _found_logits(model: Any, points: Sequence[CapturePoint], example: Interacti
     )
 
 
-def _reached(model: Any, point: CapturePoint, example: Interaction) -> bool:
+def reached(model: Any, point: CapturePoint, example: Interaction) -> bool:
+    """Whether a forward of ``model`` passes ``point``, with every row of ``example``."""
     captured: list[list[Tensor]] = [[]]
     with recording(model, [point], captured):
         model.forward(example)

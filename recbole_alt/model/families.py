@@ -39,7 +39,7 @@ FAMILIES: dict[str, Family] = {
     "roberta": Family("RoBERTa", "encoder.layer"),
     "xlm-roberta": Family("XLM-RoBERTa", "encoder.layer"),
     "distilbert": Family("DistilBERT", "transformer.layer"),
-    "albert": Family("ALBERT", "encoder.albert_layer_groups", ("embeddings", "encoder.embedding_hidden_mapping_in"), shared=True),
+    "albert": Family("ALBERT", "encoder.albert_layer_groups", shared=True),
     "electra": Family("ELECTRA", "encoder.layer", ("embeddings", "embeddings_project")),
     "mpnet": Family("MPNet", "encoder.layer"),
     "deberta-v2": Family("DeBERTa-v2", "encoder.layer"),
@@ -48,7 +48,7 @@ FAMILIES: dict[str, Family] = {
     "qwen2": _decoder("Qwen2"),
     "qwen3": _decoder("Qwen3"),
     "llama": _decoder("Llama"),
-}  # fmt: skip
+}
 
 
 def family_of(encoder: Any) -> Family:

@@ -1,0 +1,115 @@
+"""Take a run's models elsewhere: the CTR model to plain RecBole, the language model to Hugging Face.
+
+``python -m recbole_alt.export RUN/joint.pth --recbole=dcn.pth --huggingface=FOLDER``
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import recbole
+import yaml
+
+from recbole_alt import pretrained
+from recbole_alt.config import base_model_name
+from recbole_alt.model.adapters import AdapterState
+from recbole_alt.model.build import load_configured_language_model
+from recbole_alt.model.language import LanguageModel
+from recbole_alt.trainer import checkpoint
+
+_IN_TOWER = "language_model."
+_IN_MODEL = f"text.{_IN_TOWER}"
+
+
+def to_recbole(model_file: str | os.PathLike[str], file: str | os.PathLike[str]) -> None:
+    """Write the CTR model as plain RecBole's class has it, and its configuration beside it as ``file`` + ``.yaml``.
+
+    RecBole's ``Trainer.evaluate(data, model_file=file)`` reads the one, its ``Config`` the other; neither needs this
+    package.
+
+    Args:
+        model_file: ``pretrain.pth``, ``ctr.pth``, ``joint.pth`` or ``plain.pth`` of a run.
+        file: the new checkpoint.
+
+    Raises:
+        ValueError: no such file, or it holds no CTR model.
+    """
+    state = checkpoint.load(model_file)
+    weights = _under("model.", state.get("backbone") or {}) or _under("backbone.model.", state.get("state_dict") or {})
+    if not weights:
+        raise ValueError(
+            f"{os.fspath(model_file)!r} holds no CTR model: give pretrain.pth, ctr.pth, joint.pth, plain.pth"
+        )
+    values = state["config"].__getstate__()["values"]
+    checkpoint.save({"state_dict": weights, "other_parameter": {}, "config": values, "epoch": 0}, file)
+    model = base_model_name(values["model"])
+    theirs = {key: values[key] for key in _keys_of_recbole(model) if values.get(key) is not None}
+    if theirs["train_neg_sample_args"]["distribution"] == "none":  # which RecBole writes, but does not read
+        theirs["train_neg_sample_args"] = None
+    theirs |= {"model": model, "dataset": values["dataset"], "data_path": str(Path(values["data_path"]).parent)}
+    Path(f"{os.fspath(file)}.yaml").write_text(yaml.safe_dump(theirs, allow_unicode=True), encoding="utf-8")
+
+
+def _keys_of_recbole(model: str | None) -> list[str]:
+    """The keys RecBole's own property files give a value."""
+    root = Path(recbole.__file__).parent / "properties"
+    keys: dict[str, None] = {}
+    for file in (root / "overall.yaml", root / "dataset" / "sample.yaml", root / "model" / f"{model}.yaml"):
+        if file.is_file():
+            keys |= dict.fromkeys(yaml.safe_load(file.read_text(encoding="utf-8")) or {})
+    return list(keys)
+
+
+def to_huggingface(model_file: str | os.PathLike[str], folder: str | os.PathLike[str]) -> None:
+    """Write the language model and its tokenizer for ``AutoModel.from_pretrained``; LoRA adapters are merged in.
+
+    Args:
+        model_file: ``pretrain.pth``, ``lm.pth`` or ``joint.pth`` of a run.
+        folder: where to.
+
+    Raises:
+        ValueError: no such file, or it holds no language model.
+    """
+    state = checkpoint.load(model_file)
+    weights = _under(_IN_TOWER, state.get("text") or {}) or _under(_IN_MODEL, state.get("state_dict") or {})
+    if not weights:
+        raise ValueError(f"{os.fspath(model_file)!r} holds no language model: give pretrain.pth, lm.pth or joint.pth")
+    model: LanguageModel = load_configured_language_model(state["config"])
+    model.load_state_dict(weights)
+    encoder = model.encoder.merge_and_unload() if isinstance(model, AdapterState) else model.encoder
+    encoder.save_pretrained(folder)
+    pretrained.load_tokenizer(state["config"]["language_model"]).save_pretrained(folder)
+
+
+def _under(prefix: str, state: dict[str, Any]) -> dict[str, Any]:
+    return {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
+
+
+def main() -> int:
+    """Export what the command line asks for; 2 and one line on standard error for bad input."""
+    parser = argparse.ArgumentParser(description="Take a run's models elsewhere.")
+    parser.add_argument("model_file", help="a .pth file in the folder of a run")
+    parser.add_argument("--recbole", metavar="FILE", help="write the CTR model for plain RecBole")
+    parser.add_argument("--huggingface", metavar="FOLDER", help="write the language model for AutoModel")
+    arguments = parser.parse_args()
+    if not (arguments.recbole or arguments.huggingface):
+        parser.error("nothing to do: give --recbole=FILE, --huggingface=FOLDER, or both")
+    try:
+        if arguments.recbole:
+            to_recbole(arguments.model_file, arguments.recbole)
+            print(f"Written: {arguments.recbole}, {arguments.recbole}.yaml")
+        if arguments.huggingface:
+            to_huggingface(arguments.model_file, arguments.huggingface)
+            print(f"Written: {arguments.huggingface}")
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

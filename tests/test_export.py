@@ -1,0 +1,94 @@
+"""A run's models outside this package: plain RecBole scores the same, AutoModel encodes the same."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from recbole.config import Config
+from recbole.data import create_dataset, data_preparation
+from recbole.trainer import Trainer
+from recbole.utils import get_model
+
+from recbole_alt import load_data_and_model, pretrained, run_recbole_alt
+from recbole_alt.export import main, to_huggingface, to_recbole
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+SENTENCES = ["age is 24.", "title is Toy Story. genre is Animation, Comedy."]
+
+
+@pytest.mark.parametrize("model", ["ALT_DCN", "ALT_FwFM"])
+def test_plain_recbole_scores_the_same(
+    model: str, keys: Callable[..., dict[str, Any]], data_path: Path, tmp_path: Path
+) -> None:
+    items = shutil.copytree(data_path, tmp_path / "data") / "tiny" / "tiny.item"
+    items.write_text(items.read_text().replace('"', ""))  # which plain RecBole can't read
+    given = keys(finetune_modes=["ctr", "joint"], epochs=1, plain_baseline=False, data_path=str(tmp_path / "data"))
+    folder = Path(run_recbole_alt(model, "tiny", None, given)["folder"])
+    for name in ("ctr", "joint", "pretrain"):
+        to_recbole(folder / f"{name}.pth", "plain.pth")
+    to_recbole(folder / "ctr.pth", "plain.pth")
+    config = Config(config_file_list=["plain.pth.yaml"])  # stock RecBole
+    assert config["model"] == model.removeprefix("ALT_")
+    train, _, test = data_preparation(config, create_dataset(config))
+    plain = get_model(config["model"])(config, train._dataset)
+    trainer = Trainer(config, plain)
+    trainer.eval_collector.data_collect(train)
+    theirs = trainer.evaluate(test, model_file="plain.pth")
+    _, ours, *_ = load_data_and_model(folder / "ctr.pth")
+    rows = test._dataset[:]
+    assert torch.equal(plain.eval().predict(rows), ours.eval().predict(rows))
+    assert set(theirs) == {"auc", "logloss"}
+
+
+@pytest.mark.parametrize("lora_rank", [None, 2])
+@pytest.mark.parametrize("stage", ["pretrain", "joint"])
+def test_auto_model_encodes_the_same(
+    stage: str, lora_rank: int | None, keys: Callable[..., dict[str, Any]], tmp_path: Path
+) -> None:
+    from transformers import AutoModel, AutoTokenizer
+
+    given = keys(finetune_modes=["joint"], epochs=1, plain_baseline=False, lora_rank=lora_rank)
+    result = run_recbole_alt("ALT_DCN", "tiny", None, given | {"language_model_layers": 1})
+    file = Path(result["folder"]) / f"{stage}.pth"
+    to_huggingface(file, tmp_path / "exported")
+    encoder = AutoModel.from_pretrained(tmp_path / "exported").eval()
+    encoded = AutoTokenizer.from_pretrained(tmp_path / "exported")(SENTENCES, padding=True, return_tensors="pt")
+    ids, mask = encoded["input_ids"], encoded["attention_mask"]
+    if stage == "joint":
+        with torch.no_grad():
+            expected = load_data_and_model(file)[1].eval().text.language_model(ids, mask)[0]
+            exported = encoder(input_ids=ids, attention_mask=mask).last_hidden_state
+        torch.testing.assert_close(exported, expected)
+    untrained = pretrained.load(given["language_model"], AutoModel)
+    assert encoder.config.num_hidden_layers == 1
+    name = "encoder.layer.0.attention.self.query.weight"
+    assert not torch.equal(encoder.state_dict()[name], untrained.state_dict()[name])  # what was trained is in it
+
+
+def test_what_is_not_there_is_named(keys: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
+    folder = Path(run_recbole_alt("ALT_DCN", "tiny", None, keys(finetune_modes=["lm"], epochs=1))["folder"])
+    with pytest.raises(ValueError, match=r"lm\.pth.* holds no CTR model"):
+        to_recbole(folder / "lm.pth", tmp_path / "x.pth")
+    with pytest.raises(ValueError, match=r"plain\.pth.* holds no language model"):
+        to_huggingface(folder / "plain.pth", tmp_path / "x")
+
+
+def test_command_line(
+    keys: Callable[..., dict[str, Any]], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = run_recbole_alt("ALT_DCN", "tiny", None, keys(finetune_modes=[], epochs=1))["folder"]
+    monkeypatch.setattr(sys, "argv", ["export", f"{folder}/plain.pth", "--recbole=out/dcn.pth"])
+    assert main() == 0
+    assert Path("out/dcn.pth").is_file()
+    monkeypatch.setattr(sys, "argv", ["export", f"{folder}/none.pth", "--huggingface=out"])
+    assert main() == 2
+    assert "none.pth" in capsys.readouterr().err
+    done = subprocess.run([sys.executable, "-m", "recbole_alt.export", "--help"], capture_output=True, check=True)
+    assert b"--huggingface" in done.stdout
