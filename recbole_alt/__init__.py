@@ -7,9 +7,18 @@ compat.install()
 from recbole_alt import registry  # noqa: E402
 from recbole_alt.config import ALTConfig  # noqa: E402
 from recbole_alt.quick_start import load_data_and_model, run_recbole_alt  # noqa: E402
+from recbole_alt.tuning import objective_function, run_hyper_alt  # noqa: E402
 
 registry.install()
 register = registry.register
 
 __version__ = "0.1.0"
-__all__ = ["ALTConfig", "__version__", "load_data_and_model", "register", "run_recbole_alt"]
+__all__ = [
+    "ALTConfig",
+    "__version__",
+    "load_data_and_model",
+    "objective_function",
+    "register",
+    "run_hyper_alt",
+    "run_recbole_alt",
+]

@@ -30,6 +30,18 @@ _FREE_KEYS = {
 }  # fmt: skip
 
 
+#: RecBole's dataset and its loaders for training, validation and testing.
+Data = tuple[Any, Any, Any, Any]
+
+
+def load_data(config: Any) -> Data:
+    """Read and split the data of ``config``, as every run with its seed does."""
+    init_seed(config["seed"], config["reproducibility"])
+    dataset = create_dataset(config)
+    getLogger().info(dataset)
+    return (dataset, *data_preparation(config, dataset))
+
+
 @dataclass
 class StageResult:
     """What a stage cost and, but for pretraining, what it reached.
@@ -54,6 +66,9 @@ class Experiment:
 
     Args:
         config: an ``ALTConfig`` (or RecBole's ``Config`` for an ``ALT_`` model).
+        data: what :func:`load_data` made of an equal configuration, so as not to read it again.
+        folder: begin or go on in this folder, whatever ``resume`` says; the caller answers for the configuration
+            being the one that the folder was begun with.
 
     Attributes:
         folder: everything the run writes: checkpoints, one JSON per stage, ``result.json``.
@@ -63,16 +78,17 @@ class Experiment:
         ValueError: ``resume`` names no run, or one with another configuration.
     """
 
-    def __init__(self, config: Any):
+    def __init__(self, config: Any, data: Data | None = None, folder: Path | None = None):
         self.config = config
         self.logger = getLogger()
         self.model_class = get_model(config["model"])
         self.stages: dict[str, StageResult] = {}
-        init_seed(config["seed"], config["reproducibility"])
-        self.dataset = create_dataset(config)
-        self.logger.info(self.dataset)
-        self.train_data, self.valid_data, self.test_data = data_preparation(config, self.dataset)
-        self.folder = self._open_folder()
+        self.dataset, self.train_data, self.valid_data, self.test_data = data or load_data(config)
+        self._go_on = bool(config["resume"]) or folder is not None
+        self.folder = self._open_folder() if folder is None else folder
+        if folder is not None:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._write_configuration(folder)
 
     # -- stages ------------------------------------------------------------------------------------------
 
@@ -92,9 +108,10 @@ class Experiment:
         self.logger.info(f"Texts of the first training row: {dataset.prompts.texts(dataset[:1])[0]}")
         trainer = ALTPretrainTrainer(self.config, model, dataset, self.pretrained_file)
         trainer.tensorboard = _curves(trainer, "pretrain")
-        if self.config["resume"] and self.pretrained_file.is_file():
+        if self._go_on and self.pretrained_file.is_file():
             trainer.resume()
         summary = trainer.fit(show_progress=bool(self.config["show_progress"]))
+        trainer.tensorboard.close()
         self._finish("pretrain", StageResult(summary.pop("seconds"), summary.pop("texts_encoded"), details=summary))
 
     def finetune(self, stage: str) -> None:
@@ -109,7 +126,7 @@ class Experiment:
         trainer = ALTTrainer(config, model)
         trainer.tensorboard = _curves(trainer, stage)
         trainer.saved_model_file = str(self.folder / f"{stage}.pth")
-        if self.config["resume"] and trainer.last_file.is_file():
+        if self._go_on and trainer.last_file.is_file():
             trainer.resume_checkpoint(trainer.last_file)
         progress = bool(config["show_progress"])
         _, valid = trainer.fit(self._train_loader(config, stage), self.valid_data, show_progress=progress)
@@ -119,6 +136,7 @@ class Experiment:
         if stage == "joint":
             details["alpha"] = model.alpha.item()
         self._finish(stage, StageResult(trainer.seconds, texts, _floats(valid), _floats(test), details))
+        trainer.tensorboard.close()
         trainer.last_file.unlink(missing_ok=True)
 
     def _stage_config(self, stage: str) -> Any:
@@ -148,9 +166,9 @@ class Experiment:
         values = ALTConfig.snapshot(self.config).__getstate__()["values"]
         resume = self.config["resume"]
         if not resume:
-            folder = _unused(root / f"{name}-{get_local_time()}")
+            folder = unused(root / f"{name}-{get_local_time()}")
             folder.mkdir(parents=True)
-            (folder / "config.json").write_text(json.dumps(values, indent=1))
+            self._write_configuration(folder)
             return folder
         folder = _latest(root, name) if resume == "last" else Path(str(resume))
         if not (folder / "config.json").is_file():
@@ -164,9 +182,12 @@ class Experiment:
                 )
         return folder
 
+    def _write_configuration(self, folder: Path) -> None:
+        write_json(folder / "config.json", ALTConfig.snapshot(self.config).__getstate__()["values"])
+
     def _finished(self, stage: str) -> bool:
         file = self.folder / f"{stage}.json"
-        if not (self.config["resume"] and file.is_file()):
+        if not (self._go_on and file.is_file()):
             return False
         self.stages[stage] = StageResult(**json.loads(file.read_text()))
         self.logger.info(f"{stage}: finished before, kept")
@@ -174,9 +195,7 @@ class Experiment:
 
     def _finish(self, stage: str, result: StageResult) -> None:
         self.stages[stage] = result
-        partial = self.folder / f"{stage}.json.partial"
-        partial.write_text(json.dumps(asdict(result), indent=1))
-        os.replace(partial, self.folder / f"{stage}.json")
+        write_json(self.folder / f"{stage}.json", asdict(result))
         if result.valid:
             self.logger.info(f"{stage}: best valid : {result.valid}")
             self.logger.info(f"{stage}: test result: {result.test}")
@@ -184,10 +203,18 @@ class Experiment:
 
 def _curves(trainer: Any, stage: str) -> SummaryWriter:
     """A TensorBoard folder of its own for ``stage``, inside RecBole's for the run."""
+    trainer.tensorboard.close()  # RecBole's, which would hold its file and thread as long as the process lives
     return SummaryWriter(str(Path(trainer.tensorboard.log_dir) / stage))
 
 
-def _unused(folder: Path) -> Path:
+def write_json(file: Path, content: Any) -> None:
+    """Write ``content`` so that a stop at any moment leaves the old file or the new one."""
+    partial = file.with_name(file.name + ".partial")
+    partial.write_text(json.dumps(content, indent=1) + "\n")
+    os.replace(partial, file)
+
+
+def unused(folder: Path) -> Path:
     """``folder``, or ``folder-2``, ``-3``, … where runs started in the same second."""
     candidate, number = folder, 1
     while candidate.exists():

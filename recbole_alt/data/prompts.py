@@ -104,7 +104,7 @@ class PromptTable:
         self.fields = template.fields
         self.special = SpecialTokens.of(tokenizer)
         self._pieces = pieces
-        self._words = words
+        self.words = words
         self._tokenizer = tokenizer
         self.segments: list[SegmentTokens] = []
         value_ids = [np.zeros(0, dtype=np.int32)]
@@ -148,7 +148,7 @@ class PromptTable:
         for template, texts in zip(self.template.segments, self.distinct(interaction), strict=True):
             batch = texts.join()
             for pieces, ids, mask in zip(texts.pieces, batch.input_ids, batch.attention_mask, strict=True):
-                words = {name: self._words[name][i] for name, i in zip(template.fields, pieces, strict=True)}
+                words = {name: self.words[name][i] for name, i in zip(template.fields, pieces, strict=True)}
                 whole = self._tokenizer(template.text(words), split_special_tokens=True)["input_ids"]
                 if len(whole) <= texts.segment.max_tokens and ids[mask > 0].tolist() != whole:
                     return template.text(words)

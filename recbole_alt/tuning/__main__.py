@@ -1,0 +1,56 @@
+"""Tune one stage: ``python -m recbole_alt.tuning --model=ALT_DCN --dataset=ml-100k --params_file=finetune``."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+
+
+def main() -> int:
+    """Run; 2 and one line on standard error for bad input."""
+    parser = argparse.ArgumentParser(
+        description="Tune one finetuning mode, or the plain backbone, on validation data.",
+        epilog="Any key of the YAML files: --key=value.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--model", default="ALT_DCN", help="ALT_<backbone> (default %(default)s)")
+    parser.add_argument("--dataset", default="ml-100k", help="name of the atomic files (default %(default)s)")
+    parser.add_argument("--config_files", default="", help="YAML files, separated by spaces")
+    parser.add_argument(
+        "--params_file", default="finetune", help="ranges: a file, finetune or pretrain (default %(default)s)"
+    )
+    parser.add_argument("--stage", help="plain, ctr, lm or joint (default: the first of finetune_modes)")
+    parser.add_argument("--algo", default="exhaustive", help="exhaustive, random or bayes (default %(default)s)")
+    parser.add_argument("--max_evals", type=int, help="most trials of random and bayes (default 100)")
+    parser.add_argument(
+        "--early_stop", type=int, help="trials without improvement that end random and bayes (default 10)"
+    )
+    parser.add_argument(
+        "--tool", default="hyperopt", help="hyperopt, or ray for trials side by side (default %(default)s)"
+    )
+    parser.add_argument(
+        "--cpus_per_trial", type=int, help="with ray: cores of a trial (default: all, one trial at a time)"
+    )
+    parser.add_argument("--resume", help="folder of a stopped tuning, or last")
+    arguments, others = parser.parse_known_args()
+    for other in others:
+        if not other.startswith("--") or "=" not in other:
+            parser.error(f"{other!r} is not understood: write --key=value")
+    sys.argv = [sys.argv[0], *others]  # what is left is for the configuration to read
+
+    from recbole_alt.tuning import run_hyper_alt
+
+    given = vars(arguments)
+    given["config_file_list"] = given.pop("config_files").split()
+    try:
+        run_hyper_alt(**given)
+    except ValueError as error:
+        logging.getLogger().debug("where it happened", exc_info=True)  # --state=debug
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,111 @@
+"""What trials share: which keys matter to what, their folder, their records, and a quiet console."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from recbole.utils import get_local_time
+
+from recbole_alt.config import ALTConfig
+from recbole_alt.experiment import unused
+
+logger = logging.getLogger("recbole_alt.tuning")
+
+#: Keys that change neither weights nor scores.
+REPORTING = {
+    "resume", "result_file", "show_progress", "checkpoint_seconds", "checkpoint_dir", "state", "log_wandb", "worker",
+    "device", "gpu_id", "use_gpu", "data_path", "config_files", "wandb_project", "loss_decimal_place",
+}  # fmt: skip
+
+#: Keys that stage 2 alone reads. Trials that differ in nothing else share one pretraining; a key that is not
+#: listed here counts as mattering to it.
+FINETUNE_ONLY = REPORTING | {
+    "epochs", "train_batch_size", "eval_batch_size", "eval_step", "stopping_step", "learner", "learning_rate",
+    "weight_decay", "embedding_learning_rate", "embedding_weight_decay", "language_learning_rate",
+    "language_weight_decay", "freeze_language_model", "text_batch_size", "schedule", "warmup_ratio", "finetune",
+    "finetune_mode", "finetune_modes", "plain_baseline", "pretrained_checkpoint", "metrics", "valid_metric",
+    "valid_metric_bigger", "metric_decimal_place", "topk", "enable_scaler",
+}  # fmt: skip
+
+#: Keys that stage 1 alone reads.
+PRETRAIN_ONLY = {
+    "objectives", "objective_weights", "pretrain_steps", "pretrain_epochs", "pretrain_batch_size",
+    "pretrain_learning_rate", "pretrain_language_learning_rate", "pretrain_weight_decay", "pretrain_schedule",
+    "pretrain_warmup_ratio", "mask_ratio", "mask_level", "mask_fields", "contrast_head", "contrast_temperature",
+    "contrast_size", "contrast_rows", "masked_language_vocabulary", "masked_tabular_loss", "masked_tabular_noise",
+    "masked_tabular_size", "float_target_bins",
+}  # fmt: skip
+
+
+def digest(config: ALTConfig, free: Collection[str]) -> str:
+    """Equal for configurations that differ in ``free`` keys alone."""
+    values = ALTConfig.snapshot(config).__getstate__()["values"]
+    relevant = {key: value for key, value in values.items() if key not in free}
+    return hashlib.sha256(json.dumps(relevant, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def first_stage(config: Any) -> str:
+    """What ``config`` tunes: the first of ``finetune_modes``, ``plain`` where there is none."""
+    return next(iter(config["finetune_modes"] or []), "plain")
+
+
+def new_folder(config: Any, stage: str) -> Path:
+    """A folder for a tuning of ``stage``, made."""
+    name = f"tuning-{config['model']}-{config['dataset']}-{stage}-{get_local_time()}"
+    folder = unused(Path(config["checkpoint_dir"]) / name)
+    folder.mkdir(parents=True)
+    return folder
+
+
+def trials(folder: Path) -> list[dict[str, Any]]:
+    """The finished trials of a tuning, in the order in which they began."""
+    return sorted((json.loads(file.read_text()) for file in folder.glob("trials/*.json")), key=lambda t: t["begun"])
+
+
+def best_trial(finished: list[dict[str, Any]]) -> dict[str, Any] | None:
+    """The trial with the best validation score, the first of equals; None where none has one."""
+    scored = [trial for trial in finished if trial["score"] is not None]
+    return max(scored, key=lambda t: t["score"] if t["bigger"] else -t["score"], default=None)
+
+
+def winning(finetune: Mapping[str, Any] | None, stage: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """``finetune: {stage: ...}`` with the tuned values in place of overrides, which would win over them."""
+    stages = dict(finetune or {})
+    overrides = stages.get(stage) or {}
+    return {**stages, stage: {key: parameters.get(key, value) for key, value in overrides.items()}}
+
+
+def show(value: Any) -> str:
+    """A parameter in few characters."""
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """On the console only the tuning's own lines, and each warning once; the log file has everything."""
+    root = logging.getLogger()
+    consoles = [handler for handler in root.handlers if type(handler) is logging.StreamHandler]
+    if root.level <= logging.DEBUG:
+        consoles = []
+    warned: set[str] = set()
+
+    def worth_showing(record: logging.LogRecord) -> bool:
+        if record.levelno == logging.WARNING:  # every trial would repeat it
+            known = record.getMessage() in warned
+            warned.add(record.getMessage())
+            return not known
+        return record.name == logger.name or record.levelno > logging.WARNING
+
+    for handler in consoles:
+        handler.addFilter(worth_showing)
+    try:
+        yield
+    finally:
+        for handler in consoles:
+            handler.removeFilter(worth_showing)

@@ -1,0 +1,508 @@
+"""Tuning: shared pretraining, what is left, resuming, ranges, and RecBole's own ``HyperTuning``."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import shlex
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from recbole.trainer import HyperTuning
+
+import recbole_alt
+from recbole_alt import experiment, run_hyper_alt
+from recbole_alt.__main__ import main as run_main
+from recbole_alt.config import ALTConfig, properties_dir
+from recbole_alt.data import dataset as dataset_module
+from recbole_alt.trainer import checkpoint
+from recbole_alt.trainer.finetune import ALTTrainer
+from recbole_alt.trainer.pretrain import ALTPretrainTrainer
+from recbole_alt.tuning import hyper, search
+from recbole_alt.tuning import objective as objective_module
+from recbole_alt.tuning.__main__ import main as tune_main
+from recbole_alt.tuning.objective import Objective
+from recbole_alt.tuning.progress import Progress
+from recbole_alt.tuning.ranges import check_ranges, find_ranges, read_ranges
+
+for package in ("hyperopt", "matplotlib"):
+    pytest.importorskip(package, reason="pip install 'recbole_alt[tune]'")
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+Keys = Callable[..., dict[str, Any]]
+RATES = "learning_rate choice [1e-3, 1e-2]"
+
+
+@pytest.fixture
+def tune(keys: Keys) -> Callable[..., dict[str, Any]]:
+    """``tune(ranges, config={}, **options)``: a tuning on ``tiny``, of ctr unless ``stage`` says otherwise."""
+
+    def run(ranges: str, config: dict[str, Any] | None = None, **options: Any) -> dict[str, Any]:
+        Path("ranges").write_text(ranges)
+        given = {"params_file": "ranges", "stage": "ctr"} | options
+        return run_hyper_alt("ALT_DCN", "tiny", None, keys(**(config or {})), **given)
+
+    return run
+
+
+def counted(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str) -> list[str]:
+    """Grows by one with every call of ``owner.name``."""
+    real, calls = getattr(owner, name), []
+
+    def count(*args: Any, **options: Any) -> Any:
+        calls.append(name)
+        return real(*args, **options)
+
+    monkeypatch.setattr(owner, name, count)
+    return calls
+
+
+def checkpoints() -> list[Path]:
+    return sorted(Path().rglob("*.pth"))
+
+
+def outcomes(result: dict[str, Any]) -> list[tuple[Any, ...]]:
+    return [(trial["parameters"], trial["score"], trial["valid"], trial["test"]) for trial in result["trials"]]
+
+
+class Stopped(Exception):
+    """The power went out."""
+
+
+def stop_at(monkeypatch: pytest.MonkeyPatch, trainer: type, step: int | None) -> list[int]:
+    """Count training steps of ``trainer``, and interrupt it when it begins number ``step``."""
+    real, done = trainer._train_step, [0]  # type: ignore[attr-defined]
+
+    def one(self: Any, *args: Any) -> Any:
+        if done[0] == step:
+            raise Stopped
+        done[0] += 1
+        return real(self, *args)
+
+    monkeypatch.setattr(trainer, "_train_step", one)
+    return done
+
+
+# -- what trials share, and what they leave ----------------------------------------------------------------
+
+
+def test_trials_share_pretraining_and_data(tune: Any, keys: Keys, monkeypatch: pytest.MonkeyPatch) -> None:
+    aligned = counted(monkeypatch, ALTPretrainTrainer, "fit")
+    loaded = counted(monkeypatch, experiment, "create_dataset")
+    result = tune(f"{RATES}\nweight_decay choice [0.0, 0.3]  # and so on\n")
+    assert len(aligned) == len(loaded) == 1
+    tried = [(trial["parameters"]["learning_rate"], trial["parameters"]["weight_decay"]) for trial in result["trials"]]
+    assert sorted(tried) == [(1e-3, 0.0), (1e-3, 0.3), (1e-2, 0.0), (1e-2, 0.3)]  # each once
+    assert len({trial["valid"]["logloss"] for trial in result["trials"]}) == 4
+    assert [trial["pretrain_seconds"] > 0 for trial in result["trials"]] == [True, False, False, False]
+
+    best = max(result["trials"], key=lambda trial: trial["score"])
+    assert result["best_params"] == best["parameters"]
+    assert result["best_valid_score"] == best["valid"]["auc"]
+    (file,) = checkpoints()
+    assert file == Path(result["folder"]) / "pretraining" / best["pretraining"] / "pretrain.pth"
+    assert "optimizer" not in checkpoint.load(file)
+
+    # the same trial alone, with data and pretraining of its own
+    last = result["trials"][-1]["parameters"]
+    given = keys(**last, finetune_modes=["ctr"], plain_baseline=False)
+    alone = recbole_alt.run_recbole_alt("ALT_DCN", "tiny", None, given)
+    assert alone["record"]["results"]["ctr"] == {key: result["trials"][-1][key] for key in ("valid", "test")}
+
+
+def test_a_tuned_pretraining_key_pretrains_again(tune: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    aligned = counted(monkeypatch, ALTPretrainTrainer, "fit")
+    result = tune(f"{RATES}\nmask_ratio choice [0.2, 0.6]\n")
+    assert len(aligned) == 2
+    names = {(trial["parameters"]["mask_ratio"], trial["pretraining"]) for trial in result["trials"]}
+    assert len(names) == 2
+    (file,) = checkpoints()
+    assert checkpoint.load(file)["config"]["mask_ratio"] == result["best_params"]["mask_ratio"]
+
+
+def test_few_pretrainings_are_kept_while_tuning(tune: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(objective_module, "KEPT_PRETRAININGS", 1)
+    real, most = Objective._train, [0]
+
+    def train(self: Any, *args: Any) -> Any:
+        most[0] = max(most[0], len(list(Path().glob("saved/*/pretraining/*/pretrain.pth"))))
+        return real(self, *args)
+
+    monkeypatch.setattr(Objective, "_train", train)
+    tune("mask_ratio choice [0.2, 0.3, 0.4, 0.5, 0.6]\n", {"pretrain_steps": 1, "epochs": 1})
+    assert most[0] == 2  # the best trial's and the last
+    assert len(checkpoints()) == 1
+
+
+def test_the_plain_stage_never_pretrains(tune: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    aligned = counted(monkeypatch, ALTPretrainTrainer, "__init__")
+    read = counted(monkeypatch, dataset_module, "load_tokenizer")
+    result = tune(RATES, stage="plain")
+    assert not aligned and not read
+    assert checkpoints() == []
+    assert {trial["pretraining"] for trial in result["trials"]} == {None}
+    monkeypatch.setattr(sys, "argv", shlex.split(result["command"])[1:])
+    assert run_main() == 0
+    (file,) = Path("saved").glob("ALT_DCN-tiny-*/plain.json")
+    assert json.loads(file.read_text())["valid"] == result["best_valid_result"]
+    with pytest.raises(ValueError, match=r"ranges, line 1: mask_ratio changes nothing: the plain backbone"):
+        tune("mask_ratio choice [0.2, 0.3]", stage="plain")
+
+
+def test_a_tuned_key_beats_the_stage_override_also_in_best_yaml(tune: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = {"epochs": 2, "block_users": 2, "block_items": 4}
+    stages = {"lm": text | {"learning_rate": 1e-3, "learner": "sgd"}, "plain": {"learning_rate": 1e-5}}
+    result = tune("learning_rate choice [1e-4, 1e-1]", {"finetune": stages}, stage="lm")
+    slow, fast = sorted(result["trials"], key=lambda trial: trial["parameters"]["learning_rate"])
+    assert slow["valid"] != fast["valid"]
+    monkeypatch.setattr(sys, "argv", shlex.split(result["command"])[1:])
+    assert "best.yaml" in result["command"] and "pretrain.pth" in result["command"]
+    assert run_main() == 0  # the command that is printed
+    (file,) = Path("saved").glob("ALT_DCN-tiny-*/lm.json")
+    again = json.loads(file.read_text())
+    assert (again["valid"], again["test"]) == (result["best_valid_result"], result["test_result"])
+    assert (file.parent / "plain.json").is_file()
+    overrides = json.loads((file.parent / "config.json").read_text())["finetune"]
+    assert overrides["plain"] == {"learning_rate": 1e-5}  # of other stages, and of other keys, as they were
+    assert overrides["lm"] == stages["lm"] | result["best_params"]
+
+
+def test_files_at_the_end(tune: Any) -> None:
+    result = tune("learning_rate loguniform -7,-3\nmlp_hidden_size choice [[16, 8], [8]]", algo="random", max_evals=3)
+    folder = Path(result["folder"])
+    record = json.loads((folder / "trials.json").read_text())
+    assert len(record["trials"]) == 3 and record["metric"] == "auc"
+    assert all(0.0009 < trial["parameters"]["learning_rate"] < 0.05 for trial in record["trials"])
+    with (folder / "trials.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [float(row["valid_auc"]) for row in rows] == [trial["score"] for trial in record["trials"]]
+    table = (folder / "table.md").read_text()
+    shown = [float(line.split("|")[4]) for line in table.splitlines()[2:5]]
+    assert shown == sorted(shown, reverse=True) and len(shown) == 3
+    assert table.count("test") == 1  # the best trial's alone
+    assert (folder / "plot.png").read_bytes().startswith(b"\x89PNG")
+    assert not list(folder.rglob("*.lock")) and not [path for path in (folder / "trials").iterdir() if path.is_dir()]
+
+
+# -- stopped and resumed -----------------------------------------------------------------------------------
+
+TWO = "learning_rate loguniform -8,-3\nweight_decay uniform 0,0.5\n"  # 8 steps a trial
+SPACE = TWO + "train_batch_size quniform 16,48,16\n"
+
+
+@pytest.mark.parametrize(
+    ("trainer", "step"), [(ALTPretrainTrainer, 2), (ALTTrainer, 14)], ids=["pretraining", "second trial"]
+)
+def test_a_stopped_tuning_goes_on(trainer: type, step: int, tune: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    options = {"config": {"checkpoint_seconds": 0}, "algo": "random", "max_evals": 3}
+    with monkeypatch.context() as patch:
+        total = stop_at(patch, trainer, None)
+        whole = tune(TWO, **options)
+    with monkeypatch.context() as patch, pytest.raises(Stopped):
+        stop_at(patch, trainer, step)
+        tune(TWO, **options)
+    stopped = [
+        file.parent for file in Path("saved").glob("tuning-*/tuning.json") if not (file.parent / "table.md").is_file()
+    ]
+    with monkeypatch.context() as patch:
+        done = stop_at(patch, trainer, None)
+        resumed = tune(TWO, **options, resume="last")
+    assert [Path(resumed["folder"])] == stopped
+    assert done[0] == total[0] - step  # no step twice
+    assert outcomes(resumed) == outcomes(whole)
+    assert len({trial["parameters"]["learning_rate"] for trial in whole["trials"]}) == 3
+
+    with monkeypatch.context() as patch:  # over: nothing is trained
+        done = stop_at(patch, ALTTrainer, None)
+        again = tune(TWO, **options, resume=resumed["folder"])
+        assert done == [0] and outcomes(again) == outcomes(whole)
+
+
+def pretend(monkeypatch: pytest.MonkeyPatch, made: list[Any], stop: int | None = None) -> None:
+    """Trials that cost nothing: the validation score rises with the learning rate, the test score falls."""
+
+    def train(self: Any, config: Any, folder: Path) -> dict[str, Any]:
+        if len(made) == stop:
+            raise Stopped
+        made.append(config["learning_rate"])
+        folder.mkdir(parents=True, exist_ok=True)
+        score = 0.5 + config["learning_rate"] - 0.1 * abs(config["weight_decay"] - 0.2)
+        metrics = {"auc": score, "logloss": 1 - score}, {"auc": 1 - score, "logloss": score}
+        record = {"score": score, "bigger": True, "valid": metrics[0], "test": metrics[1], "error": None}
+        return record | {"seconds": 1.0, "pretrain_seconds": 0.0, "pretraining": None}
+
+    monkeypatch.setattr(Objective, "_train", train)
+
+
+def test_draws_of_bayes_repeat_after_a_stop(tune: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It draws at random 20 times before it looks at scores."""
+    monkeypatch.setenv("HYPEROPT_FMIN_SEED", "5")
+    total = 23
+    options = {"algo": "bayes", "max_evals": total, "early_stop": 99}
+    pretend(monkeypatch, whole := [])
+    before = tune(SPACE, **options)
+    assert len(set(whole)) == total
+    pretend(monkeypatch, first := [], stop=total - 2)
+    with pytest.raises(Stopped):
+        tune(SPACE, **options)
+    pretend(monkeypatch, rest := [])
+    after = tune(SPACE, **options, resume="last")
+    assert (len(first), len(rest)) == (total - 2, 2)
+    assert outcomes(after) == outcomes(before)
+    assert os.environ["HYPEROPT_FMIN_SEED"] == "5"
+
+
+def test_a_finished_search_can_be_made_longer(tune: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    pretend(monkeypatch, made := [])
+    folder = tune(SPACE, algo="random", max_evals=2)["folder"]
+    longer = tune(SPACE, algo="random", max_evals=4, resume=folder)
+    assert len(made) == len(longer["trials"]) == 4
+    pretend(monkeypatch, other := [])
+    tune(SPACE, {"seed": 7}, algo="random", max_evals=2)
+    assert len(other) == 2 and not set(other) & set(made)
+
+
+def searched(ranges: str, config: ALTConfig, algo: str, total: int) -> list[tuple[float, ...]]:
+    """What RecBole's search asks of an objective that rises with ``learning_rate``."""
+    Path("ranges").write_text(ranges)
+    asked: list[tuple[float, ...]] = []
+
+    def objective(parameters: dict[str, Any], files: Any) -> dict[str, Any]:
+        asked.append(tuple(parameters.values()))
+        scores = {"best_valid_score": parameters["learning_rate"], "valid_score_bigger": True, "seconds": 0.0}
+        rest = {"model": "ALT_DCN", "best_valid_result": {}, "test_result": {}, "error": None, "kept": False}
+        return scores | rest | {"pretrain_seconds": 0.0}
+
+    progress = Progress(total, "auc", pretrains=False)
+    stop = None if algo == "exhaustive" else 999
+    hyper.search(objective, read_ranges(Path("ranges")), config, progress, algo, total, stop)  # type: ignore[arg-type]
+    return asked
+
+
+def test_exhaustive_finds_the_last_of_many(tiny: Any) -> None:
+    rates, decays = [i / 1000 for i in range(1, 41)], [i / 10 for i in range(10)]
+    asked = searched(f"learning_rate choice {rates}\nweight_decay choice {decays}", tiny(), "exhaustive", 400)
+    assert sorted(asked) == [(rate, decay) for rate in rates for decay in decays]
+
+
+def test_bayes_learns_from_scores(tiny: Any) -> None:
+    bayes, random = (searched(SPACE, tiny(), algo, 60) for algo in ("bayes", "random"))
+    assert sum(rate for rate, *_ in bayes[30:]) > 1.5 * sum(rate for rate, *_ in random[30:])
+
+
+def test_the_choice_is_made_on_validation(tune: Any, monkeypatch: pytest.MonkeyPatch, caplog: Any) -> None:
+    pretend(monkeypatch, [])
+    caplog.set_level("INFO")
+    result = tune("learning_rate choice [1e-3, 1e-1, 1e-2]", {"state": "INFO"})
+    assert result["best_params"] == {"learning_rate": 0.1}  # the worst of the three on the test set
+    assert "learning_rate: 0.1\n" in (Path(result["folder"]) / "best.yaml").read_text()
+    ended = [record.getMessage() for record in caplog.records if "best so far" in record.getMessage()]
+    assert len(ended) == 3 and not any("test" in line for line in ended)
+    assert "best so far 0.5800 (learning_rate=0.1)" in ended[-1]
+    pretend(monkeypatch, [])
+    lower = tune("learning_rate choice [1e-3, 1e-1, 1e-2]", {"valid_metric": "LogLoss"})
+    assert lower["trials"] and lower["best_params"]
+
+
+def test_early_stop_ends_random_search(tune: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    pretend(monkeypatch, made := [])
+    tune(SPACE, algo="random", max_evals=90, early_stop=3)
+    assert 4 <= len(made) < 90
+
+
+def test_another_tuning_is_not_resumed(tune: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    pretend(monkeypatch, [])
+    folder = tune(RATES)["folder"]
+    for ranges, config, options, named in (
+        ("learning_rate choice [1e-3, 1e-1]", {}, {}, "range of learning_rate"),
+        ("weight_decay choice [0.1, 0.2]", {}, {}, "range of learning_rate"),
+        (RATES, {}, {"algo": "random"}, "algo"),
+        (RATES, {"embedding_size": 16}, {}, "embedding_size"),
+        (RATES, {}, {"stage": "plain"}, "stage"),
+    ):
+        with pytest.raises(ValueError, match=f"resume: {named} was"):
+            tune(ranges, config, resume=folder, **options)
+    with pytest.raises(ValueError, match=r"no tuning\.json"):
+        tune(RATES, resume="nowhere")
+    with pytest.raises(ValueError, match="last finds no tuning-ALT_DCN-tiny-joint"):
+        tune(RATES, resume="last", stage="joint")
+
+
+def test_a_diverged_trial_is_told_and_the_search_goes_on(tune: Any) -> None:
+    result = tune("learning_rate choice [1e30, 1e-3]", {"learner": "sgd"})
+    reasons = {trial["parameters"]["learning_rate"]: trial["error"] for trial in result["trials"]}
+    assert reasons[1e-3] is None and "nan" in reasons[1e30].lower()
+    assert result["best_params"] == {"learning_rate": 1e-3}
+    assert "diverged" in result["table"]
+    assert len(checkpoints()) == 1
+    with pytest.raises(ValueError, match="no trial reached a score"):
+        tune("learning_rate choice [1e30]", {"learner": "sgd"})
+
+
+# -- ranges ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("line", "named"),
+    [
+        ("learning_rate", "'learning_rate' is not 'key kind values'"),
+        ("learning_rate choice", "is not 'key kind values'"),
+        ("learning_rate normal 0,1", "choice, uniform, quniform, loguniform"),
+        ("learner choice [adam, adamw]", "text in quotes"),
+        ("learning_rate choice [open('x', 'w')]", "Python's notation"),
+        ("learning_rate choice 1e-3", "not a list"),
+        ("learning_rate choice []", "not a list with values"),
+        ("learning_rate choice [1e-3, 0.001]", "0.001 twice"),
+        ("learning_rate choice [{1, 2}]", "must be numbers"),
+        ("learning_rate uniform 0.1", "1 number"),
+        ("learning_rate uniform 0.2,0.1", "below the second"),
+        ("learning_rate uniform a,b", "could not convert"),
+        ("learning_rate uniform 0,inf", "below the second"),
+        ("embedding_size quniform 8,64,0", "above 0"),
+        ("weight_decay choice [0.1]\nweight_decay choice [0.2]", "line 3: weight_decay has a range already"),
+        ("learning_rat choice [1e-3]", "did you mean 'learning_rate'"),
+        ("mask_ratio choice [0.2, 2]", r"mask_ratio must be a number in \(0, 1\], not 2"),
+        ("schedule choice ['constant', 'cosin']", "'cosin' is none of"),
+        ("valid_metric choice ['AUC', 'LogLoss']", "valid_metric can't be tuned"),
+        ("learning_rate uniform 1e-4,1e-2", "write learning_rate choice"),  # exhaustive
+        ("# nothing", "has no ranges"),
+    ],
+)
+def test_bad_ranges_name_line_and_remedy(line: str, named: str, tune: Any) -> None:
+    with pytest.raises(ValueError, match=named) as refused:
+        tune("\n" + line)
+    if line != "# nothing":
+        assert "ranges, line " in str(refused.value) and "\n" not in str(refused.value)
+    assert not Path("x").exists() and not list(Path().glob("saved/*"))
+
+
+def test_a_fixed_key_is_not_tuned(tune: Any, keys: Keys, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["run_hyper_alt.py", "--learning_rate=0.5"])
+    with pytest.raises(ValueError, match="line 1: learning_rate is tuned, and --learning_rate fixes it"):
+        tune(RATES)
+    with pytest.raises(ValueError, match="--learning_rate on the command line fixes it"):  # under stock HyperTuning
+        given = keys() | {"model": "ALT_DCN", "dataset": "tiny"}
+        recbole_alt.objective_function(given | {"learning_rate": 0.1})
+    monkeypatch.setattr(sys, "argv", ["run_hyper_alt.py"])
+    with pytest.raises(ValueError, match="pretrained_checkpoint brings"):
+        tune("mask_ratio choice [0.2, 0.3]", {"pretrained_checkpoint": "some.pth"})
+
+
+def test_ends_of_a_range_are_checked(tune: Any) -> None:
+    with pytest.raises(ValueError, match=r"line 1: mask_ratio must be a number in \(0, 1\], not 2"):
+        tune("mask_ratio uniform 0.1,2", algo="random")
+
+
+def test_whole_numbers_and_logarithms_as_recbole(tmp_path: Path) -> None:
+    file = tmp_path / "r"
+    file.write_text(
+        "embedding_size quniform 8,64,8\nweight_decay quniform 0.1,0.5,0.1\nlearning_rate loguniform -8,-2\n"
+    )
+    size, decay, rate = read_ranges(file)
+    assert size.decode(24.0) == 24 and isinstance(size.decode(24.0), int)
+    assert decay.decode(0.1 + 0.2) == 0.3
+    theirs = HyperTuning._build_space_from_file(str(file))
+    assert str(rate.hyperopt()) == str(theirs["learning_rate"])
+    assert str(rate) == "learning_rate: 0.0003355 to 0.1353, on a logarithmic scale"
+
+
+@pytest.mark.parametrize("name", sorted(file.stem for file in (properties_dir() / "hyper").glob("*.hyper")))
+def test_our_ranges_fit_our_keys_and_recbole_reads_them(name: str) -> None:
+    ranges = read_ranges(find_ranges(name))
+    check_ranges(ranges, ALTConfig("ALT_DCN", "ml-100k"), "joint", {})
+    assert search._total(ranges, "exhaustive", None) <= 20
+    theirs = HyperTuning._build_space_from_file(str(find_ranges(name)))
+    assert list(theirs) == [tuned.name for tuned in ranges]
+    with pytest.raises(ValueError, match="neither a file nor one of finetune, pretrain"):
+        find_ranges("finetun")
+
+
+# -- by hand, by RecBole, by Ray ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["--params_file=nowhere"], "nowhere"),
+        (["--algo=anneal"], "exhaustive, random, bayes"),
+        (["--max_evals=0", "--algo=random"], "max_evals must be 1 or more"),
+        (["--max_evals=3"], "makes all 18 trials"),
+        (["--stage=both"], "plain, ctr, lm, joint"),
+        (["--cpus_per_trial=1"], "--tool=ray"),
+        (["--tool=ray", "--early_stop=3"], "early_stop"),
+        (["--result_file=x.json"], "result_file"),
+        (["--learning_rat=1"], "learning_rate"),
+    ],
+)
+def test_bad_input_is_one_line(arguments: list[str], named: str, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    monkeypatch.setattr(sys, "argv", ["run_hyper_alt.py", "--state=ERROR", *arguments])
+    assert tune_main() == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert line.startswith("error: ") and named in line
+
+
+@pytest.mark.parametrize("package", ["hyperopt", "matplotlib.figure", "ray.tune"])
+def test_a_missing_package_is_named(package: str, tune: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(ValueError, match=r"pip install 'recbole_alt\[tune\]'"):
+        tune(RATES, tool="ray" if package.startswith("ray") else "hyperopt")
+
+
+def test_stock_hypertuning_drives_our_objective(keys: Keys, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    aligned = counted(monkeypatch, ALTPretrainTrainer, "fit")
+    given = keys(finetune_modes=["joint", "ctr"]) | {"model": "ALT_DCN", "dataset": "tiny"}
+    Path("fixed.yaml").write_text(yaml.safe_dump(given))
+    Path("ranges").write_text("learning_rate choice [1e-3,1e-2]\nmlp_hidden_size choice ['[16,8]','[8]']\n")
+    tuning = HyperTuning(
+        recbole_alt.objective_function, params_file="ranges", fixed_config_file_list=["fixed.yaml"], early_stop=9
+    )
+    tuning.run()
+    tuning.export_result("result.txt")
+    results = list(tuning.params2result.values())
+    assert len(results) == 4 and len(aligned) == 2  # the network's width matters to pretraining, the rate does not
+    assert tuning.model == "ALT_DCN" and tuning.best_score == max(r["best_valid_score"] for r in results)
+    assert {key for r in results for key in r["test_result"]} == {"auc", "logloss"}
+    assert all("/pretraining/" in file.as_posix() for file in checkpoints())  # nothing of a trial is left
+    one = keys(finetune_modes=["joint"], plain_baseline=False, **tuning.best_params)
+    alone = recbole_alt.run_recbole_alt("ALT_DCN", "tiny", None, one)
+    assert alone["best_valid_score"] == tuning.best_score
+
+
+def test_recboles_own_objective_works_but_keeps_every_checkpoint(keys: Keys) -> None:
+    """RecBole's reports to Ray, which warns that it is not running, and pretrains in every trial."""
+    stock = pytest.importorskip("recbole.quick_start", reason="RecBole's quick_start imports ray")
+    Path("ranges").write_text(RATES.replace(", ", ",") + "\n")
+    given = keys(finetune_mode="ctr") | {"model": "ALT_DCN", "dataset": "tiny"}
+    Path("fixed.yaml").write_text(yaml.safe_dump(given))
+    tuning = HyperTuning(stock.objective_function, params_file="ranges", fixed_config_file_list=["fixed.yaml"])
+    tuning.run()
+    assert sorted(tuning.params_list) == ["learning_rate:0.001", "learning_rate:0.01"]
+    assert tuning.best_score == max(tuning.score_list)
+    assert any("-pretrain" in file.stem for file in checkpoints())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("algo", ["exhaustive", "random", "bayes"])
+def test_ray_makes_the_same_trials(algo: str, tune: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    ray = pytest.importorskip("ray")
+    assert not ray.is_initialized()
+    ranges = f"{RATES}\nweight_decay choice [0.0, 0.3]\n" if algo == "exhaustive" else SPACE
+    options = {"algo": algo, "tool": "ray"} | ({} if algo == "exhaustive" else {"max_evals": 3})
+    result = tune(ranges, **options, cpus_per_trial=1)
+    assert not ray.is_initialized()
+    assert len(result["trials"]) == (4 if algo == "exhaustive" else 3)
+    assert len([trial for trial in result["trials"] if trial["pretrain_seconds"]]) == 1
+    (file,) = checkpoints()
+    assert file.parent.name == result["trials"][0]["pretraining"]
+    if algo == "exhaustive":
+        one = {str(trial["parameters"]): trial["valid"] for trial in tune(ranges)["trials"]}
+        assert one == {str(trial["parameters"]): trial["valid"] for trial in result["trials"]}
+    again = tune(ranges, **options, resume=result["folder"])
+    assert outcomes(again) == outcomes(result)
+    assert [trial["begun"] for trial in again["trials"]] == [trial["begun"] for trial in result["trials"]]
