@@ -24,6 +24,7 @@ def install() -> None:
     """Apply the work-arounds that must be in place before RecBole is used."""
     _restore_numpy_aliases()
     _silence_pandas_warnings()
+    _mend_logarithmic_buckets()
     _mend_double_tower()
     _mend_dssm()
     _mend_fwfm()
@@ -111,7 +112,7 @@ def barrier_without_processes() -> Iterator[None]:
         torch.distributed.barrier = barrier
 
 
-# -- bugs of RecBole's CTR models ------------------------------------------------------------------------------
+# -- bugs of RecBole's data and CTR models ---------------------------------------------------------------------
 
 
 def _replace(owner: type, name: str, make: Callable[[Callable[..., Any]], Callable[..., Any]]) -> None:
@@ -121,6 +122,31 @@ def _replace(owner: type, name: str, make: Callable[[Callable[..., Any]], Callab
         mended = functools.wraps(original)(make(original))
         mended.mended = True  # type: ignore[attr-defined]
         setattr(owner, name, mended)
+
+
+def _mend_logarithmic_buckets() -> None:
+    """Cause: ``Dataset._discretization`` counts the buckets of method ``LD`` from 0, which stands for no value: in a
+    sequence the smallest numbers are taken for padding, and a masked number for one of them.
+    """
+    from recbole.data.dataset import Dataset
+    from recbole.utils import FeatureType
+
+    def count_from_1(original: Callable[..., Any]) -> Callable[..., Any]:
+        def wrapper(self: Any) -> None:
+            original(self)
+            for field, how in (self.config["discretization"] or {}).items():
+                if how["method"] != "LD" or field not in self.config["numerical_features"]:
+                    continue
+                for feat in self.field2feats(field):
+                    if self.field2type[field] == FeatureType.FLOAT:
+                        feat[field] = (np.asarray(feat[field].tolist()) + np.asarray([0, 1])).tolist()
+                    else:
+                        feat[field] = [(ones, buckets + 1) for ones, buckets in feat[field]]
+                self.field2bucketnum[field] += 1
+
+        return wrapper
+
+    _replace(Dataset, "_discretization", count_from_1)
 
 
 def _mend_double_tower() -> None:
@@ -236,9 +262,10 @@ def _warm_up_weights(file: str) -> dict[str, Any]:
 
     if not file:
         raise ValueError("warm_up: name the plain.pth or ctr.pth of a run with the phase before")
-    prefix = "backbone.model."
     try:
         weights = checkpoint.load(file)["state_dict"]
     except (ValueError, KeyError) as error:
         raise ValueError(f"warm_up must be the plain.pth or ctr.pth of a run with the phase before: {error}") from None
-    return {"state_dict": {key.removeprefix(prefix): tensor for key, tensor in weights.items()}}
+    prefix = "backbone.model."  # in a checkpoint of ours, beside which joint.pth has the text tower
+    ours = {key.removeprefix(prefix): tensor for key, tensor in weights.items() if key.startswith(prefix)}
+    return {"state_dict": ours or weights}

@@ -39,6 +39,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "contrast_head": ("batchnorm", "published"),
     "masked_tabular_loss": ("nce", "sampled_softmax", "full_softmax"),
     "masked_language_vocabulary": ("prompts", "full"),
+    "language_model_vocabulary": ("prompts", "full"),
     "precision": ("auto", "fp32", "bf16"),
     "pretrain_schedule": ("constant", "cosine", "linear"),
     "schedule": ("constant", "cosine", "linear"),

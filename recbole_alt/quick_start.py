@@ -93,6 +93,8 @@ def load_data_and_model(model_file: str | os.PathLike[str]) -> tuple[Any, ...]:
             f"{os.fspath(model_file)!r} is of {config['model']}, which is not registered: import its backbone's class "
             "and call recbole_alt.register(Class) first"
         )
+    if config["warm_up"]:  # of KD_DAGFM, whose weights are all in this file, wherever that one is now
+        config["warm_up"] = os.fspath(model_file)
     init_seed(config["seed"], config["reproducibility"])
     init_logger(config)
     dataset = create_dataset(config)

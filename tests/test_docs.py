@@ -7,14 +7,16 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 from recbole.data import create_dataset, data_preparation
 
-from recbole_alt.config import ALTConfig, properties_dir, registered_models
+from recbole_alt.config import ALTConfig, properties_dir
 from recbole_alt.data.template import build_template
-from recbole_alt.model.captures import CAPTURES
+from recbole_alt.model.captures import CAPTURES, Captures
+from recbole_alt.model.families import FAMILIES
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -24,13 +26,18 @@ def yaml_blocks(page: Path) -> list[dict]:
     return [yaml.safe_load(block) for block in re.findall(r"```yaml\n(.*?)```", page.read_text(), re.DOTALL)]
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_tables_are_made_from_their_files(page: Path) -> None:
-    spec = importlib.util.spec_from_file_location("update_tables", ROOT / "docs" / "update_tables.py")
+def module_of(script: str) -> Any:
+    """A script of ``docs``, imported."""
+    spec = importlib.util.spec_from_file_location(script, ROOT / "docs" / f"{script}.py")
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    assert module.update(page.read_text()) == page.read_text(), "run python docs/update_tables.py"
+    return module
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_tables_are_made_from_their_files(page: Path) -> None:
+    assert module_of("update_tables").update(page.read_text()) == page.read_text(), "run python docs/update_tables.py"
 
 
 def test_readme_has_a_table_with_figures() -> None:
@@ -114,12 +121,30 @@ def test_bad_input_is_one_line(arguments: list[str], what: str) -> None:
     assert "Traceback" not in done.stderr
 
 
-def test_readme_names_every_model() -> None:
-    assert set(re.findall(r"`(ALT_\w+)`", (ROOT / "README.md").read_text())) >= set(registered_models())
-
-
 def test_models_page_names_every_model() -> None:
     text = (ROOT / "docs" / "models.md").read_text()
     for name, captures in CAPTURES.items():
         (line,) = (line for line in text.splitlines() if line.startswith(f"| `ALT_{name}` "))
-        assert all(f"`{point.module}`" in line for point in captures.representation)
+        if isinstance(captures, Captures):  # else it takes a built model to tell
+            assert all(f"`{point.module}`" in line for point in captures.representation)
+            assert captures.note in line
+            assert {"never", "yes", "no"} & set(line.split(" | ")) == {joined(captures)}
+
+
+def test_models_page_names_every_family_of_language_models() -> None:
+    text = (ROOT / "docs" / "models.md").read_text()
+    for kind, family in FAMILIES.items():
+        assert f"| {family.name} | `{kind}` |" in text
+
+
+def joined(captures: Captures) -> str:
+    return "never" if captures.field_embeddings is None else "yes" if captures.join else "no"
+
+
+def test_models_page_is_made_by_its_script() -> None:
+    script = module_of("list_models")
+    text = (ROOT / "docs" / "models.md").read_text()
+    assert text.startswith(script.HEAD + script.BACKBONES)
+    assert script.AFTER_BACKBONES in text
+    for name in ("LR", "KD_DAGFM"):
+        assert script.backbone_row(name) in text, "run python docs/list_models.py"

@@ -15,7 +15,7 @@ import recbole_alt
 from recbole_alt import run_recbole_alt
 from recbole_alt.config import ALTConfig
 from recbole_alt.model.build import build_backbone
-from recbole_alt.model.captures import FIELD_EMBEDDINGS, CapturePoint
+from recbole_alt.model.captures import CAPTURES, FIELD_EMBEDDINGS, CapturePoint
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -73,6 +73,44 @@ class Nothing(Found):
         return self.first_order_linear(interaction).squeeze(-1)
 
 
+class Column(Found):
+    """Logits [B, 1]."""
+
+    def __init__(self, config, dataset):
+        super().__init__(config, dataset)
+        self.weight = config["reg_weight"]
+
+    def forward(self, interaction):
+        return super().forward(interaction).unsqueeze(-1)
+
+    def calculate_loss(self, interaction):
+        loss = self.loss(self.forward(interaction).squeeze(-1), interaction[self.LABEL])
+        return loss + self.weight * self.body.weight.norm()
+
+    def predict(self, interaction):
+        return self.forward(interaction).sigmoid().squeeze(-1)
+
+
+class ProbabilityColumn(Column):
+    def __init__(self, config, dataset):
+        super().__init__(config, dataset)
+        self.loss = nn.BCELoss()
+
+    def forward(self, interaction):
+        return super().forward(interaction).sigmoid()
+
+    def predict(self, interaction):
+        return self.forward(interaction)
+
+
+class Elsewhere(Found):
+    """Embeds its fields by another method of RecBole's."""
+
+    def forward(self, interaction):
+        x = torch.cat(self.embed_input_fields(interaction)[:1], 1).flatten(1)
+        return self.score(torch.tanh(self.body(x))).squeeze(-1)
+
+
 class HiddenLogit(Probabilities):
     def forward(self, interaction):
         return (2 * super(Probabilities, self).forward(interaction)).sigmoid()
@@ -112,6 +150,9 @@ def built(config: Any, model_class: type) -> tuple[Any, Any]:
         ("Fallback", (FIELD_EMBEDDINGS,), 7 * 8),
         ("Probabilities", (CapturePoint("score"),), 6),
         ("OwnLossOnly", (CapturePoint("score"),), 6),
+        ("Column", (CapturePoint("score"),), 6),
+        ("ProbabilityColumn", (CapturePoint("score"),), 6),
+        ("Elsewhere", (CapturePoint("score"),), 6),
     ],
 )
 def test_representation_is_declared_found_or_the_embeddings(
@@ -119,14 +160,41 @@ def test_representation_is_declared_found_or_the_embeddings(
 ) -> None:
     model_class = getattr(models, name)
     recbole_alt.register(model_class)
-    backbone, rows = built(tiny(f"ALT_{name}"), model_class)
+    backbone, rows = built(tiny(f"ALT_{name}", reg_weight=0.3), model_class)
     assert backbone.captures.representation == points
     assert backbone.representation_size == size
     output = backbone.eval()(rows)
     assert output.representation.shape == (12, size)
-    torch.testing.assert_close(output.logits.sigmoid(), backbone.model.predict(rows))
+    assert output.logits.shape == (12,)
+    assert torch.equal(backbone.score(rows), output.logits)
+    torch.testing.assert_close(output.logits.sigmoid(), backbone.model.predict(rows).view(-1))
     torch.testing.assert_close(backbone.loss(rows, output), backbone.model.calculate_loss(rows))
     assert "concat_embed_input_fields" not in vars(backbone.model)  # the method is itself again
+    added = 0.3 * backbone.model.body.weight.norm() if name.endswith("Column") else torch.zeros(())
+    torch.testing.assert_close(backbone.regulariser(rows, output), added)
+
+
+@pytest.mark.parametrize("name", ["Found", "Declared", "Column", "ProbabilityColumn"])
+def test_field_embeddings_are_joined_where_asked(name: str, models: Any, tiny: Callable[..., Any]) -> None:
+    model_class = getattr(models, name)
+    recbole_alt.register(model_class)
+    backbone, rows = built(tiny(f"ALT_{name}", join_field_embeddings=True), model_class)
+    assert backbone.representation_size == 6 + 7 * 8
+    expected = backbone.model.concat_embed_input_fields(rows).flatten(1)
+    assert torch.equal(backbone(rows).representation[:, 6:], expected)
+
+
+def test_field_embeddings_that_are_the_representation_are_not_joined_again(
+    models: Any, tiny: Callable[..., Any]
+) -> None:
+    recbole_alt.register(models.Fallback)
+    assert built(tiny("ALT_Fallback", join_field_embeddings=True), models.Fallback)[0].representation_size == 7 * 8
+
+
+def test_field_embeddings_no_forward_asks_for_are_not_joined(models: Any, tiny: Callable[..., Any]) -> None:
+    recbole_alt.register(models.Elsewhere)
+    with pytest.raises(ValueError, match=r"join_field_embeddings: Elsewhere .*leave it empty"):
+        built(tiny("ALT_Elsewhere", join_field_embeddings=True), models.Elsewhere)
 
 
 def test_nothing_found_says_what_to_declare(models: Any, tiny: Callable[..., Any]) -> None:
@@ -135,6 +203,7 @@ def test_nothing_found_says_what_to_declare(models: Any, tiny: Callable[..., Any
         with pytest.raises(ValueError, match=name) as caught:
             built(tiny(f"ALT_{name}"), getattr(models, name))
         assert missing in str(caught.value)
+        assert name == "HiddenLogit" or all(known in str(caught.value) for known in CAPTURES)
 
 
 def test_whole_job_by_import_path(models: Any, keys: Callable[..., dict[str, Any]]) -> None:

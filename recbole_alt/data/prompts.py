@@ -116,6 +116,12 @@ class PromptTable:
             self.segments.append(SegmentTokens(segment, tables, columns, prefix, self.special, max_tokens))
         self.value_token_ids = np.unique(np.concatenate(value_ids))  # every token a masked position may ask for
 
+    @property
+    def token_ids(self) -> np.ndarray:
+        """Every token id that a text of these prompts can hold, masked and padded ones included; ascending."""
+        extra = np.asarray([self.special.mask, self.special.pad], dtype=np.int32)
+        return np.unique(np.concatenate([extra, *(segment.ids for segment in self.segments)]))
+
     def distinct(self, interaction: Any) -> list[DistinctTexts]:
         """Which texts a batch of interactions needs, per segment, before any is joined."""
         found = []

@@ -35,6 +35,15 @@ class AlignmentOutput:
     report: dict[str, float]
 
 
+@dataclass
+class _MaskedTexts:
+    """The texts [M, L] of a segment with something masked: as they are, where they are masked, and masked."""
+
+    batch: SegmentBatch
+    where: Tensor
+    input_ids: Tensor
+
+
 class AlignmentModel(nn.Module):
     """The two towers and any of the three objectives (method, stage 1).
 
@@ -68,19 +77,25 @@ class AlignmentModel(nn.Module):
     def forward(self, interaction: Interaction, batches: Sequence[SegmentBatch], masks: Masks) -> AlignmentOutput:
         """Losses of a batch of B interactions, their texts and this step's masks.
 
-        The complete text is encoded once for both objectives that read it, the masked text only where some
-        field is masked.
+        The language model is called once: for the complete texts, which two objectives read, and for those masked texts
+        in which some field is masked.
         """
-        steps: dict[str, Callable[[], tuple[Tensor, dict[str, float]]]] = {
-            "contrastive": lambda: self._contrast(table, pooled),
-            "masked_language": lambda: self._masked_language(table, batches, masks),
-            "masked_tabular": lambda: self._masked_tabular(interaction, segments, masks),
-        }
         table = self.backbone(interaction)
+        complete = list(batches) if {"contrastive", "masked_tabular"} & set(self.objectives) else []
+        masked = self._masked(batches, masks) if "masked_language" in self.objectives else []
+        encoded = self.text.language_model.encode(
+            [(batch.input_ids, batch.attention_mask) for batch in complete]
+            + [(texts.input_ids, texts.batch.attention_mask) for texts in masked]
+        )
         segments: list[SegmentStates] = []
         pooled = table.representation.new_zeros(0)
-        if {"contrastive", "masked_tabular"} & set(self.objectives):
-            segments, pooled = self.text(batches)
+        if complete:
+            segments, pooled = self.text.gather(complete, encoded[: len(complete)])
+        steps: dict[str, Callable[[], tuple[Tensor, dict[str, float]]]] = {
+            "contrastive": lambda: self._contrast(table, pooled),
+            "masked_language": lambda: self._masked_language(table, masked, encoded[len(complete) :]),
+            "masked_tabular": lambda: self._masked_tabular(interaction, segments, masks),
+        }
         losses: dict[str, Tensor] = {}
         report: dict[str, float] = {}
         for name in self.objectives:
@@ -91,30 +106,35 @@ class AlignmentModel(nn.Module):
             total = total + self.weights.get(name, 1.0) * loss
         return AlignmentOutput(total, losses, report)
 
+    def _masked(self, batches: Sequence[SegmentBatch], masks: Masks) -> list[_MaskedTexts]:
+        """Of each segment the texts with something masked; a segment without any is left out."""
+        texts = []
+        for batch, hidden in zip(batches, masks.tokens, strict=True):
+            hidden = hidden.to(batch.input_ids.device)
+            chosen = hidden.any(1).nonzero().squeeze(1)
+            if len(chosen):
+                some = batch.select(chosen)
+                where = hidden[chosen, : some.input_ids.shape[1]]
+                texts.append(_MaskedTexts(some, where, some.input_ids.masked_fill(where, self.mask_id)))
+        return texts
+
     def _contrast(self, table: CTROutput, pooled: Tensor) -> tuple[Tensor, dict[str, float]]:
         objective: ContrastiveObjective = self.objectives["contrastive"]  # type: ignore[assignment]
         return objective(table.representation, pooled)
 
     def _masked_language(
-        self, table: CTROutput, batches: Sequence[SegmentBatch], masks: Masks
+        self, table: CTROutput, masked: Sequence[_MaskedTexts], encoded: Sequence[tuple[Tensor, Tensor]]
     ) -> tuple[Tensor, dict[str, float]]:
         """A text shared by several interactions is helped by the table of the first of them."""
         objective: MaskedLanguageObjective = self.objectives["masked_language"]  # type: ignore[assignment]
-        states, tables, targets = [], [], []
-        for batch, hidden in zip(batches, masks.tokens, strict=True):
-            hidden = hidden.to(batch.input_ids.device)
-            texts = hidden.any(1).nonzero().squeeze(1)
-            if not len(texts):
-                continue
-            some = batch.select(texts)
-            where = hidden[texts, : some.input_ids.shape[1]]
-            encoded, _ = self.text.language_model(some.input_ids.masked_fill(where, self.mask_id), some.attention_mask)
-            states.append(encoded[where])
-            tables.append(take_rows(table.representation, some.owner[where.nonzero()[:, 0]]))
-            targets.append(some.input_ids[where])
-        if not states:
-            nothing = table.representation[:0]
-            return objective(nothing.new_zeros(0, self.text.hidden_size), nothing, nothing.new_zeros(0).long())
+        nothing = table.representation[:0]
+        states, tables = [nothing.new_zeros(0, self.text.hidden_size)], [nothing]
+        targets = [nothing.new_zeros(0).long()]
+        for texts, (token_states, _) in zip(masked, encoded, strict=True):
+            text = texts.where.nonzero()[:, 0]
+            states.append(token_states[texts.where])
+            tables.append(take_rows(table.representation, texts.batch.owner[text]))
+            targets.append(texts.batch.input_ids[texts.where])
         return objective(torch.cat(states), torch.cat(tables), torch.cat(targets))
 
     def _masked_tabular(

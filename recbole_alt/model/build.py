@@ -15,6 +15,7 @@ from recbole_alt.model.language import LanguageModel, TextTower, load_language_m
 from recbole_alt.model.objectives.contrastive import ContrastiveObjective
 from recbole_alt.model.objectives.masked_language import MaskedLanguageObjective
 from recbole_alt.model.objectives.masked_tabular import MaskedTabularObjective
+from recbole_alt.model.pruning import prune_vocabulary
 from recbole_alt.model.targets import TableTargets
 
 
@@ -55,6 +56,8 @@ def build_alignment(config: Any, dataset: Any, model_class: type) -> AlignmentMo
     backbone = build_backbone(config, dataset, model_class)
     prompts = dataset.prompts
     text = build_text(config, prompts)
+    if config["language_model_vocabulary"] == "prompts":
+        prune_vocabulary(text.language_model.encoder, prompts.token_ids)
     table_size, text_size = backbone.representation_size, text.hidden_size
     objectives: dict[str, nn.Module] = {}
     targets = None

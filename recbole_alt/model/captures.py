@@ -57,7 +57,7 @@ def _kd_dagfm(model: Any) -> Captures:
         logits=CapturePoint(f"{network}.logits", "attribute"),
         field_embeddings=replace(FIELD_EMBEDDINGS, reduce="fixed") if distilled else FIELD_EMBEDDINGS,
         join=network == "student_network",
-        note="`phase` says whether teacher or student, whose field embeddings are joined; `distillation` keeps them fixed",
+        note="`phase` says whether teacher or student, whose embeddings are joined; `distillation` keeps them fixed",
     )
 
 

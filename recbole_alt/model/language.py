@@ -50,6 +50,21 @@ class LanguageModel(nn.Module):
         states = self._encode_by_length(input_ids, attention_mask)
         return states, self._pool(states, attention_mask)
 
+    def encode(self, texts: Sequence[tuple[Tensor, Tensor]]) -> list[tuple[Tensor, Tensor]]:
+        """:meth:`forward` of several groups of texts [N_i, L_i] in one call."""
+        if len(texts) < 2:
+            return [self(*group) for group in texts]
+        longest = max(ids.shape[1] for ids, _ in texts)
+        together = [
+            torch.cat([F.pad(group[i], (0, longest - group[i].shape[1])) for group in texts]) for i in (0, 1)
+        ]  # padded with id 0, which none attends to
+        states, pooled = self(*together)
+        sizes = [len(ids) for ids, _ in texts]
+        return [
+            (part[:, : ids.shape[1]], of_part)
+            for part, of_part, (ids, _) in zip(states.split(sizes), pooled.split(sizes), texts, strict=True)
+        ]
+
     def _pool(self, states: Tensor, attention_mask: Tensor) -> Tensor:
         if self.pooling == "cls":
             return states[:, 0]
@@ -195,10 +210,17 @@ class TextTower(nn.Module):
         Returns:
             the states of every segment, and the pooled state of every interaction [B, H].
         """
-        segments = []
-        for batch in batches:
-            states, pooled = self.language_model(batch.input_ids, batch.attention_mask)
-            segments.append(SegmentStates(states, batch.attention_mask, pooled, batch.row))
+        encoded = self.language_model.encode([(batch.input_ids, batch.attention_mask) for batch in batches])
+        return self.gather(batches, encoded)
+
+    def gather(
+        self, batches: Sequence[SegmentBatch], encoded: Sequence[tuple[Tensor, Tensor]]
+    ) -> tuple[list[SegmentStates], Tensor]:
+        """What :meth:`forward` returns, from token states and pooled states of each segment."""
+        segments = [
+            SegmentStates(states, batch.attention_mask, pooled, batch.row)
+            for batch, (states, pooled) in zip(batches, encoded, strict=True)
+        ]
         return segments, self.fuse([take_rows(segment.pooled, segment.row) for segment in segments])
 
     def fuse(self, rows: Sequence[Tensor]) -> Tensor:

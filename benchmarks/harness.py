@@ -1,0 +1,83 @@
+"""How two things are compared: alternating, in one process, as a ratio with its spread."""
+
+from __future__ import annotations
+
+import gc
+import json
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+
+@dataclass
+class Result:
+    """One figure.
+
+    Attributes:
+        name: of the benchmark, with what was varied behind a slash.
+        ratio: median over the rounds.
+        low: smallest ratio of any round.
+        high: largest ratio of any round.
+        target: what it must reach: at least, or at most where ``at_most``.
+        ok: whether it does.
+        at_most: whether small is good.
+        details: absolute figures behind the ratio, for this machine and moment only.
+    """
+
+    name: str
+    ratio: float
+    low: float
+    high: float
+    target: float
+    ok: bool
+    at_most: bool = False
+    details: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, name: str, ratios: Sequence[float], target: float, *, at_most: bool = False, **details: Any) -> Result:
+        """From the ratio of each round."""
+        ratio = statistics.median(ratios)
+        ok = ratio <= target if at_most else ratio >= target
+        return cls(name, ratio, min(ratios), max(ratios), target, ok, at_most, details)
+
+    def __str__(self) -> str:
+        sign = "<=" if self.at_most else ">="
+        verdict = "ok" if self.ok else "MISSED"
+        return (
+            f"{self.name:32} {self.ratio:9.2f}x  ({self.low:.2f} to {self.high:.2f})  {sign} {self.target}  {verdict}"
+        )
+
+
+def seconds(work: Callable[[], Any]) -> tuple[float, Any]:
+    """How long ``work`` takes, and what it returns."""
+    gc.collect()
+    begun = perf_counter()
+    result = work()
+    return perf_counter() - begun, result
+
+
+def rate(work: Callable[[], int]) -> float:
+    """What ``work`` returns, per second."""
+    took, count = seconds(work)
+    return count / took
+
+
+def alternate(
+    ours: Callable[[], float], reference: Callable[[], float], rounds: int
+) -> tuple[list[float], list[float]]:
+    """What each returned in each round, after one round that does not count; who goes first changes."""
+    measured: tuple[list[float], list[float]] = ([], [])
+    for i in range(rounds + 1):
+        for which in (0, 1) if i % 2 else (1, 0):
+            value = (ours, reference)[which]()
+            if i:
+                measured[which].append(value)
+    return measured
+
+
+def write(results: Sequence[Result], file: str) -> None:
+    """All results as a JSON list."""
+    Path(file).write_text(json.dumps([asdict(result) for result in results], indent=1) + "\n")

@@ -1,0 +1,53 @@
+"""All benchmarks: ``python benchmarks/run.py --quick --json=benchmarks.json``."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Iterator
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+import pretraining
+import prompts
+import scoring
+from harness import Result, write
+
+BENCHMARKS: dict[str, Callable[[bool, str], Iterator[Result]]] = {
+    "pretrain_interaction": pretraining.pretrain_interaction,
+    "pretrain_entity": pretraining.pretrain_entity,
+    "step_overhead": pretraining.step_overhead,
+    "score_lm": scoring.score_lm,
+    "score_ctr": scoring.score_ctr,
+    "prompts": prompts.prompts,
+    "memory": pretraining.memory,
+    "scaling": pretraining.scaling,
+}
+
+
+def main() -> int:
+    """Run what is asked for; 1 where a target is missed."""
+    parser = argparse.ArgumentParser(description="Compare with the published procedure and with plain RecBole.")
+    parser.add_argument("--only", default="", help=f"some of {','.join(BENCHMARKS)}")
+    parser.add_argument("--quick", action="store_true", help="about a minute each")
+    parser.add_argument("--json", metavar="FILE", help="write the results there")
+    parser.add_argument("--data_path", default="dataset", help="folder of ml-1m/; made-up data of its size without")
+    arguments = parser.parse_args()
+    names = arguments.only.split(",") if arguments.only else list(BENCHMARKS)
+    for name in names:
+        if name not in BENCHMARKS:
+            parser.error(f"--only: {name!r} is none of {', '.join(BENCHMARKS)}")
+    sys.argv = sys.argv[:1]  # nothing for RecBole to read
+    results: list[Result] = []
+    for name in names:
+        for result in BENCHMARKS[name](arguments.quick, arguments.data_path):
+            print(result, flush=True)
+            results.append(result)
+            if arguments.json:
+                write(results, arguments.json)
+    return 0 if all(result.ok for result in results) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
