@@ -228,9 +228,10 @@ def check_values(values: Mapping[str, Any]) -> None:
         value = values.get(key)
         if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 0):
             raise ValueError(f"{key} must be a whole number, 0 or more, or empty, not {value!r}")
-    rank = values.get("lora_rank")
-    if rank is not None and (not isinstance(rank, int) or isinstance(rank, bool) or rank < 1):
-        raise ValueError(f"lora_rank must be a whole number above 0, or empty, not {rank!r}")
+    for key, least in {"lora_rank": 1, "block_texts": 2, "block_users": 1, "block_items": 1}.items():
+        value = values.get(key)
+        if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < least):
+            raise ValueError(f"{key} must be a whole number, {least} or more, or empty, not {value!r}")
 
 
 def registered_models() -> list[str]:

@@ -19,6 +19,7 @@ from recbole_alt.config import ALTConfig, check_values
 from recbole_alt.data.build import build_batches
 from recbole_alt.data.loader import BatchLoader
 from recbole_alt.model.build import build_alignment
+from recbole_alt.model.precision import bf16_is_faster
 from recbole_alt.trainer import checkpoint
 from recbole_alt.trainer.finetune import ALTTrainer
 from recbole_alt.trainer.pretrain import ALTPretrainTrainer
@@ -89,6 +90,7 @@ class Experiment:
         if folder is not None:
             folder.mkdir(parents=True, exist_ok=True)
             self._write_configuration(folder)
+        self._settle_precision()
 
     # -- stages ------------------------------------------------------------------------------------------
 
@@ -181,6 +183,15 @@ class Experiment:
                     "give the same value, or start a new run without --resume"
                 )
         return folder
+
+    def _settle_precision(self) -> None:
+        """What ``precision: auto`` came to, measured when the run began and kept for whoever goes on with it."""
+        if self.config["precision"] != "auto":
+            return
+        file = self.folder / "precision.json"
+        if not file.is_file():
+            write_json(file, "bf16" if bf16_is_faster(self.config["device"]) else "fp32")
+        self.config["precision"] = json.loads(file.read_text())
 
     def _write_configuration(self, folder: Path) -> None:
         write_json(folder / "config.json", ALTConfig.snapshot(self.config).__getstate__()["values"])

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from recbole_alt.data.batches import Batches, BlockBatches, ShuffledBatches
+from recbole_alt.data.batches import Batches, BlockBatches, ShuffledBatches, best_block
 
 
 def epoch_of(batches: Batches, epoch: int) -> list[np.ndarray]:
@@ -154,3 +154,36 @@ def test_sparse_data_with_one_interaction_a_user_works() -> None:
     one = blocks(np.array([4]), np.array([9]))
     assert one.steps_per_epoch == 1
     assert one(0).tolist() == one(7).tolist() == [0]
+
+
+def test_every_interaction_is_visited_in_time() -> None:
+    users, items = (part.astype(np.int64) for part in np.divmod(np.arange(600), 20))
+    keep = np.random.default_rng(0).random(600) < 0.4
+    users, items = users[keep], items[keep]
+    batches = BlockBatches(users, items, n_users=7, n_items=6, batch_size=40, seed=3)
+    visits = np.zeros(len(users), dtype=int)
+    for step in range(60 * batches.steps_per_epoch):
+        visits[batches(step)] += 1
+    assert visits.min() > 0
+    sample = batches.sampled(10**6)
+    first = [batches(step) for step in range(batches.steps_per_epoch)]
+    assert sample.interactions == np.mean([len(block) for block in first])
+    assert sample.of_epoch == pytest.approx(sum(map(len, first)) / len(users))
+    texts = sum(len(set(users[block])) + len(set(items[block])) for block in first)
+    assert sample.per_text == pytest.approx(sum(map(len, first)) / texts)
+
+
+def test_the_best_block_fits_the_data() -> None:
+    rng = np.random.default_rng(0)
+    few_items = rng.integers(0, 500, 4000), rng.integers(0, 12, 4000)
+    few_users = few_items[::-1]
+    for (users, items), least in ((few_items, "items"), (few_users, "users")):
+        n_users, n_items = best_block(users, items, texts=80, batch_size=10**6, seed=0)
+        assert n_users + n_items == 80
+        assert (n_items < n_users) == (least == "items")
+        chosen, square = (
+            BlockBatches(users, items, n_users=n, n_items=80 - n, batch_size=10**6, seed=0).sampled()
+            for n in (n_users, 40)
+        )
+        assert chosen.interactions >= square.interactions
+    assert sum(best_block(*few_items, texts=2, batch_size=5, seed=0)) == 2

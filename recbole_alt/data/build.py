@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from logging import getLogger
 from typing import Any
 
-from recbole_alt.data.batches import Batches, BlockBatches, ShuffledBatches
+import psutil
+import torch
+
+from recbole_alt.data.batches import Batches, BlockBatches, ShuffledBatches, best_block
 from recbole_alt.data.masking import Masking
 from recbole_alt.data.prompts import PromptTable
+from recbole_alt.pretrained import load
 
 
 def build_masking(config: Any, prompts: PromptTable, table_fields: Sequence[str]) -> Masking:
@@ -23,6 +28,8 @@ def build_masking(config: Any, prompts: PromptTable, table_fields: Sequence[str]
 
 #: Most interactions of a step that reads text, where the configuration gives none.
 TEXT_BATCH_SIZE = {"block": 6000, "shuffle": 128}
+#: Texts of a block where the configuration gives none and memory holds them.
+BLOCK_TEXTS = 576
 
 
 def build_batches(config: Any, dataset: Any, batch_size: int | None) -> Batches:
@@ -36,11 +43,41 @@ def build_batches(config: Any, dataset: Any, batch_size: int | None) -> Batches:
         return ShuffledBatches(len(dataset), batch_size, config["seed"])
     if not has_ids:
         raise ValueError("batch_sampling: block needs USER_ID_FIELD and ITEM_ID_FIELD; use shuffle")
-    return BlockBatches(
-        dataset.inter_feat[dataset.uid_field].numpy(),
-        dataset.inter_feat[dataset.iid_field].numpy(),
-        n_users=config["block_users"],
-        n_items=config["block_items"],
-        batch_size=batch_size,
-        seed=config["seed"],
+    users = dataset.inter_feat[dataset.uid_field].numpy()
+    items = dataset.inter_feat[dataset.iid_field].numpy()
+    n_users, n_items = config["block_users"], config["block_items"]
+    if (n_users is None) != (n_items is None):
+        raise ValueError("block_users and block_items: give both, or neither")
+    if n_users is None:
+        texts = config["block_texts"] or min(BLOCK_TEXTS, texts_in_memory(config, dataset))
+        n_users, n_items = best_block(users, items, texts=texts, batch_size=batch_size, seed=config["seed"])
+    batches = BlockBatches(users, items, n_users=n_users, n_items=n_items, batch_size=batch_size, seed=config["seed"])
+    sample = batches.sampled()
+    getLogger().info(
+        f"Blocks of {n_users} users and {n_items} items: {sample.interactions:,.0f} interactions a step, "
+        f"{sample.per_text:.1f} per text; an epoch of {batches.steps_per_epoch} steps makes {sample.of_epoch:.0%} as "
+        "many visits as there are interactions"
     )
+    return batches
+
+
+def texts_in_memory(config: Any, dataset: Any) -> int:
+    """How many texts a step of alignment can encode in half the memory there is, by a rough count; at least 2.
+
+    A layer keeps some 34 numbers per token and unit of width for its backward pass; a text is read whole and masked.
+    """
+    from transformers import AutoConfig
+
+    encoder = load(config["language_model"], AutoConfig)
+    layers = config["language_model_layers"] or encoder.num_hidden_layers
+    texts = dataset.prompts.batches(dataset[: min(len(dataset), 256)])
+    tokens = max(float(batch.attention_mask.sum(1).float().mean()) for batch in texts)
+    per_text = 2 * tokens * layers * encoder.hidden_size * 34 * 4
+    if config["gradient_checkpointing"]:
+        per_text /= layers
+    device = config["device"]
+    if device.type == "cuda":
+        memory = torch.cuda.get_device_properties(device).total_memory
+    else:
+        memory = psutil.virtual_memory().total
+    return max(2, int(memory / 2 / per_text))

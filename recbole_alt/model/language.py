@@ -15,6 +15,7 @@ from recbole_alt.data.tokens import SpecialTokens
 from recbole_alt.model.adapters import AdapterState, add_lora
 from recbole_alt.model.attention import SegmentStates, take_rows
 from recbole_alt.model.families import family_of, freeze_first_layers, keep_first_layers
+from recbole_alt.model.precision import uses_bf16
 
 _LEAST_TEXTS, _MOST_GROUPS = 64, 4  # texts worth a group of their own; groups a batch is cut into
 
@@ -25,7 +26,7 @@ class LanguageModel(nn.Module):
     Args:
         encoder: an ``AutoModel`` of one stack of layers, or a ``PeftModel`` around one.
         pooling: ``cls`` for the first token's state, ``last`` for the last one's, ``mean`` over the real tokens.
-        precision: ``fp32``, ``bf16`` or ``auto`` (bf16 where the processor multiplies it natively).
+        precision: ``fp32``, ``bf16`` or ``auto`` (bf16 where that is measured to be faster).
     """
 
     def __init__(self, encoder: Any, *, pooling: str = "mean", precision: str = "fp32"):
@@ -55,9 +56,11 @@ class LanguageModel(nn.Module):
         if len(texts) < 2:
             return [self(*group) for group in texts]
         longest = max(ids.shape[1] for ids, _ in texts)
-        together = [
-            torch.cat([F.pad(group[i], (0, longest - group[i].shape[1])) for group in texts]) for i in (0, 1)
-        ]  # padded with id 0, which none attends to
+        any_id = int(texts[0][0][0, 0])  # to pad with: none attends to it
+        together = (
+            torch.cat([F.pad(ids, (0, longest - ids.shape[1]), value=any_id) for ids, _ in texts]),
+            torch.cat([F.pad(mask, (0, longest - mask.shape[1])) for _, mask in texts]),
+        )
         states, pooled = self(*together)
         sizes = [len(ids) for ids, _ in texts]
         return [
@@ -103,15 +106,6 @@ class LanguageModel(nn.Module):
 
 class AdaptedLanguageModel(AdapterState, LanguageModel):
     """A language model with LoRA: its state holds the adapters alone."""
-
-
-def uses_bf16(precision: str, device: torch.device) -> bool:
-    """Whether encoding runs in bf16 on ``device``."""
-    if precision != "auto":
-        return precision == "bf16"
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported()
-    return device.type == "cpu" and torch.cpu._is_avx512_bf16_supported()
 
 
 def load_language_model(

@@ -39,7 +39,7 @@ PRETRAIN_ONLY = {
     "pretrain_learning_rate", "pretrain_language_learning_rate", "pretrain_weight_decay", "pretrain_schedule",
     "pretrain_warmup_ratio", "mask_ratio", "mask_level", "mask_fields", "contrast_head", "contrast_temperature",
     "contrast_size", "contrast_rows", "masked_language_vocabulary", "masked_tabular_loss", "masked_tabular_noise",
-    "masked_tabular_size", "float_target_bins",
+    "masked_tabular_size", "float_target_bins", "language_model_vocabulary",
 }  # fmt: skip
 
 
