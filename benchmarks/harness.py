@@ -19,8 +19,8 @@ class Result:
     Attributes:
         name: of the benchmark, with what was varied behind a slash.
         ratio: median over the rounds.
-        low: smallest ratio of any round.
-        high: largest ratio of any round.
+        low: fifth percentile over the rounds; of few rounds the smallest.
+        high: ninety-fifth percentile; of few rounds the largest.
         target: what it must reach: at least, or at most where ``at_most``.
         ok: whether it does.
         at_most: whether small is good.
@@ -39,9 +39,10 @@ class Result:
     @classmethod
     def of(cls, name: str, ratios: Sequence[float], target: float, *, at_most: bool = False, **details: Any) -> Result:
         """From the ratio of each round."""
-        ratio = statistics.median(ratios)
+        ranked, tail = sorted(ratios), len(ratios) // 20
+        ratio = statistics.median(ranked)
         ok = ratio <= target if at_most else ratio >= target
-        return cls(name, ratio, min(ratios), max(ratios), target, ok, at_most, details)
+        return cls(name, ratio, ranked[tail], ranked[-1 - tail], target, ok, at_most, details)
 
     def __str__(self) -> str:
         sign = "<=" if self.at_most else ">="
@@ -76,6 +77,15 @@ def alternate(
             if i:
                 measured[which].append(value)
     return measured
+
+
+def status(name: str) -> float:
+    """Kilobytes of this process, as Linux says: ``VmRSS`` now, ``VmHWM`` at most since it began.
+
+    What ``getrusage`` calls the peak counts the process that started this one, too.
+    """
+    with open("/proc/self/status") as file:
+        return next(float(line.split()[1]) for line in file if line.startswith(name))
 
 
 def write(results: Sequence[Result], file: str) -> None:

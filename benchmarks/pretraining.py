@@ -10,10 +10,10 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from harness import Result, alternate, rate, seconds
+from harness import Result, alternate, rate, seconds, status
 from recbole.utils import get_model, init_seed
 from reference import PublishedPretraining
-from setup import SYNTHETIC, ml_1m, pretraining, steps, synthetic, training_rows
+from setup import ml_1m, pretraining, steps, synthetic, training_rows
 from torch import Tensor
 
 from recbole_alt.model.language import LanguageModel
@@ -52,10 +52,9 @@ def pretrain_interaction(quick: bool, data_path: str) -> Iterator[Result]:
 def pretrain_entity(quick: bool, data_path: str) -> Iterator[Result]:
     """Entity scope with block batches of the default size."""
     for dataset, path in (("ml-100k", ""), ml_1m(data_path)):
-        keys = SYNTHETIC if dataset.startswith("synthetic") else {}
         for layers in (2,) if quick else (2, None):
             reference = published("ml-100k", "", language_model_layers=layers)
-            ours = pretraining(dataset, path, scope="entity", language_model_layers=layers, **keys)
+            ours = pretraining(dataset, path, scope="entity", language_model_layers=layers)
             mine, theirs = alternate(lambda t=ours: rate(lambda: steps(t, 2)), reference, 1 if quick else 3)
             ratios = [a / b for a, b in zip(mine, theirs, strict=True)]
             name = f"pretrain_entity/{dataset}/{layers or 'all'}-layers"
@@ -115,13 +114,11 @@ def _peak(which: str, layers: int | None) -> float:
 
 def scaling(quick: bool, data_path: str) -> Iterator[Result]:
     """Seconds the language model takes for an epoch of blocks, as interactions grow over the same people and items."""
-    users, items, base = 400, 400, 5_000
+    users, items, base = 400, 400, 20_000
     took, texts = [], []
     for times in (1, 2, 4, 8):
         name, path = synthetic(users, items, base * times)
-        ours = pretraining(
-            name, path, scope="entity", language_model_layers=2, block_users=100, block_items=200, **SYNTHETIC
-        )
+        ours = pretraining(name, path, scope="entity", language_model_layers=2, block_users=100, block_items=200)
         with recorded(ours.model.text.language_model) as calls:
             steps(ours, ours.batches.steps_per_epoch)
         runs = [
@@ -136,16 +133,14 @@ def scaling(quick: bool, data_path: str) -> Iterator[Result]:
 
 
 def _measure_own_peak(which: str, layers: int | None) -> None:
-    import resource
-
     if which == "ours":
         trainer = pretraining("ml-100k", scope="interaction", language_model_layers=layers, pretrain_batch_size=BATCH)
         step: Callable[[], Any] = lambda: steps(trainer, 1)  # noqa: E731
     else:
         step = published("ml-100k", "", language_model_layers=layers)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = status("VmHWM")
     step()
-    print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024)
+    print((status("VmHWM") - before) * 1024)
 
 
 if __name__ == "__main__":

@@ -6,9 +6,9 @@ import subprocess
 import sys
 from collections.abc import Iterator
 
-from harness import Result, seconds
+from harness import Result, seconds, status
 from recbole.data import create_dataset
-from setup import SYNTHETIC, configure, ml_1m
+from setup import configure, ml_1m
 
 
 def prompts(quick: bool, data_path: str) -> Iterator[Result]:
@@ -20,23 +20,16 @@ def prompts(quick: bool, data_path: str) -> Iterator[Result]:
     yield Result.of(f"prompts/{dataset}/memory", [megabytes / 64], 1, at_most=True, megabytes=megabytes, limit=64)
 
 
-def _resident() -> float:
-    """Megabytes this process holds now."""
-    with open("/proc/self/status") as file:
-        return next(float(line.split()[1]) for line in file if line.startswith("VmRSS")) / 1024
-
-
 def _measure(dataset: str, path: str) -> None:
     from recbole_alt.pretrained import load_tokenizer
 
-    keys = SYNTHETIC if dataset.startswith("synthetic") else {}
-    config = configure(dataset, data_path=path, **keys)
+    config = configure(dataset, data_path=path)
     data = create_dataset(config)
     load_tokenizer(config["language_model"])("warm")
-    before = _resident()
+    before = status("VmRSS")
     took, table = seconds(lambda: data.prompts)
     assert table.segments
-    print(took, _resident() - before)
+    print(took, (status("VmRSS") - before) / 1024)
 
 
 if __name__ == "__main__":

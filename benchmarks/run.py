@@ -42,6 +42,7 @@ def main() -> int:
     results: list[Result] = []
     for name in names:
         for result in BENCHMARKS[name](arguments.quick, arguments.data_path):
+            result.details["quick"] = arguments.quick
             print(result, flush=True)
             results.append(result)
             if arguments.json:

@@ -47,16 +47,16 @@ def score_ctr(quick: bool, data_path: str) -> Iterator[Result]:
         init_seed(0, True)
         model = get_model(config["model"])(config, train._dataset).eval()
         plain = get_model(name)(config, train._dataset).eval()
-        rows = test._dataset[:]
+        parts = list(_parts(test._dataset[:], config["eval_batch_size"]))
 
         @torch.no_grad()
-        def score(scorer: Any, rows: Any = rows, size: int = config["eval_batch_size"]) -> int:
-            return sum(len(scorer.predict(part)) for _ in range(5) for part in _parts(rows, size))
+        def score(scorer: Any, parts: Any = parts) -> int:
+            return sum(len(scorer.predict(part)) for part in parts)
 
         mine, theirs = alternate(
             lambda s=score, m=model: rate(lambda: s(m)),
             lambda s=score, p=plain: rate(lambda: s(p)),
-            15 if quick else 40,
+            100 if quick else 400,
         )
         ratios = [b / a for a, b in zip(mine, theirs, strict=True)]
         yield Result.of(f"score_ctr/{name}", ratios, 1.02, at_most=True, rows_per_second=mine, plain=theirs)

@@ -21,7 +21,8 @@ _WORDS = ("night", "city", "love", "house", "river", "red", "last", "girl", "kin
 
 def configure(dataset: str = "ml-100k", model: str = "ALT_DCN", **keys: Any) -> ALTConfig:
     """A quiet configuration."""
-    return ALTConfig(model, dataset, None, {"show_progress": False, "state": "ERROR", "use_gpu": False, **keys})
+    quiet = {"show_progress": False, "state": "ERROR", "use_gpu": False}
+    return ALTConfig(model, dataset, None, quiet | (SYNTHETIC if dataset.startswith("synthetic") else {}) | keys)
 
 
 def prepare(config: ALTConfig) -> tuple[Any, Any, Any]:

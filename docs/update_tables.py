@@ -9,6 +9,8 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
 
 from recbole_alt.report import result_table
 
@@ -19,6 +21,46 @@ BLOCK = re.compile(r"(<!-- table: (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
 def block(file: str) -> str:
     """The command that wrote ``file``, and its table."""
     record = json.loads((ROOT / file).read_text())
+    if isinstance(record, dict):
+        return run_block(file, record)
+    make, command = (speed_rows, "run.py") if "ratio" in record[0] else (shortcut_rows, "shortcuts.py")
+    if any(result.get("details", {}).get("quick") for result in record):
+        command += " --quick"
+    rows = "\n".join("| " + " | ".join(row) + " |" for row in make(record))
+    return f"\n```\npython benchmarks/{command} --json={file}\n```\n\n{rows}\n\n"
+
+
+def speed_rows(results: list[dict[str, Any]]) -> list[list[str]]:
+    """The table of ``benchmarks/run.py``."""
+    rows = [["what", "ratio", "smallest to largest", "must be", ""], ["---", "---:", "---:", "---:", "---"]]
+    for result in results:
+        bound = f"{'≤' if result['at_most'] else '≥'} {result['target']:g}"
+        spread = f"{result['low']:.2f} to {result['high']:.2f}"
+        verdict = "" if result["ok"] else "missed"
+        rows.append([f"`{result['name']}`", f"{result['ratio']:.2f}", spread, bound, verdict])
+    return rows
+
+
+def shortcut_rows(runs: list[dict[str, Any]]) -> list[list[str]]:
+    """The table of ``benchmarks/shortcuts.py``: mean ± standard deviation over seeds."""
+    columns = ["alignment", "seeds", "texts", "interactions", "seconds", "valid AUC of `ctr`", "test AUC of `ctr`"]
+    rows = [columns, ["---", *["---:"] * (len(columns) - 1)]]
+    plain = [{**run, "results": {"ctr": run["results"]["plain"]}} for run in runs if "plain" in run["results"]]
+    groups = {
+        variant: [run for run in runs if run["variant"] == variant] for variant in {r["variant"]: 0 for r in runs}
+    }
+    for name, group in {"none (plain DCN)": plain, **groups}.items():
+        cost = ["texts_encoded", "interactions_seen", "seconds"]
+        cells = ["" if group is plain else f"{mean(run[key] for run in group):,.0f}" for key in cost]
+        for split in ("valid", "test"):
+            reached = [run["results"]["ctr"][split]["auc"] for run in group]
+            cells.append(f"{mean(reached):.4f}" + (f" ± {stdev(reached):.4f}" if len(reached) > 1 else ""))
+        rows.append([name, str(len(group)), *cells])
+    return rows
+
+
+def run_block(file: str, record: dict[str, Any]) -> str:
+    """Command, table and facts of one run."""
     command = " ".join(["python", *record["command"]])
     config, pretraining = record["configuration"], record["stages"].get("pretrain")
     layers = config["language_model_layers"]

@@ -22,29 +22,9 @@ from recbole.config import Config
 from recbole.utils import EvaluatorType, get_model
 from recbole.utils import enum_type as recbole_enums
 
-PREFIX = "ALT_"
-STAGES = ("plain", "ctr", "lm", "joint")
-MODES = ("ctr", "lm", "joint")
+from recbole_alt.checks import check_values
 
-#: Values a key may take; anything else stops the run before data are read.
-CHOICES: dict[str, tuple[str, ...]] = {
-    "finetune_modes": MODES,
-    "finetune_mode": MODES,
-    "objectives": ("contrastive", "masked_language", "masked_tabular"),
-    "prompt_scope": ("entity", "interaction"),
-    "pooling": ("mean", "cls", "last"),
-    "batch_sampling": ("auto", "block", "shuffle"),
-    "mask_level": ("field", "token"),
-    "mask_fields": ("independent", "shared"),
-    "contrast_head": ("batchnorm", "published"),
-    "masked_tabular_loss": ("nce", "sampled_softmax", "full_softmax"),
-    "masked_language_vocabulary": ("prompts", "full"),
-    "language_model_vocabulary": ("prompts", "full"),
-    "precision": ("auto", "fp32", "bf16"),
-    "pretrain_schedule": ("constant", "cosine", "linear"),
-    "schedule": ("constant", "cosine", "linear"),
-    "learner": ("adam", "adamw", "sgd", "adagrad", "rmsprop"),
-}
+PREFIX = "ALT_"
 
 
 def properties_dir() -> Path:
@@ -82,7 +62,7 @@ class ALTConfig(Config):
 
     Beyond RecBole's: values given as text are read as Python literals or YAML and never evaluated;
     ``--key=value`` may hold further ``=``; a key that looks like a misspelling of a known one, or a value
-    outside :data:`CHOICES`, is an error; the object can be saved and loaded without running code.
+    outside :data:`recbole_alt.checks.CHOICES`, is an error; the object can be saved and loaded without running code.
 
     Raises:
         ValueError: unknown model, misspelt key, value out of range; the message says what to write.
@@ -191,47 +171,6 @@ class ALTConfig(Config):
         self.dataset = self.final_config_dict["dataset"]
         self.model_class = _registered(self.model)
         self.yaml_loader = self._build_yaml_loader()
-
-
-def check_values(values: Mapping[str, Any]) -> None:
-    """Refuse a value outside :data:`CHOICES` or of the wrong kind.
-
-    Raises:
-        ValueError: names the key, the value and what is allowed.
-    """
-    for key, allowed in CHOICES.items():
-        given = values.get(key)
-        if given is None:
-            continue
-        many = key in ("finetune_modes", "objectives")
-        if many and not isinstance(given, (list, tuple)):
-            raise ValueError(f"{key} must be a list such as [{', '.join(allowed)}], not {given!r}")
-        for value in given if many else [given]:
-            if value not in allowed:
-                raise ValueError(f"{key}: {value!r} is none of {', '.join(allowed)}")
-    ratio = values.get("mask_ratio", 0.15)
-    if isinstance(ratio, bool) or not isinstance(ratio, (int, float)) or not 0 < ratio <= 1:
-        raise ValueError(f"mask_ratio must be a number in (0, 1], not {ratio!r}")
-    for key in ("save_dataset", "dataset_save_path", "save_dataloaders", "dataloaders_save_path"):
-        if values.get(key):
-            raise ValueError(
-                f"{key}: RecBole's pickled data would run code when loaded, and would not notice a changed "
-                "template: leave it out; prompts are made in seconds"
-            )
-    for stage in values.get("finetune") or {}:
-        if stage not in STAGES:
-            raise ValueError(f"finetune: {stage!r} is none of {', '.join(STAGES)}")
-    joined = values.get("join_field_embeddings")
-    if joined is not None and not isinstance(joined, bool):
-        raise ValueError(f"join_field_embeddings must be true, false or empty, not {joined!r}")
-    for key in ("pretrain_steps", "pretrain_epochs", "language_model_layers", "frozen_layers"):
-        value = values.get(key)
-        if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 0):
-            raise ValueError(f"{key} must be a whole number, 0 or more, or empty, not {value!r}")
-    for key, least in {"lora_rank": 1, "block_texts": 2, "block_users": 1, "block_items": 1}.items():
-        value = values.get(key)
-        if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < least):
-            raise ValueError(f"{key} must be a whole number, {least} or more, or empty, not {value!r}")
 
 
 def registered_models() -> list[str]:

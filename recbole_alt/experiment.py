@@ -15,7 +15,8 @@ from recbole.data import create_dataset, data_preparation
 from recbole.utils import get_local_time, get_model, init_seed
 from torch.utils.tensorboard import SummaryWriter
 
-from recbole_alt.config import ALTConfig, check_values
+from recbole_alt.checks import check_values
+from recbole_alt.config import ALTConfig
 from recbole_alt.data.build import build_batches
 from recbole_alt.data.loader import BatchLoader
 from recbole_alt.model.build import build_alignment
@@ -133,13 +134,17 @@ class Experiment:
         progress = bool(config["show_progress"])
         _, valid = trainer.fit(self._train_loader(config, stage), self.valid_data, show_progress=progress)
         texts = model.texts_encoded
-        test = trainer.evaluate(self.test_data, show_progress=progress) or {}
+        test = self._test(trainer, stage, progress)
         details = {"epochs": len(trainer.train_loss_dict)}
         if stage == "joint":
             details["alpha"] = model.alpha.item()
-        self._finish(stage, StageResult(trainer.seconds, texts, _floats(valid), _floats(test), details))
+        self._finish(stage, StageResult(trainer.seconds, texts, _floats(valid), test, details))
         trainer.tensorboard.close()
         trainer.last_file.unlink(missing_ok=True)
+
+    def _test(self, trainer: ALTTrainer, stage: str, progress: bool) -> dict[str, float]:
+        """Score the test set with the epoch that validation chose."""
+        return _floats(trainer.evaluate(self.test_data, show_progress=progress))
 
     def _stage_config(self, stage: str) -> Any:
         """The configuration with the overrides of ``finetune: {stage: ...}``."""

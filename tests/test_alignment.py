@@ -253,3 +253,47 @@ def test_no_gradient_depends_on_the_order_of_threads(tiny: Callable[..., Any]) -
                 repeated.append(node)
         pending.extend(parent for parent, _ in node.next_functions)
     assert not repeated
+
+
+# -- reading no more than is needed --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("scope", ["entity", "interaction"])
+def test_losses_are_those_of_reading_every_table_and_text(scope: str, built: Callable[..., Any]) -> None:
+    b = built(objectives=["contrastive", "masked_language"], prompt_scope=scope, contrast_rows=5)
+    model = b.model.eval()
+    output = model(b.rows, b.texts, b.masks)
+    table = model.backbone(b.rows).representation
+    _, pooled = model.text(b.texts)
+    contrast, _ = model.objectives["contrastive"](table[:5], pooled[:5])
+    states, tables, targets = [], [], []
+    for batch, hidden in zip(b.texts, b.masks.tokens, strict=True):
+        for text in range(len(batch.input_ids)):
+            masked = batch.input_ids[text].masked_fill(hidden[text], model.mask_id)
+            read, _ = model.text.language_model(masked[None], batch.attention_mask[text][None])
+            states.append(read[0, hidden[text]])
+            tables.append(table[batch.owner[text]].expand(int(hidden[text].sum()), -1))
+            targets.append(batch.input_ids[text][hidden[text]])
+    language, _ = model.objectives["masked_language"](torch.cat(states), torch.cat(tables), torch.cat(targets))
+    torch.testing.assert_close(output.losses["contrastive"], contrast, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(output.losses["masked_language"], language, atol=1e-4, rtol=1e-4)
+
+
+def test_a_table_is_read_where_an_objective_asks_for_it(
+    built: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def rows_read(**keys: Any) -> list[int]:
+        b, read = built(**keys), []
+        forward = type(b.model.backbone).forward
+        monkeypatch.setattr(
+            type(b.model.backbone), "forward", lambda self, rows: (read.append(len(rows)), forward(self, rows))[1]
+        )
+        b.forward()
+        monkeypatch.undo()
+        return read
+
+    assert rows_read(objectives=["contrastive"], contrast_rows=5) == [5]
+    assert rows_read(objectives=["contrastive"], contrast_rows=None) == [32]
+    assert rows_read(objectives=["masked_tabular"]) == [32]
+    (complete, masked) = rows_read(objectives=ALL, contrast_rows=5)
+    assert 5 <= complete < masked == 32

@@ -14,7 +14,8 @@ import torch
 import yaml
 from recbole.config import Config
 
-from recbole_alt.config import ALTConfig, base_model_name, check_values, properties_dir
+from recbole_alt.checks import check_values
+from recbole_alt.config import ALTConfig, base_model_name, properties_dir
 
 CONFIG = Callable[..., ALTConfig]
 RECBOLE = Path(recbole.__file__).parent / "properties"

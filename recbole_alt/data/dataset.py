@@ -18,10 +18,17 @@ from recbole.data.interaction import Interaction
 from recbole.utils import FeatureSource, FeatureType
 
 from recbole_alt import compat
-from recbole_alt.config import check_values
+from recbole_alt.checks import check_values
 from recbole_alt.data.prompts import PromptTable
 from recbole_alt.data.template import CONTEXT, ITEM, USER, build_template
-from recbole_alt.data.words import FieldWords, float_sequence_words, float_words, sequence_words, token_words
+from recbole_alt.data.words import (
+    FieldWords,
+    exchange,
+    float_sequence_words,
+    float_words,
+    sequence_words,
+    token_words,
+)
 from recbole_alt.pretrained import load_tokenizer
 
 #: Key of the row number in interactions, present when a prompt field can't be read off the batch itself.
@@ -163,6 +170,17 @@ class ALTDataset(Dataset):
             default_exclude=[name for name in (self.uid_field, self.iid_field) if name],
         )
         self._field_words = {name: self._words_of(name, sources[name]) for name in self.template.fields}
+        if self.config["shuffle_texts"]:
+            self._exchange_texts(self.config["shuffle_texts"], sources)
+
+    def _exchange_texts(self, side: str, sources: dict[str, str]) -> None:
+        """Tell each user, or each item, by the words of another one; what the CTR model sees stays."""
+        owner = {USER: self.uid_field, ITEM: self.iid_field}[side]
+        names = [name for name in self._field_words if sources[name] == side]
+        if owner is None or not names:
+            raise ValueError(f"shuffle_texts: no field of the prompts belongs to the {side}; leave it out")
+        order = exchange(len(self.field2id_token[owner]), self._split_seed)
+        self._field_words |= {name: self._field_words[name].swapped(order) for name in names}
 
     def _words_of(self, name: str, side: str) -> FieldWords:
         feat, kind = self.field2feats(name)[-1], self.field2type[name]
@@ -194,6 +212,28 @@ class ALTDataset(Dataset):
         super()._change_feat_format()
         if any(field.key == ROW_KEY for field in self._field_words.values()):
             self.inter_feat.update(Interaction({ROW_KEY: torch.arange(len(self.inter_feat))}))
+
+    # -- splitting ---------------------------------------------------------------------------------------
+
+    @property
+    def _split_seed(self) -> int:
+        seed = self.config["split_seed"]
+        return int(self.config["seed"] if seed is None else seed)
+
+    def build(self) -> list[Any]:
+        """As RecBole's: the datasets of each part. ``train_share`` of the first one's rows stay, in their order."""
+        if self.config["split_seed"] is None:
+            parts = super().build()
+        else:
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(self._split_seed)
+                parts = super().build()
+        share = self.config["train_share"]
+        if share is not None and share < 1:  # shares of one seed are nested
+            rows = len(parts[0].inter_feat)
+            drawn = np.random.default_rng(self._split_seed).permutation(rows)[: max(1, round(share * rows))]
+            parts[0].inter_feat = _take(parts[0].inter_feat, np.sort(drawn))
+        return parts
 
     # -- prompts -----------------------------------------------------------------------------------------
 

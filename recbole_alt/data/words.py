@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -30,6 +30,10 @@ class FieldWords:
         """Entries [B] of a batch's rows."""
         ids = np.asarray(interaction[self.key].cpu())
         return ids if self.entry_of is None else self.entry_of[ids]
+
+    def swapped(self, order: np.ndarray) -> FieldWords:
+        """The same words, where value ``i`` of ``key`` is told by those of ``order[i]``."""
+        return replace(self, entry_of=order if self.entry_of is None else self.entry_of[order])
 
 
 def token_words(template: PromptTemplate, name: str, tokens: np.ndarray) -> list[str]:
@@ -63,6 +67,14 @@ def float_sequence_words(template: PromptTemplate, name: str, column: pd.Series)
     between = template.join.get(name, ", ")
     words = [between.join(template.number(number) for number in sequence) for sequence in sequences]
     return [template.missing, *words], entries
+
+
+def exchange(size: int, seed: int) -> np.ndarray:
+    """A permutation of the ids below ``size`` that leaves the padding id 0 and no other where it is."""
+    order = np.arange(size)
+    drawn = np.random.default_rng(seed).permutation(np.arange(1, size))
+    order[drawn] = np.roll(drawn, 1)
+    return order
 
 
 def _number(keys: Iterable[Hashable | None]) -> tuple[np.ndarray, list[Any]]:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from recbole_alt.data.masking import Masks
 from recbole_alt.data.prompts import SegmentBatch
 from recbole_alt.model.attention import SegmentStates, take_rows
-from recbole_alt.model.backbones import Backbone, CTROutput, mask_table
+from recbole_alt.model.backbones import Backbone, CTROutput, mask_table, select_rows
 from recbole_alt.model.language import TextTower
 from recbole_alt.model.objectives.contrastive import ContrastiveObjective
 from recbole_alt.model.objectives.masked_language import MaskedLanguageObjective
@@ -78,33 +78,53 @@ class AlignmentModel(nn.Module):
         """Losses of a batch of B interactions, their texts and this step's masks.
 
         The language model is called once: for the complete texts, which two objectives read, and for those masked texts
-        in which some field is masked.
+        in which some field is masked. The complete table is read where an objective asks for it: in the rows that are
+        contrasted, and in the first row of each masked text.
         """
-        table = self.backbone(interaction)
         complete = list(batches) if {"contrastive", "masked_tabular"} & set(self.objectives) else []
         masked = self._masked(batches, masks) if "masked_language" in self.objectives else []
         encoded = self.text.language_model.encode(
             [(batch.input_ids, batch.attention_mask) for batch in complete]
             + [(texts.input_ids, texts.batch.attention_mask) for texts in masked]
         )
-        segments: list[SegmentStates] = []
-        pooled = table.representation.new_zeros(0)
-        if complete:
-            segments, pooled = self.text.gather(complete, encoded[: len(complete)])
+        segments = self.text.gather(complete, encoded[: len(complete)])
+        rows = self._rows_read(interaction, masked)
+        read = select_rows(interaction, rows) if len(rows) else interaction
+        outputs = [self.backbone(read)] if len(rows) else []
+        if "masked_tabular" in self.objectives:
+            outputs.append(self.backbone(mask_table(interaction, self.backbone.fields, masks.table)))
         steps: dict[str, Callable[[], tuple[Tensor, dict[str, float]]]] = {
-            "contrastive": lambda: self._contrast(table, pooled),
-            "masked_language": lambda: self._masked_language(table, masked, encoded[len(complete) :]),
-            "masked_tabular": lambda: self._masked_tabular(interaction, segments, masks),
+            "contrastive": lambda: self._contrast(outputs[0], segments, self._contrasted(interaction)),
+            "masked_language": lambda: self._masked_language(outputs[0], rows, masked, encoded[len(complete) :]),
+            "masked_tabular": lambda: self._masked_tabular(outputs[-1], interaction, segments, masks),
         }
         losses: dict[str, Tensor] = {}
         report: dict[str, float] = {}
         for name in self.objectives:
             losses[name], seen = steps[name]()
             report |= seen
-        total = self.backbone.regulariser(interaction, table)
+        total = self.backbone.regulariser(read, outputs[0])
         for name, loss in losses.items():
             total = total + self.weights.get(name, 1.0) * loss
         return AlignmentOutput(total, losses, report)
+
+    def _contrasted(self, interaction: Interaction) -> int:
+        """How many of a batch's rows are contrasted, the first ones."""
+        if "contrastive" not in self.objectives:
+            return 0
+        objective: ContrastiveObjective = self.objectives["contrastive"]  # type: ignore[assignment]
+        return min(len(interaction), objective.max_rows or len(interaction))
+
+    def _rows_read(self, interaction: Interaction, masked: Sequence[_MaskedTexts]) -> Tensor:
+        """The rows whose complete table some objective reads, ascending."""
+        device = interaction[self.backbone.fields[0].name].device
+        rows = torch.cat(
+            [torch.arange(self._contrasted(interaction), device=device), *(texts.batch.owner for texts in masked)]
+        ).unique()
+        none_needed = not len(rows) and "masked_tabular" in self.objectives
+        if none_needed or len(rows) > 1:
+            return rows
+        return torch.arange(len(interaction), device=device)  # by chance hardly anything is masked
 
     def _masked(self, batches: Sequence[SegmentBatch], masks: Masks) -> list[_MaskedTexts]:
         """Of each segment the texts with something masked; a segment without any is left out."""
@@ -118,34 +138,41 @@ class AlignmentModel(nn.Module):
                 texts.append(_MaskedTexts(some, where, some.input_ids.masked_fill(where, self.mask_id)))
         return texts
 
-    def _contrast(self, table: CTROutput, pooled: Tensor) -> tuple[Tensor, dict[str, float]]:
+    def _contrast(
+        self, table: CTROutput, segments: Sequence[SegmentStates], rows: int
+    ) -> tuple[Tensor, dict[str, float]]:
         objective: ContrastiveObjective = self.objectives["contrastive"]  # type: ignore[assignment]
-        return objective(table.representation, pooled)
+        pooled = self.text.fuse([take_rows(segment.pooled, segment.row[:rows]) for segment in segments])
+        return objective(table.representation[:rows], pooled)
 
     def _masked_language(
-        self, table: CTROutput, masked: Sequence[_MaskedTexts], encoded: Sequence[tuple[Tensor, Tensor]]
+        self,
+        table: CTROutput,
+        rows: Tensor,
+        masked: Sequence[_MaskedTexts],
+        encoded: Sequence[tuple[Tensor, Tensor]],
     ) -> tuple[Tensor, dict[str, float]]:
-        """A text shared by several interactions is helped by the table of the first of them."""
+        """A text shared by several interactions is helped by the table of the first of them.
+
+        ``table`` is that of the batch's ``rows``, ascending.
+        """
         objective: MaskedLanguageObjective = self.objectives["masked_language"]  # type: ignore[assignment]
         nothing = table.representation[:0]
         states, tables = [nothing.new_zeros(0, self.text.hidden_size)], [nothing]
         targets = [nothing.new_zeros(0).long()]
         for texts, (token_states, _) in zip(masked, encoded, strict=True):
-            text = texts.where.nonzero()[:, 0]
+            owner = texts.batch.owner[texts.where.nonzero()[:, 0]]
             states.append(token_states[texts.where])
-            tables.append(take_rows(table.representation, texts.batch.owner[text]))
+            tables.append(take_rows(table.representation, torch.searchsorted(rows, owner)))
             targets.append(texts.batch.input_ids[texts.where])
         return objective(torch.cat(states), torch.cat(tables), torch.cat(targets))
 
     def _masked_tabular(
-        self, interaction: Interaction, segments: Sequence[SegmentStates], masks: Masks
+        self, table: CTROutput, interaction: Interaction, segments: Sequence[SegmentStates], masks: Masks
     ) -> tuple[Tensor, dict[str, float]]:
         objective: MaskedTabularObjective = self.objectives["masked_tabular"]  # type: ignore[assignment]
         assert self.targets is not None
-        masked = self.backbone(mask_table(interaction, self.backbone.fields, masks.table))
-        return objective(
-            masked.representation,
-            segments,
-            masks.table.to(masked.representation.device),
-            self.targets.read(interaction),
-        )
+        representation = table.representation
+        with self.text.language_model.autocast(representation.device):
+            mask = masks.table.to(representation.device)
+            return objective(representation, segments, mask, self.targets.read(interaction))

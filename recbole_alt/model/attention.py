@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -37,11 +38,24 @@ def take_rows(table: Tensor, row: Tensor) -> Tensor:
     return F.embedding(row, table.flatten(1)).view(len(row), *table.shape[1:])
 
 
+class _Permute(torch.autograd.Function):
+    """Rows in another order; the backward of indexing does not know that no row comes twice."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, order: Tensor, place: Tensor) -> Tensor:
+        ctx.save_for_backward(place)
+        return x.index_select(0, order)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        return gradient.index_select(0, ctx.saved_tensors[0]), None, None
+
+
 def attend(query: Tensor, segments: Sequence[SegmentStates]) -> Tensor:
     """Single-head attention over all tokens of an interaction's texts, padding excluded.
 
-    The states of a text are never copied per interaction: its queries are brought together instead, padded
-    to the most any text has, and multiplied with it at once.
+    The states of a text are never copied per interaction: its queries are brought together instead, and multiplied
+    with it at once.
 
     Args:
         query: [B, H].
@@ -50,35 +64,58 @@ def attend(query: Tensor, segments: Sequence[SegmentStates]) -> Tensor:
     Returns:
         [B, H].
     """
-    groups = [_Groups(segment.row, len(segment.states)) for segment in segments]
-    scores = []
-    for group, segment in zip(groups, segments, strict=True):
-        score = group.spread(query) @ segment.states.transpose(1, 2) / math.sqrt(query.shape[-1])  # [N, C, L]
-        scores.append(group.collect(score.masked_fill(segment.attention_mask.unsqueeze(1) == 0, -torch.inf)))
+    grids = [_Grids(segment) for segment in segments]
+    scores = [grid.products(query) / math.sqrt(query.shape[-1]) for grid in grids]
     shares = torch.cat(scores, dim=1).softmax(-1).split([score.shape[1] for score in scores], dim=1)
-    attended = [
-        group.collect(group.spread(share) @ segment.states)
-        for group, segment, share in zip(groups, segments, shares, strict=True)
-    ]
-    return torch.stack(attended).sum(0)
+    return torch.stack([grid.averages(share) for grid, share in zip(grids, shares, strict=True)]).sum(0)
 
 
-class _Groups:
-    """Places B rows into an [N, C] grid by the text each belongs to."""
+class _Grids:
+    """The rows of a batch laid out by the text each belongs to.
 
-    def __init__(self, row: Tensor, n_texts: int):
-        counts = torch.bincount(row, minlength=n_texts)
-        self.n_texts, self.most = n_texts, int(counts.max())
-        order = row.argsort(stable=True)
-        rank = torch.empty_like(row)
-        rank[order] = torch.arange(len(row), device=row.device) - (counts.cumsum(0) - counts)[row[order]]
-        self.slot = row * self.most + rank
+    Texts read by about as many rows (within a factor of two) share a grid [n, C], padded to the most any of them
+    has: so at most half of it is padding, however popular one text is. Rows and texts are put in the grids' order once;
+    a grid's are then slices.
+    """
 
-    def spread(self, x: Tensor) -> Tensor:
-        """[B, D] → [N, C, D], zero where a text has fewer than C rows."""
-        grid = x.new_zeros(self.n_texts * self.most, x.shape[1]).index_copy(0, self.slot, x)
-        return grid.view(self.n_texts, self.most, -1)
+    def __init__(self, segment: SegmentStates):
+        row, device = segment.row, segment.row.device
+        counts = torch.bincount(row, minlength=len(segment.states))
+        bands = torch.frexp(counts.float()).exponent  # 0 for a text that no row reads
+        texts = bands.argsort(stable=True)[int((counts == 0).sum()) :]
+        position = torch.zeros_like(counts).index_copy(0, texts, torch.arange(len(texts), device=device))
+        self.order = position[row].argsort(stable=True)
+        self.place = torch.empty_like(row).index_copy(0, self.order, torch.arange(len(row), device=device))
+        of_row = position[row[self.order]]
+        first = counts[texts].cumsum(0) - counts[texts]
+        rank = torch.arange(len(row), device=device) - first[of_row]
+        self.n_texts = torch.unique_consecutive(bands[texts], return_counts=True)[1].tolist()
+        self.n_rows = [int(part.sum()) for part in counts[texts].split(self.n_texts)]
+        self.most = [int(part.max()) for part in counts[texts].split(self.n_texts)]
+        begins = [sum(self.n_texts[:i]) for i in range(len(self.n_texts))]
+        parts = zip(of_row.split(self.n_rows), rank.split(self.n_rows), begins, self.most, strict=True)
+        self.slots = [(number - begin) * most + among for number, among, begin, most in parts]
+        self.states = take_rows(segment.states, texts).split(self.n_texts)
+        self.padding = (segment.attention_mask[texts] == 0).unsqueeze(1).split(self.n_texts)
 
-    def collect(self, grid: Tensor) -> Tensor:
-        """[N, C, D] → [B, D]."""
-        return F.embedding(self.slot, grid.flatten(0, 1))
+    def products(self, query: Tensor) -> Tensor:
+        """[B, H] → [B, L], each row's query with each token of its text; −∞ at padding."""
+        grids = zip(self._spread(query), self.states, self.padding, strict=True)
+        return self._collect([(q @ s.transpose(1, 2)).masked_fill(padding, -torch.inf) for q, s, padding in grids])
+
+    def averages(self, share: Tensor) -> Tensor:
+        """[B, L] → [B, H], the states of each row's text weighted by its shares."""
+        return self._collect([s @ states for s, states in zip(self._spread(share), self.states, strict=True)])
+
+    def _spread(self, x: Tensor) -> list[Tensor]:
+        """[B, D] → per grid [n, C, D], zero where a text has fewer than C rows."""
+        parts = _Permute.apply(x, self.order, self.place).split(self.n_rows)
+        return [
+            x.new_zeros(n * most, x.shape[1]).index_copy(0, slot, part).view(n, most, -1)
+            for n, most, slot, part in zip(self.n_texts, self.most, self.slots, parts, strict=True)
+        ]
+
+    def _collect(self, grids: list[Tensor]) -> Tensor:
+        """Per grid [n, C, D] → [B, D]."""
+        parts = [take_rows(grid.flatten(0, 1), slot) for grid, slot in zip(grids, self.slots, strict=True)]
+        return _Permute.apply(torch.cat(parts), self.place, self.order)

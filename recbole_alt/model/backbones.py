@@ -165,6 +165,11 @@ def table_fields(model: Any) -> tuple[TableField, ...]:
     )
 
 
+def select_rows(interaction: Interaction, rows: Tensor) -> Interaction:
+    """The rows [M] given by index."""
+    return Interaction({name: column[rows.to(column.device)] for name, column in interaction.interaction.items()})
+
+
 def mask_table(interaction: Interaction, fields: tuple[TableField, ...], mask: Tensor) -> Interaction:
     """Hide field values: ids become ``[PAD]`` (0), which no real value has; other columns are shared.
 

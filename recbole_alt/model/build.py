@@ -39,6 +39,7 @@ def load_configured_language_model(config: Any) -> LanguageModel:
         frozen_layers=config["frozen_layers"],
         lora_rank=config["lora_rank"],
         lora_alpha=config["lora_alpha"],
+        random_seed=config["seed"] if config["language_model_weights"] == "random" else None,
     )
 
 

@@ -68,6 +68,10 @@ class LanguageModel(nn.Module):
             for part, of_part, (ids, _) in zip(states.split(sizes), pooled.split(sizes), texts, strict=True)
         ]
 
+    def autocast(self, device: torch.device) -> torch.autocast:
+        """Computes in this model's precision."""
+        return torch.autocast(device.type, dtype=torch.bfloat16, enabled=uses_bf16(self.precision, device))
+
     def _pool(self, states: Tensor, attention_mask: Tensor) -> Tensor:
         if self.pooling == "cls":
             return states[:, 0]
@@ -99,8 +103,7 @@ class LanguageModel(nn.Module):
         return torch.cat(encoded)[order.argsort()]
 
     def _encode(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        device = input_ids.device
-        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=uses_bf16(self.precision, device)):
+        with self.autocast(input_ids.device):
             return self.encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state.float()
 
 
@@ -118,6 +121,7 @@ def load_language_model(
     frozen_layers: int | None = None,
     lora_rank: int | None = None,
     lora_alpha: int | None = None,
+    random_seed: int | None = None,
 ) -> LanguageModel:
     """Load a pretrained language model, with room for every token of its tokenizer.
 
@@ -130,16 +134,23 @@ def load_language_model(
         frozen_layers: keep the embeddings and so many of the first layers as they are; None trains all.
         lora_rank: keep all weights as they are and train LoRA adapters of this rank beside them.
         lora_alpha: their scale; None for ``2 * lora_rank``.
+        random_seed: draw the weights from this seed instead of loading them; None loads them.
 
     Raises:
         ValueError: no weights to be found, fewer layers than asked for, or a pooling this model has no state for.
     """
-    from transformers import AutoModel
+    from transformers import AutoConfig, AutoModel
 
     if frozen_layers is not None and lora_rank is not None:
         raise ValueError("frozen_layers and lora_rank: LoRA freezes all layers already; give one of them")
     tokenizer = pretrained.load_tokenizer(name)
-    encoder = pretrained.load(name, AutoModel, dtype=torch.float32)
+    if random_seed is None:
+        encoder = pretrained.load(name, AutoModel, dtype=torch.float32)
+    else:
+        architecture = pretrained.load(name, AutoConfig)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(random_seed)
+            encoder = AutoModel.from_config(architecture, dtype=torch.float32)
     if pooling == "cls" and family_of(encoder).causal:
         raise ValueError(f"pooling: the first token of {name!r} sees no other token (a decoder): use last or mean")
     if pooling == "cls" and not SpecialTokens.of(tokenizer).before:
@@ -205,17 +216,16 @@ class TextTower(nn.Module):
             the states of every segment, and the pooled state of every interaction [B, H].
         """
         encoded = self.language_model.encode([(batch.input_ids, batch.attention_mask) for batch in batches])
-        return self.gather(batches, encoded)
+        segments = self.gather(batches, encoded)
+        return segments, self.fuse([take_rows(segment.pooled, segment.row) for segment in segments])
 
-    def gather(
-        self, batches: Sequence[SegmentBatch], encoded: Sequence[tuple[Tensor, Tensor]]
-    ) -> tuple[list[SegmentStates], Tensor]:
-        """What :meth:`forward` returns, from token states and pooled states of each segment."""
-        segments = [
+    @staticmethod
+    def gather(batches: Sequence[SegmentBatch], encoded: Sequence[tuple[Tensor, Tensor]]) -> list[SegmentStates]:
+        """The states of every segment, from its token states and pooled states."""
+        return [
             SegmentStates(states, batch.attention_mask, pooled, batch.row)
             for batch, (states, pooled) in zip(batches, encoded, strict=True)
         ]
-        return segments, self.fuse([take_rows(segment.pooled, segment.row) for segment in segments])
 
     def fuse(self, rows: Sequence[Tensor]) -> Tensor:
         """The pooled state of every interaction from those of its texts: S × [B, H] → [B, H]."""

@@ -23,7 +23,7 @@ def bf16_is_faster(device: torch.device) -> bool:
     """Time forward and backward of a small transformer layer in both, a fraction of a second."""
     if device.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
         return False
-    with torch.random.fork_rng():  # nobody's draws depend on this
+    with torch.random.fork_rng(), torch.enable_grad():  # nobody's draws depend on this
         layer = nn.TransformerEncoderLayer(384, 12, 1536, batch_first=True).to(device)
         texts = torch.randn(64, 32, 384, device=device)
         seconds = {False: [], True: []}  # type: dict[bool, list[float]]

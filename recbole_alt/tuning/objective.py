@@ -12,7 +12,7 @@ import time
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from filelock import FileLock, Timeout
 from recbole.utils import init_logger
@@ -48,7 +48,13 @@ class Objective:
         folder: of the tuning.
         stage: ``plain``, ``ctr``, ``lm`` or ``joint``.
         model, dataset, config_file_list, config_dict: as for ``ALTConfig``; parameters of a trial come on top.
+
+    Attributes:
+        not_of_data: keys in which trials may differ that share loaded data.
     """
+
+    # each stage makes its training loader anew, but not those of validation and test
+    not_of_data: ClassVar[set[str]] = (FINETUNE_ONLY | PRETRAIN_ONLY) - {"eval_batch_size"}
 
     def __init__(
         self,
@@ -142,8 +148,7 @@ class Objective:
 
     def _data(self, config: ALTConfig) -> Data:
         """Loaded and split data, those of the trial before where they are the same."""
-        free = (FINETUNE_ONLY | PRETRAIN_ONLY) - {"eval_batch_size"}  # the training loader is made anew by each stage
-        name = f"{config['data_path']} {digest(config, free)}"
+        name = f"{config['data_path']} {digest(config, self.not_of_data)}"
         if self._loaded is None or self._loaded[0] != name:
             self._loaded = None  # not both at a time in memory
             self._loaded = (name, load_data(config))

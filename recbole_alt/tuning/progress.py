@@ -52,7 +52,7 @@ class Progress:
         left = self.total - self.ended
         if self.trained and left > 0:
             seconds = (monotonic() - self.since - self.shared) / self.trained * left
-            said += f"; at most {left} to go, about {_duration(seconds)}"
+            said += f"; at most {left} to go, about {duration(seconds)}"
         logger.info(f"trial {self.numbers[_listed(parameters)]} of {self.total}: {said}")
 
 
@@ -60,7 +60,8 @@ def _listed(parameters: Mapping[str, Any]) -> str:
     return ", ".join(f"{name}={show(value)}" for name, value in parameters.items())
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """Seconds in words."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from recbole_alt.config import ALTConfig, check_values, properties_dir
+from recbole_alt.checks import check_values
+from recbole_alt.config import ALTConfig, properties_dir
 
 KINDS = {"choice": "[1e-3, 1e-4]", "uniform": "0,0.5", "quniform": "16,64,16", "loguniform": "-9,-3"}
 

@@ -11,7 +11,8 @@ from typing import Any
 
 from recbole.utils import init_logger
 
-from recbole_alt.config import STAGES, ALTConfig
+from recbole_alt.checks import STAGES
+from recbole_alt.config import ALTConfig
 from recbole_alt.experiment import write_json
 from recbole_alt.tuning import hyper, ray_tune
 from recbole_alt.tuning.objective import Objective

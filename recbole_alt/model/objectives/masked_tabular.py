@@ -72,6 +72,8 @@ class MaskedTabularObjective(nn.Module):
     ) -> tuple[Tensor, dict[str, float]]:
         """Loss, averaged over the masked values, and report; zero, with zero gradient, when nothing is masked.
 
+        The layers may run under autocast; values are scored in 32 bits.
+
         Args:
             table: [B, R] representation of the masked table.
             segments: token states of the complete texts.
@@ -80,7 +82,12 @@ class MaskedTabularObjective(nn.Module):
         """
         table = self.table_norm(table)
         vectors = self.vectors(torch.cat([table, attend(self.query(table), segments)], dim=-1))
-        per_field = vectors.view(len(table), len(self.targets), -1)
+        with torch.autocast(table.device.type, enabled=False):
+            return self._score_values(vectors.float(), mask, values)
+
+    def _score_values(self, vectors: Tensor, mask: Tensor, values: Sequence[Tensor]) -> tuple[Tensor, dict[str, float]]:
+        """Loss and report from one vector per field [B, T·D]."""
+        per_field = vectors.view(len(vectors), len(self.targets), -1)
         total, weight, hits = vectors.sum() * 0, 0.0, 0.0
         for i, (target, scorer) in enumerate(zip(self.targets, self.values, strict=True)):
             vector, value, share = _masked_values(per_field[:, i], values[i], mask[:, target.column])

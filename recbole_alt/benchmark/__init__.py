@@ -1,0 +1,8 @@
+"""The evidence: plain backbones against aligned ones, over models, datasets and seeds, with its statistics."""
+
+from recbole_alt.benchmark.axes import ABLATIONS
+from recbole_alt.benchmark.campaign import run_campaign
+from recbole_alt.benchmark.plan import Campaign
+from recbole_alt.benchmark.tables import write_report
+
+__all__ = ["ABLATIONS", "Campaign", "run_campaign", "write_report"]

@@ -1,0 +1,57 @@
+"""The small grid that every model and mode is tuned with, in keys of stage 2, so that one alignment serves it all."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import product
+from math import ceil, prod
+from typing import Any
+
+from recbole_alt.checks import check_values
+from recbole_alt.tuning.ranges import find_ranges, read_ranges
+from recbole_alt.tuning.trials import FINETUNE_ONLY, REPORTING
+
+_DROPOUT = "dropout_prob"
+_ITS_NAMES = ("dropout_prob", "dropout_probs", "hidden_dropout_prob", "attn_dropout_prob", "drop_ex", "drop_im")
+
+
+def read_grid(name: str) -> list[dict[str, Any]]:
+    """Ranges of RecBole's format: each key's ``name`` and ``values``.
+
+    Raises:
+        ValueError: a range that is no ``choice``, or a key that stage 2 does not read.
+    """
+    found = []
+    for tuned in read_ranges(find_ranges(name)):
+        if tuned.kind != "choice":
+            raise ValueError(f"{tuned.where}: every combination is tried; write {tuned.name} choice [...]")
+        if tuned.name not in (FINETUNE_ONLY - REPORTING) and "drop" not in tuned.name:
+            raise ValueError(
+                f"{tuned.where}: {tuned.name} is no key of stage 2, which alone is tuned here, so that all modes share "
+                "one alignment"
+            )
+        for value in tuned.values:
+            check_values({tuned.name: value})
+        found.append({"name": tuned.name, "values": list(tuned.values)})
+    return found
+
+
+def combinations(ranges: Sequence[dict[str, Any]], most: int) -> list[dict[str, Any]]:
+    """Every combination of ``ranges``; where these are more than ``most``, an evenly spread fraction of them.
+
+    The fraction keeps the combinations whose positions add up to a multiple of a number, so that each value of a key
+    meets each of another about as often.
+    """
+    total = prod(len(tuned["values"]) for tuned in ranges)
+    step = ceil(total / most)
+    whole = product(*(enumerate(tuned["values"]) for tuned in ranges))
+    kept = [drawn for drawn in whole if sum(position for position, _ in drawn) % step == 0]
+    return [{r["name"]: value for r, (_, value) in zip(ranges, drawn, strict=True)} for drawn in kept[:most]]
+
+
+def as_override(name: str, value: Any, config: Any) -> dict[str, Any]:
+    """The keys of a model that ``name`` stands for; ``dropout_prob`` has other names in some, and none in others."""
+    if name != _DROPOUT:
+        return {name: value}
+    theirs = [key for key in _ITS_NAMES if config[key] is not None]
+    return {key: [value] * len(config[key]) if isinstance(config[key], (list, tuple)) else value for key in theirs}

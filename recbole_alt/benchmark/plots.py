@@ -1,0 +1,168 @@
+"""Plots of a campaign, as SVG: gain by backbone, by budget, by training data and by popularity, and calibration."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from recbole_alt.benchmark.axes import COMPLETE, PLAIN
+from recbole_alt.benchmark.scores import popularity_bins
+from recbole_alt.benchmark.statistics import auc
+from recbole_alt.benchmark.summary import Record, base_of, grouped, scores_of
+from recbole_alt.tuning.ranges import needed
+
+Row = dict[str, Any]
+_BINS = 10  # of calibration, with as many rows each
+
+
+def draw_all(records: Sequence[Record], rows: Sequence[Row], folder: Path) -> list[Path]:
+    """Every plot that there are runs for; the files written."""
+    written = []
+    for data in dict.fromkeys(row["data"] for row in rows):
+        here = [row for row in rows if row["data"] == data]
+        runs = [record for record in records if record["run"]["data"] == data and record["error"] is None]
+        drawn = {
+            "backbones": gain_by_backbone(here),
+            "budget": quality_by_budget(here),
+            "train_share": gain_by_share(here),
+            "popularity": gain_by_popularity(runs),
+            "calibration": calibration(runs),
+        }
+        for name, figure in drawn.items():
+            if figure is not None:
+                file = folder / f"{data}-{name}.svg"
+                figure.suptitle(data, fontsize="medium")
+                figure.savefig(file, metadata={"Date": None})
+                written.append(file)
+    return written
+
+
+def _axes(width: float = 6.0, columns: int = 1) -> tuple[Any, Any]:
+    figure = needed("matplotlib.figure").Figure(figsize=(width, 3.5), layout="constrained")
+    return figure, figure.subplots(1, columns, squeeze=False)[0]
+
+
+def gain_by_backbone(rows: Sequence[Row]) -> Any:
+    """Difference of test AUC to the plain backbone, with its bootstrap interval, by model and mode."""
+    share = max(row["train_share"] for row in rows)
+    complete = [row for row in rows if row["variant"] == COMPLETE and row["train_share"] == share]
+    shown = [row for row in complete if row.get("vs_plain_auc") is not None]
+    if not shown:
+        return None
+    models = list(dict.fromkeys(row["model"] for row in shown))
+    kinds = list(dict.fromkeys((row["language_model"], row["stage"]) for row in shown))
+    figure, (axes,) = _axes(max(6.0, 0.6 * len(models) + 2))
+    for number, kind in enumerate(kinds):
+        of_kind = [row for row in shown if (row["language_model"], row["stage"]) == kind]
+        places = [models.index(row["model"]) + (number - (len(kinds) - 1) / 2) * 0.8 / len(kinds) for row in of_kind]
+        gains = np.array([row["vs_plain_auc"] for row in of_kind])
+        ends = np.array([[row["vs_plain_auc_low"], row["vs_plain_auc_high"]] for row in of_kind], dtype=float).T
+        bars = np.abs(ends - gains)
+        axes.errorbar(places, gains, bars, fmt="o", capsize=2, label=" ".join(filter(None, kind)))
+    axes.axhline(0, color="grey", linewidth=0.6)
+    axes.set_xticks(range(len(models)), models, rotation=45, ha="right")
+    axes.set(ylabel="test AUC, less the plain backbone's")
+    axes.legend(frameon=False, fontsize="small")
+    return figure
+
+
+def _lines(rows: Sequence[Row], x: str, y: str) -> dict[str, list[tuple[float, float]]]:
+    lines: dict[str, list[tuple[float, float]]] = {}
+    for row in rows:
+        if row.get(x) is not None and row.get(y) is not None:
+            name = " ".join(filter(None, (row["model"], row["language_model"], row["stage"])))
+            lines.setdefault(name, []).append((row[x], row[y]))
+    return {name: sorted(points) for name, points in lines.items() if len(points) > 1}
+
+
+def _line_plot(lines: Mapping[str, Sequence[tuple[float, float]]], **labels: str) -> Any:
+    if not lines:
+        return None
+    figure, (axes,) = _axes()
+    for name, points in lines.items():
+        axes.plot(*zip(*points, strict=True), "o-", label=name)
+    axes.axhline(0, color="grey", linewidth=0.6)
+    axes.set(**labels)
+    axes.legend(frameon=False, fontsize="small")
+    return figure
+
+
+def quality_by_budget(rows: Sequence[Row]) -> Any:
+    """Gain against the texts encoded in alignment, over the budgets of the campaign."""
+    kept = [r for r in rows if r["variant"] in (COMPLETE, "no_pretraining") or r["variant"].startswith("steps_")]
+    share = max(row["train_share"] for row in rows)
+    lines = _lines([r for r in kept if r["train_share"] == share], "alignment_texts_encoded", "vs_plain_auc")
+    return _line_plot(lines, xlabel="texts encoded in alignment", ylabel="test AUC, less the plain backbone's")
+
+
+def gain_by_share(rows: Sequence[Row]) -> Any:
+    """Gain against the amount of training data."""
+    lines = _lines([r for r in rows if r["variant"] == COMPLETE], "train_share", "vs_plain_auc")
+    return _line_plot(lines, xlabel="share of the training interactions", ylabel="test AUC, less the plain backbone's")
+
+
+def gain_by_popularity(records: Sequence[Record]) -> Any:
+    """Gain of AUC among the test rows of rare and of frequent items, averaged over models and seeds."""
+    gains = popularity_gains(records)
+    if not gains:
+        return None
+    figure, (axes,) = _axes()
+    names = list(dict.fromkeys(name for line in gains.values() for name in line))
+    names.sort(key=lambda name: int(name.rstrip("+").split("–")[0]))
+    for stage, line in gains.items():
+        shown = [name for name in names if name in line]
+        axes.plot([names.index(name) for name in shown], [np.mean(line[name]) for name in shown], "o-", label=stage)
+    axes.axhline(0, color="grey", linewidth=0.6)
+    axes.set_xticks(range(len(names)), names)
+    axes.set(xlabel="training interactions of the item", ylabel="AUC, less the plain backbone's")
+    axes.legend(frameon=False, fontsize="small")
+    return figure
+
+
+def popularity_gains(records: Sequence[Record]) -> dict[str, dict[str, list[float]]]:
+    """Mode → bin of :func:`~recbole_alt.benchmark.scores.popularity_bins` → one difference of AUC per run."""
+    groups = grouped(records)
+    gains: dict[str, dict[str, list[float]]] = {}
+    for cell, runs in groups.items():
+        base = groups.get(base_of(cell), {})
+        if cell[4] != COMPLETE or cell[1] != max(other[1] for other in groups):
+            continue
+        for seed in runs.keys() & base.keys():
+            plain, aligned = scores_of(base[seed]), scores_of(runs[seed])
+            if plain.item_seen is None:
+                continue
+            for name, inside in popularity_bins(plain.item_seen):
+                before = auc(plain.label[inside], plain.score[inside])
+                after = auc(plain.label[inside], aligned.score[inside])
+                if before is not None and after is not None:
+                    gains.setdefault(cell[5], {}).setdefault(name, []).append(after - before)
+    return gains
+
+
+def calibration(records: Sequence[Record]) -> Any:
+    """Clicks against predicted clicks, in bins with as many rows each, of the first model and seed."""
+    groups = grouped(records)
+    share = max((cell[1] for cell in groups), default=None)
+    shown = {cell: runs for cell, runs in groups.items() if cell[4] in (PLAIN, COMPLETE) and cell[1] == share}
+    if not shown:
+        return None
+    first = next(iter(shown))
+    figure, (axes,) = _axes()
+    for cell, runs in shown.items():
+        if cell[2] == first[2]:
+            scores = scores_of(next(iter(runs.values())))
+            predicted, clicked = reliability(scores.score, scores.label)
+            axes.plot(predicted, clicked, "o-", markersize=3, label=" ".join(filter(None, (cell[3], cell[5]))))
+    axes.axline((0, 0), slope=1, color="grey", linewidth=0.6)
+    axes.set(xlabel=f"predicted by {first[2]}, bins with as many rows each", ylabel="share of clicks")
+    axes.legend(frameon=False, fontsize="small")
+    return figure
+
+
+def reliability(score: np.ndarray, label: np.ndarray) -> tuple[list[float], list[float]]:
+    """Mean score and share of clicks of bins with as many rows each, from the lowest scores to the highest."""
+    bins = np.array_split(np.argsort(score, kind="stable"), min(_BINS, len(score)))
+    return [float(score[rows].mean(dtype=np.float64)) for rows in bins], [float(label[rows].mean()) for rows in bins]

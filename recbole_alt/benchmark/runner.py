@@ -1,0 +1,231 @@
+"""Runs a campaign: one training at a time, each kept when it ends, data and alignments shared."""
+
+from __future__ import annotations
+
+import json
+import re
+import resource
+import shutil
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from time import monotonic, time
+from typing import Any, ClassVar
+
+from recbole.utils import EvaluatorType
+
+from recbole_alt.benchmark.axes import Run
+from recbole_alt.benchmark.plan import Campaign
+from recbole_alt.benchmark.progress import Remaining, announce, outcome
+from recbole_alt.benchmark.scores import metrics, score_rows
+from recbole_alt.config import ALTConfig
+from recbole_alt.experiment import Experiment, write_json
+from recbole_alt.model.precision import bf16_is_faster
+from recbole_alt.report import result_record
+from recbole_alt.trainer import checkpoint
+from recbole_alt.trainer.finetune import ALTTrainer
+from recbole_alt.tuning.objective import Objective
+from recbole_alt.tuning.trials import FINETUNE_ONLY, REPORTING, best_trial, digest, logger
+
+
+class ScoredExperiment(Experiment):
+    """An experiment that keeps the score of every test row, or leaves the test set alone."""
+
+    def _test(self, trainer: ALTTrainer, stage: str, progress: bool) -> dict[str, float]:
+        if self.test_data is None:  # a trial: nothing but validation may choose
+            return {}
+        state = checkpoint.load(trainer.saved_model_file, self.config["device"])
+        trainer.model.load_state_dict(state["state_dict"])
+        trainer.model.load_other_parameter(state["other_parameter"])
+        scores = score_rows(trainer.model, self.test_data, self.train_data._dataset, self.config["device"])
+        scores.save(self.folder / "scores.npz")
+        return {name: value for name, value in metrics(scores).items() if value is not None}
+
+
+class Runner(Objective):
+    """The trainings of a campaign, in one folder.
+
+    Args:
+        folder: of the campaign.
+        campaign: what to run.
+        command: as given, for the records.
+    """
+
+    not_of_data: ClassVar[set[str]] = Objective.not_of_data | {"seed"}  # the split has a seed of its own
+
+    def __init__(self, folder: Path, campaign: Campaign, command: Sequence[str]):
+        super().__init__(folder, "campaign")
+        self.campaign, self.command = campaign, list(command)
+        self.remaining = Remaining()
+        self._choices: dict[Run, dict[str, Any]] = {}
+        self._names: dict[tuple[Run, str], str] = {}
+        self._trials: dict[Run, list[tuple[dict[str, Any], Path]]] = {}
+
+    def go(self) -> None:
+        """Make every run that is missing."""
+        runs = self.campaign.runs()
+        for tuning in dict.fromkeys(map(self.campaign.tuning_of, runs)):
+            for parameters, file in self.trials_of(tuning):
+                self.remaining.add(("trial", tuning, str(parameters)), self._measured(file))
+        for run in runs:
+            made = self._run_file(run)
+            self.remaining.add(("run", run, ""), self._measured(made) if made else None)
+        for line in announce(self.campaign, self.remaining):
+            logger.info(line)
+        for number, run in enumerate(runs, 1):
+            self._tune(self.campaign.tuning_of(run))
+            self._run(run, f"run {number} of {len(runs)}")
+            rest = runs[number:]
+            needed = {r.alignment for r in rest}
+            needed |= {self.campaign.tuning_of(r).alignment for r in rest if self.choice(r) is None}
+            if run.alignment not in needed:
+                self._drop_alignment(run)
+
+    # -- tuning ------------------------------------------------------------------------------------------
+
+    def trials_of(self, tuning: Run) -> list[tuple[dict[str, Any], Path]]:
+        """Parameters to try, and the file of each trial."""
+        if self.campaign.params_file == "none":
+            return []
+        if tuning not in self._trials:
+            self._trials[tuning] = [
+                (parameters, self.folder / "trials" / f"{self._name(tuning, parameters)}.json")
+                for parameters in self.campaign.trials(tuning)
+            ]
+        return self._trials[tuning]
+
+    def choice(self, run: Run) -> dict[str, Any] | None:
+        """The parameters that validation chose for ``run``; None while trials are missing.
+
+        Raises:
+            ValueError: every trial diverged.
+        """
+        tuning = self.campaign.tuning_of(run)
+        if tuning not in self._choices:
+            files = [file for _, file in self.trials_of(tuning)]
+            if not all(file.is_file() for file in files):
+                return None
+            best = best_trial([json.loads(file.read_text()) for file in files])
+            if files and best is None:
+                raise ValueError(f"{tuning.slug}: every trial diverged; change {self.campaign.params_file}")
+            self._choices[tuning] = best["parameters"] if best else {}
+        return self._choices[tuning]
+
+    def _tune(self, tuning: Run) -> None:
+        trials = self.trials_of(tuning)
+        for number, (parameters, file) in enumerate(trials, 1):
+            if not file.is_file():
+                record = self._train_one(tuning, parameters, file.with_suffix(""), tested=False)
+                write_json(file, {"parameters": parameters, **record})
+                shutil.rmtree(file.with_suffix(""))
+                self.remaining.end(("trial", tuning, str(parameters)), record)
+                said = ", ".join(f"{name}={value}" for name, value in parameters.items())
+                where = f"trial {number} of {len(trials)} for {tuning.slug}: {said}"
+                logger.info(f"{where}: {outcome(record)}; {self.remaining}")
+
+    # -- runs --------------------------------------------------------------------------------------------
+
+    def _run(self, run: Run, said: str) -> None:
+        file = self._run_file(run)
+        assert file is not None
+        if file.is_file():
+            return
+        parameters = self.choice(run) or {}
+        record = self._train_one(run, parameters, file.parent, tested=True)
+        for rest in file.parent.glob("*.pth"):
+            rest.unlink()
+        write_json(file, {"parameters": parameters, **record})
+        self.remaining.end(("run", run, ""), record)
+        logger.info(f"{said}, {run.slug}: {outcome(record)}; {self.remaining}")
+
+    def _run_file(self, run: Run) -> Path | None:
+        """Where the record of ``run`` is or will be; None as long as its parameters are not chosen."""
+        parameters = self.choice(run)
+        return None if parameters is None else self.folder / "runs" / self._name(run, parameters) / "run.json"
+
+    def _name(self, run: Run, parameters: Mapping[str, Any]) -> str:
+        key = (run, json.dumps(parameters, sort_keys=True))
+        if key not in self._names:
+            self._names[key] = f"{run.slug}-{digest(self.campaign.config(run, parameters), REPORTING)}"
+        return self._names[key]
+
+    def _train_one(self, run: Run, parameters: Mapping[str, Any], folder: Path, tested: bool) -> dict[str, Any]:
+        begun, config = monotonic(), self.campaign.config(run, parameters)
+        metric = config["valid_metric"].lower()
+        self._settle(config, run)
+        folder.mkdir(parents=True, exist_ok=True)
+        data = self._data(config)
+        experiment = ScoredExperiment(config, data if tested else (*data[:3], None), folder)
+        aligned, error = 0.0, None
+        try:
+            if run.stage != "plain":
+                aligned = self._align(config, data, folder / "pretrain.pth")
+                config["pretrained_checkpoint"] = str(folder / "pretrain.pth")
+            experiment.finetune(run.stage)
+        except ValueError as problem:
+            if not re.search(r"\bnan\b|not a number|infinity", str(problem), re.IGNORECASE):
+                raise
+            error = str(problem)  # diverged: a result, too
+        config["pretrained_checkpoint"] = None
+        stage = experiment.stages.get(run.stage)
+        spent = self._spent(digest(config, FINETUNE_ONLY)) if run.stage != "plain" and stage else {}
+        record = result_record(config, experiment.stages)
+        unit = 2**20 if sys.platform == "darwin" else 2**10
+        return {
+            "run": asdict(run) | {"data": run.data.label},
+            "score": stage.valid[metric] if stage else None,
+            "bigger": bool(config["valid_metric_bigger"]),
+            "valid": stage.valid if stage else {},
+            "test": stage.test if stage else {},
+            "error": error,
+            "rows": {name: len(part._dataset) for name, part in zip(("train", "valid", "test"), data[1:], strict=True)},
+            "costs": {
+                "seconds": stage.seconds if stage else None,
+                "texts_encoded": stage.texts_encoded if stage else None,
+                "peak_memory_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit,  # of the process so far
+                **{f"alignment_{name}": value for name, value in spent.items()},
+            },
+            "details": stage.details if stage else {},
+            "configuration": record["configuration"],
+            "versions": record["versions"],
+            "command": self.command,
+            "wall": monotonic() - begun - aligned,
+            "aligned": aligned,
+            "ended": time(),
+        }
+
+    def _settle(self, config: ALTConfig, run: Run) -> None:
+        if config["eval_type"] == EvaluatorType.RANKING:
+            raise ValueError(f"{run.data.label}: its evaluation ranks sampled items; give labels, as mode: labeled")
+        if config["precision"] == "auto":
+            file = self.folder / "precision.json"
+            if not file.is_file():
+                write_json(file, "bf16" if bf16_is_faster(config["device"]) else "fp32")
+            config["precision"] = json.loads(file.read_text())
+        config["checkpoint_dir"] = str(self.folder)  # where RecBole's trainers would make one of their own
+        config["show_progress"] = bool(config.external_config_dict.get("show_progress"))
+
+    # -- alignments --------------------------------------------------------------------------------------
+
+    def _spent(self, name: str) -> dict[str, Any]:
+        stage = json.loads((self.folder / "pretraining" / name / "pretrain.json").read_text())
+        details = stage["details"]
+        return {
+            "seconds": stage["seconds"],
+            "texts_encoded": stage["texts_encoded"],
+            "steps": details["steps"],
+            "interactions_seen": details["interactions_seen"],
+        }
+
+    def _drop_alignment(self, run: Run) -> None:
+        """Delete the towers that no run to come starts from; what they cost stays."""
+        if run.stage == "plain":
+            return
+        config = self.campaign.config(run, {})
+        self._settle(config, run)
+        (self.folder / "pretraining" / digest(config, FINETUNE_ONLY) / "pretrain.pth").unlink(missing_ok=True)
+
+    @staticmethod
+    def _measured(file: Path) -> dict[str, Any] | None:
+        return json.loads(file.read_text()) if file.is_file() else None

@@ -1,0 +1,51 @@
+"""From official raw files to RecBole atomic files: ``python -m recbole_alt.convert ml-1m RAW --out=dataset``."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from recbole_alt.convert import book_crossing, goodreads, movielens
+from recbole_alt.convert.atomic import Conversion
+
+CONVERTERS: dict[str, Callable[..., None]] = {
+    "ml-1m": movielens.convert,
+    "book-crossing": book_crossing.convert,
+    "goodreads": goodreads.convert,
+}
+
+
+def convert(
+    dataset: str,
+    raw: str | os.PathLike[str],
+    out: str | os.PathLike[str] = "dataset",
+    *,
+    any_size: bool = False,
+    progress: bool = True,
+    **options: Any,
+) -> list[str]:
+    """Write ``out/dataset/dataset.{inter,user,item}`` from the official files in the folder ``raw``.
+
+    The files appear together once all are complete; after an error or a stop, what was there before is still there.
+
+    Args:
+        dataset: ``ml-1m``, ``book-crossing`` or ``goodreads``.
+        raw: the folder of the unpacked download.
+        out: the folder RecBole calls ``data_path``.
+        any_size: accept row counts other than the published ones, for a subset of your own.
+        progress: show a bar for each raw file.
+        options: of :func:`recbole_alt.convert.goodreads.convert`.
+
+    Returns:
+        Lines that say what was written, and what was changed or left out and why.
+
+    Raises:
+        ValueError: a raw file is missing, damaged, cut off or not of the published size.
+    """
+    if dataset not in CONVERTERS:
+        raise ValueError(f"no converter for {dataset!r}: choose one of {', '.join(CONVERTERS)}")
+    with Conversion(Path(raw), Path(out), dataset, any_size=any_size, progress=progress) as conversion:
+        CONVERTERS[dataset](conversion, **options)
+    return conversion.report()

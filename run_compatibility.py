@@ -1,0 +1,8 @@
+"""Plain backbones against aligned ones: ``python run_compatibility.py --models=DCN,DeepFM --out=campaigns/first``."""
+
+import sys
+
+from recbole_alt.benchmark.__main__ import main
+
+if __name__ == "__main__":
+    sys.exit(main())

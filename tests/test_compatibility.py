@@ -1,0 +1,467 @@
+"""Campaigns: what is run and shared, stopping, reports, statistics against brute force, and the keys of controls."""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.stats import ttest_rel
+from sklearn.metrics import log_loss, roc_auc_score
+
+from recbole_alt import experiment, run_recbole_alt
+from recbole_alt.benchmark import ABLATIONS, Campaign, run_campaign, scores, statistics, summary, tables, write_report
+from recbole_alt.benchmark.__main__ import main
+from recbole_alt.benchmark.axes import COMPLETE, DataSpec, Run
+from recbole_alt.benchmark.grid import as_override, combinations, read_grid
+from recbole_alt.benchmark.plots import reliability
+from recbole_alt.benchmark.scores import Scores
+from recbole_alt.config import ALTConfig
+from recbole_alt.model.language import load_language_model
+from recbole_alt.trainer.finetune import ALTTrainer
+from recbole_alt.trainer.pretrain import ALTPretrainTrainer
+
+pytest.importorskip("matplotlib", reason="pip install 'recbole_alt[tune]'")
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+Keys = Callable[..., dict[str, Any]]
+Made = Callable[..., Campaign]
+GRID = "learning_rate choice [1e-3, 1e-2]\n"
+
+
+@pytest.fixture
+def campaign(keys: Keys) -> Made:
+    """``campaign(**axes)``: two backbones, two seeds, ctr and joint, a grid of two."""
+
+    def make(changes: dict[str, Any] | None = None, **axes: Any) -> Campaign:
+        Path("ranges").write_text(GRID)
+        of_runs = keys(pretrain_steps=2, epochs=1, **(changes or {}))
+        defaults = {"models": ["DCN", "DeepFM"], "datasets": ["tiny"], "seeds": 2, "modes": ["ctr", "joint"]}
+        return Campaign.from_mapping(defaults | {"params_file": "ranges", "keys": of_runs} | axes)
+
+    return make
+
+
+def counted(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, stop: int | None = None) -> list[str]:
+    """Grows by one with every call of ``owner.name``; the call after ``stop`` of them is interrupted."""
+    real, calls = getattr(owner, name), []
+
+    def count(*args: Any, **options: Any) -> Any:
+        if len(calls) == stop:
+            raise Stopped
+        calls.append(name)
+        return real(*args, **options)
+
+    monkeypatch.setattr(owner, name, count)
+    return calls
+
+
+class Stopped(Exception):
+    """The power went out."""
+
+
+def results(folder: Path) -> dict[str, Any]:
+    files = sorted(folder.glob("runs/*/run.json"))
+    return {
+        file.parent.name: (json.loads(file.read_text())["valid"], json.loads(file.read_text())["test"])
+        for file in files
+    }
+
+
+# -- campaigns ---------------------------------------------------------------------------------------------
+
+
+def test_a_campaign_is_stopped_and_goes_on(campaign: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+    axes = campaign()
+    with monkeypatch.context() as patch:
+        fitted, aligned = counted(patch, ALTTrainer, "fit"), counted(patch, ALTPretrainTrainer, "fit")
+        read = counted(patch, experiment, "create_dataset")
+        run_campaign(axes, Path("whole"))
+    # per model: 3 stages with 2 trials each, and 2 seeds of 3 stages; one alignment per model and seed
+    assert (len(fitted), len(aligned), len(read)) == (2 * (6 + 6), 2 * 2, 2)
+    whole = results(Path("whole"))
+    assert len(whole) == 12 and len({json.dumps(result) for result in whole.values()}) == 12
+    assert not Path("saved").exists()
+    assert not list(Path("whole").rglob("*.pth")) and not list(Path("whole").rglob("*.lock"))
+
+    with monkeypatch.context() as patch, pytest.raises(Stopped):
+        counted(patch, ALTTrainer, "fit", stop=14)
+        run_campaign(axes, Path("stopped"))
+    kept = {file: file.stat().st_mtime_ns for file in Path("stopped").glob("runs/*/run.json")}
+    assert len(write_report(Path("stopped"), resamples=20)) >= 6
+    with monkeypatch.context() as patch:
+        fitted, aligned = counted(patch, ALTTrainer, "fit"), counted(patch, ALTPretrainTrainer, "fit")
+        run_campaign(axes, Path("stopped"))
+    assert len(fitted) == 24 - 14 and len(aligned) == 2  # the second model's; the first one's are over
+    assert results(Path("stopped")) == whole
+    assert all(file.stat().st_mtime_ns == when for file, when in kept.items())
+
+    with monkeypatch.context() as patch:  # another seed: what is there stays
+        fitted = counted(patch, ALTTrainer, "fit")
+        run_campaign(campaign(seeds=3), Path("stopped"))
+    assert len(fitted) == 6 and len(results(Path("stopped"))) == 18
+    with pytest.raises(ValueError, match="out: tuning_trials was 6 in 'stopped' and is 1 now"):
+        run_campaign(campaign(tuning_trials=1), Path("stopped"))
+
+
+def test_a_run_is_what_the_command_line_makes(campaign: Made, keys: Keys) -> None:
+    axes = campaign(models=["DCN"], seeds=[5, 6], modes=["ctr"], params_file="none")
+    run_campaign(axes, Path("out"))
+    record = next(r for r in summary.read_runs(Path("out")) if r["run"]["seed"] == 6 and r["run"]["stage"] == "ctr")
+    alone = run_recbole_alt(
+        "ALT_DCN", "tiny", None, keys(pretrain_steps=2, epochs=1, seed=6, split_seed=5, finetune_modes=["ctr"])
+    )["record"]["results"]["ctr"]
+    assert record["valid"] == alone["valid"]
+    assert {name: round(record["test"][name], 5) for name in ("auc", "logloss")} == pytest.approx(
+        alone["test"], abs=2e-5
+    )
+    assert record["configuration"]["seed"] == 6 and record["versions"]["torch"]
+    assert record["costs"]["alignment_texts_encoded"] > 0 and record["costs"]["peak_memory_mib"] > 1
+    assert record["costs"]["texts_encoded"] == 0 and record["costs"]["alignment_interactions_seen"] > 0
+
+
+def test_validation_alone_selects(campaign: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+    scored = counted(monkeypatch, scores.Scores, "save")
+    tested = counted(monkeypatch, ALTTrainer, "evaluate")
+    run_campaign(campaign(models=["DCN"], modes=["ctr"]), Path("out"))
+    trials = [json.loads(file.read_text()) for file in Path("out").glob("trials/*.json")]
+    assert len(trials) == 4 and all(trial["test"] == {} for trial in trials)
+    assert len(scored) == 4  # once a run; trials never touch the test set
+    assert len(tested) == 8  # an epoch's validation each; no test
+    for record in summary.read_runs(Path("out")):
+        same = [trial for trial in trials if trial["run"]["stage"] == record["run"]["stage"]]
+        best = max(same, key=lambda trial: trial["valid"]["auc"])
+        assert record["parameters"] == best["parameters"]
+        if record["run"]["seed"] == 2020:
+            assert record["valid"] == best["valid"]  # the very run that was chosen
+
+
+def test_the_report_alone(campaign: Made, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    run_campaign(
+        campaign(models=["DCN"], ablations=["no_contrast"], params_file="none"), Path("out"), ["x.py", "--a=1"]
+    )
+    for file in Path("out/report").iterdir():
+        file.unlink()
+    fitted = counted(monkeypatch, ALTTrainer, "fit")
+    monkeypatch.setattr(sys, "argv", ["run_compatibility.py", "--out=out", "--report"])
+    assert main() == 0 and not fitted
+    printed, text = capsys.readouterr().out, Path("out/report/tables.md").read_text()
+    assert text in printed
+    for said in ("rating ≥ 3 is a click", "seeds 2020, 2021", "prompt scope entity", "alignment of 2 steps"):
+        assert text.count(said) == 4, said
+    for said in ("x.py --a=1", "{'RS'", "no contrast", "torch "):
+        assert said in text, said
+    tex = Path("out/report/tables.tex").read_text()
+    assert tex.count(r"\begin{tabular}") == 4 == text.count("## ") and "%" not in tex.replace(r"\%", "")
+    with Path("out/report/runs.csv").open() as opened:
+        lines = list(csv.DictReader(opened))
+    assert len(lines) == 10 and {line["stage"] for line in lines} == {"plain", "ctr", "joint"}
+    rows = json.loads(Path("out/report/results.json").read_text())
+    for row in rows:
+        mine = [
+            float(line["auc"]) for line in lines if (line["variant"], line["stage"]) == (row["variant"], row["stage"])
+        ]
+        assert row["auc"] == pytest.approx(np.mean(mine)) and row["auc_sd"] == pytest.approx(np.std(mine, ddof=1))
+    drawn = {file.name for file in Path("out/report").glob("*.svg")}
+    assert {"tiny-backbones.svg", "tiny-popularity.svg", "tiny-calibration.svg"} <= drawn
+    assert not [file for file in Path("out").rglob("*") if file.suffix in (".pkl", ".pickle")]
+    for file in Path("out").rglob("scores.npz"):
+        assert Scores.load(file).score.dtype == np.float32
+
+
+def test_losses_stand_like_wins() -> None:
+    rng = np.random.default_rng(0)
+    label = rng.integers(0, 2, 400)
+    good = np.clip(label * 0.3 + rng.random(400) * 0.6, 0, 1).astype(np.float32)
+    bad = rng.random(400).astype(np.float32)
+
+    def record(stage: str, seed: int, score: np.ndarray) -> dict[str, Any]:
+        folder = Path(f"{stage}-{seed}")
+        folder.mkdir()
+        made = Scores(score, label.astype(np.uint8), rng.integers(1, 20, 400) * 0 + 1)
+        made.save(folder / "scores.npz")
+        run = {"data": "d", "train_share": 1.0, "model": "DCN", "language_model": None}
+        run |= {"stage": stage, "seed": seed}
+        found = {name: value for name, value in scores.metrics(made).items() if value is not None}
+        run["variant"] = "plain" if stage == "plain" else COMPLETE
+        rest = {"valid": {"auc": 0.5, "logloss": 0.7}, "error": None, "costs": {}, "parameters": {}}
+        return rest | {"run": run, "test": found, "folder": str(folder)}
+
+    records = []
+    for seed in (1, 2):
+        better = np.clip(good + label * 0.01 * seed, 0, 1)
+        records += [record("plain", seed, good), record("ctr", seed, bad), record("joint", seed, better)]
+    loss, win = (next(r for r in summary.summarise(records, 50) if r["stage"] == stage) for stage in ("ctr", "joint"))
+    assert loss["vs_plain_auc"] < loss["vs_plain_auc_high"] < 0 < win["vs_plain_auc_low"] < win["vs_plain_auc"]
+    lost, won = tables.QUALITY["ΔAUC [95 %]"](loss), tables.QUALITY["ΔAUC [95 %]"](win)
+    assert lost.startswith("-0.") and won.startswith("+0.") and lost.count(",") == won.count(",") == 1
+    assert loss["vs_plain_logloss"] > 0 and win["vs_plain_auc_p"] is not None
+    records[1]["error"], records[1]["test"], records[1]["valid"] = "nan", {}, {}
+    row = next(r for r in summary.summarise(records, 50) if r["stage"] == "ctr")
+    assert row["diverged"] == 1 and row["vs_plain_pairs"] == 1 and "diverged" in tables.QUALITY["seeds"](row)
+    other = Scores.load(Path("plain-1/scores.npz"))
+    Scores(other.score, 1 - other.label, other.user).save(Path("plain-2/scores.npz"))
+    summary._load.cache_clear()
+    with pytest.raises(ValueError, match="other test rows"):
+        summary.summarise(records, 50)
+
+
+# -- the plan ----------------------------------------------------------------------------------------------
+
+
+def test_ablations_change_the_stated_keys_only(campaign: Made) -> None:
+    axes = campaign(ablations=list(ABLATIONS), budgets=[7], train_shares=[0.05, 1.0], modes=["ctr", "lm"])
+    spec = axes.datasets[0]
+    base = axes.config(Run(spec, 1.0, "DCN", None, COMPLETE, "lm", 2020), {}).final_config_dict
+    given = ALTConfig("ALT_DCN", "tiny", None, axes.keys).final_config_dict
+    differing = {key for key, value in base.items() if given[key] != value}
+    assert differing == {
+        "split_seed",
+        "finetune_modes",
+        "plain_baseline",
+        "finetune",
+    }  # finetune: other modes' are gone
+    assert base["finetune"] == {"lm": given["finetune"]["lm"]}
+    for name, changes in {**ABLATIONS, "steps_7": {"pretrain_steps": 7}}.items():
+        base, other = (
+            axes.config(Run(spec, 1.0, "DCN", None, variant, "lm", 2020), {}) for variant in (COMPLETE, name)
+        )
+        differing = {k for k, v in base.final_config_dict.items() if other.final_config_dict.get(k) != v}
+        differing |= other.final_config_dict.keys() - base.final_config_dict.keys()
+        assert differing == changes.keys() - {"finetune_modes"}, name
+        assert all(other[key] == changes[key] for key in differing)
+    stages = {variant: {run.stage for run in axes.runs() if run.variant == variant} for variant in axes.variants}
+    assert stages["language_model_alone"] == {"lm"} and stages["contrast_only"] == {"ctr", "lm"}
+    assert len({run.slug for run in axes.runs()}) == len(axes.runs()) == 2 * 2 * 2 * (1 + 11 * 2 - 1)
+    plain = [run for run in axes.runs() if run.stage == "plain"]
+    assert {axes.tuning_of(run).seed for run in plain} == {2020} and len(plain) == 2 * 2 * 2
+
+
+def test_every_mode_has_the_same_budget(campaign: Made) -> None:
+    axes = campaign(params_file="compatibility", models=["DCN", "LR", "AutoInt", "EulerNet"])
+    spec = axes.datasets[0]
+    tried = {(model, stage): axes.trials(Run(spec, 1.0, model, None, COMPLETE, stage, 2020))
+             for model in axes.models for stage in ("plain", "ctr", "joint")}  # fmt: skip
+    assert {len(trials) for trials in tried.values()} == {6}
+    assert tried["DCN", "plain"] == tried["DCN", "joint"]
+    seen = {name: [trial[name] for trial in tried["DCN", "plain"]] for name in tried["DCN", "plain"][0]}
+    assert {name: {v: values.count(v) for v in values} for name, values in seen.items()} == {
+        "learning_rate": {3e-4: 2, 1e-3: 2, 3e-3: 2}, "weight_decay": {0.1: 3, 0.5: 3}, "dropout_prob": {0.0: 3, 0.2: 3}
+    }  # fmt: skip
+    assert "dropout_prob" not in tried["LR", "plain"][0]
+    config = axes.config(Run(spec, 1.0, "AutoInt", None, COMPLETE, "ctr", 2020), {"dropout_prob": 0.1})
+    assert config["finetune"]["ctr"]["dropout_probs"] == [0.1, 0.1, 0.1]
+    assert as_override("dropout_prob", 0.1, ALTConfig("ALT_EulerNet", "ml-100k")) == {"drop_ex": 0.1, "drop_im": 0.1}
+    assert combinations([], 6) == [{}]
+    Path("bad").write_text("mask_ratio choice [0.1, 0.2]")
+    with pytest.raises(ValueError, match="mask_ratio is no key of stage 2"):
+        read_grid("bad")
+
+
+def test_datasets_and_bad_input(campaign: Made, tmp_path: Path) -> None:
+    (tmp_path / "tiny-dropped.yaml").write_text("val_interval: {rating: '[1,2];[4,5]'}")
+    axes = campaign(datasets=["tiny@time", "tiny:tiny-dropped.yaml"], split=["random", "time"])
+    assert [d.label for d in axes.datasets] == ["tiny-time", "tiny-dropped-random", "tiny-dropped-time"]
+    config = axes.config(Run(axes.datasets[2], 1.0, "DCN", None, COMPLETE, "ctr", 2021), {})
+    assert config["eval_args"]["order"] == "TO" and config["val_interval"] == {"rating": "[1,2];[4,5]"}
+    assert (config["split_seed"], config["seed"]) == (2020, 2021)
+    assert Campaign.from_mapping(axes.to_json()) == axes
+    for wrong, said in (
+        ({"models": ["DNC"]}, "DNC"),
+        ({"ablations": ["x"]}, "x"),
+        ({"datasets": ["tiny@week"]}, "week"),
+        ({"datasets": ["tiny:no.yaml"]}, "no.yaml"),
+        ({"modles": []}, "modles"),
+        ({"seeds": []}, "seeds"),
+        ({"seeds": [1, 1]}, "twice"),
+        ({"keys": {"seed": 1}}, "seed"),
+        ({"keys": {"learning_rate": 1}}, "learning_rate"),
+        ({"keys": {"split_seed": None}}, "split_seed"),
+        ({"keys": {"language_model": "a"}, "language_models": ["b"]}, "language_model"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            campaign(**wrong)
+    assert DataSpec.parse("ml-100k").label == "ml-100k"
+
+
+# -- statistics --------------------------------------------------------------------------------------------
+
+LABELS = st.lists(st.integers(0, 1), min_size=2, max_size=40)
+
+
+@settings(max_examples=60, deadline=None)
+@given(LABELS, st.integers(0, 2**31), st.integers(1, 12))
+def test_auc_and_logloss_with_ties(labels: list[int], seed: int, levels: int) -> None:
+    label, score = np.array(labels), np.random.default_rng(seed).integers(0, levels, len(labels)) / levels
+    if len(set(labels)) == 1:
+        assert statistics.auc(label, score) is None
+        return
+    assert statistics.auc(label, score) == pytest.approx(roc_auc_score(label, score), abs=1e-12)
+    weight = np.random.default_rng(seed + 1).integers(0, 4, len(labels)).astype(float)
+    if len(set(label[weight > 0])) == 2:
+        expected = roc_auc_score(label, score, sample_weight=weight)
+        assert statistics._Ranked(label, score).auc(weight) == pytest.approx(expected, abs=1e-12)
+    clipped = np.clip(score, statistics.EPSILON, 1 - statistics.EPSILON)
+    assert statistics.log_losses(label, score).mean() == pytest.approx(log_loss(label, clipped), rel=1e-9)
+
+
+@settings(max_examples=60, deadline=None)
+@given(LABELS, st.integers(0, 2**31))
+def test_gauc_and_cold_slices_against_loops(labels: list[int], seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    label, n = np.array(labels), len(labels)
+    score, user = rng.integers(0, 5, n) / 5, rng.integers(3, 8, n)
+    values, weights, left_out = [], [], 0
+    for one in np.unique(user):
+        rows = user == one
+        if len(set(label[rows])) == 2:
+            values.append(roc_auc_score(label[rows], score[rows]))
+            weights.append(rows.sum())
+        else:
+            left_out += 1
+    found = statistics.gauc(label, score, user)
+    assert (found.users, found.left_out) == (len(values), left_out)
+    assert (found.value is None) == (not values)
+    if values:
+        assert found.value == pytest.approx(np.average(values, weights=weights), abs=1e-12)
+    seen = rng.integers(0, 2, n)
+    made = scores.metrics(Scores(score.astype(np.float32), label, user, user, seen, 1 - seen))
+    for name, cold in (
+        ("user", [i for i in range(n) if seen[i] == 0]),
+        ("item", [i for i in range(n) if seen[i] == 1]),
+    ):
+        assert made[f"cold_{name}_rows"] == len(cold)
+        both = len({labels[i] for i in cold}) == 2
+        expected = roc_auc_score(label[cold], score[cold]) if both else None
+        assert made[f"cold_{name}_auc"] == (None if expected is None else pytest.approx(expected, abs=1e-12))
+    bins = scores.popularity_bins(rng.integers(0, 3000, n))
+    assert sum(inside.sum() for _, inside in bins) == n
+
+
+def test_bootstrap_covers_and_is_quick() -> None:
+    """The interval holds the difference of endless rows about as often as it says; brute force gives the same one."""
+    rng = np.random.default_rng(3)
+
+    def rows(n: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        x = rng.normal(size=n)
+        label = (rng.random(n) < 1 / (1 + np.exp(-x))).astype(int)
+        logits = x + rng.normal(size=n), x + 0.8 * rng.normal(size=n)
+        return label, *(1 / (1 + np.exp(-z)) for z in logits)
+
+    label, base, other = rows(400_000)
+    true = roc_auc_score(label, other) - roc_auc_score(label, base)
+    covered = 0
+    for _ in range(60):
+        label, base, other = rows(300)
+        interval = statistics.bootstrap_differences(label, [base], [other], resamples=200)["auc"]
+        assert interval is not None
+        covered += interval.low <= true <= interval.high
+    assert 50 <= covered <= 60
+    draws, again = [], np.random.default_rng(0)
+    for _ in range(50):
+        drawn = again.integers(0, 300, 300)
+        draws.append(roc_auc_score(label[drawn], other[drawn]) - roc_auc_score(label[drawn], base[drawn]))
+    interval = statistics.bootstrap_differences(label, [base, base], [other, other], resamples=50)["auc"]
+    assert interval is not None
+    assert (interval.low, interval.high) == pytest.approx(tuple(np.quantile(draws, (0.025, 0.975))), abs=1e-12)
+    label, base, other = rows(100_000)
+    begun = perf_counter()
+    statistics.bootstrap_differences(label, [base], [other], resamples=50)
+    assert perf_counter() - begun < 8
+
+
+def test_paired_t_test() -> None:
+    rng = np.random.default_rng(1)
+    for n in (2, 3, 5, 30):
+        a, b = rng.normal(size=n), rng.normal(0.3, 1, size=n)
+        assert statistics.paired_t_test(a, b) == pytest.approx(ttest_rel(b, a).pvalue, abs=1e-12)
+    assert statistics.paired_t_test([0.5], [0.6]) is None
+    assert statistics.paired_t_test([0.5, 0.6], [0.5, 0.6]) is None
+
+
+def test_reliability_and_scores_files(tmp_path: Path) -> None:
+    score = np.arange(100, dtype=np.float32) / 100
+    predicted, clicked = reliability(score, (score > 0.5).astype(np.uint8))
+    assert predicted == pytest.approx([0.045 + i / 10 for i in range(10)], abs=1e-6)
+    assert clicked == pytest.approx([0, 0, 0, 0, 0, 0.9, 1, 1, 1, 1])
+    np.savez(tmp_path / "bad.npz", score=np.array([object()], dtype=object), label=score)
+    with pytest.raises(ValueError, match="holds no scores"):
+        Scores.load(tmp_path / "bad.npz")
+    source = "".join(file.read_text() for file in Path(statistics.__file__).parent.glob("*.py"))
+    assert "allow_pickle=False" in source and "import pickle" not in source and "torch.load" not in source
+
+
+# -- controls ----------------------------------------------------------------------------------------------
+
+
+def columns(dataset: Any) -> dict[str, Any]:
+    return {name: value.tolist() for name, value in dataset.inter_feat.interaction.items()}
+
+
+@pytest.mark.parametrize("order", ["RO", "TO"])
+def test_shares_are_nested_and_leave_the_rest(order: str, tiny: Any) -> None:
+    split = {"split": {"RS": [0.8, 0.1, 0.1]}, "group_by": None, "order": order, "mode": "labeled"}
+    parts = {}
+    for share in (0.05, 0.2, 1.0):
+        _, *loaders = experiment.load_data(tiny(train_share=share, split_seed=3, eval_args=split, seed=9))
+        parts[share] = [columns(loader._dataset) for loader in loaders]
+    sizes = {share: len(part[0]["user_id"]) for share, part in parts.items()}
+    assert sizes == {0.05: 6, 0.2: 26, 1.0: 128}
+    assert parts[0.05][1:] == parts[0.2][1:] == parts[1.0][1:]
+    rows = {share: list(zip(part[0]["user_id"], part[0]["item_id"], part[0]["timestamp"], strict=True))
+            for share, part in parts.items()}  # fmt: skip
+    assert set(rows[0.05]) < set(rows[0.2]) < set(rows[1.0])
+    assert [row for row in rows[1.0] if row in set(rows[0.2])] == rows[0.2]  # in their order
+    again = experiment.load_data(tiny(train_share=1.0, eval_args=split, seed=3))  # the seed, where no other is given
+    assert [columns(loader._dataset) for loader in again[1:]] == parts[1.0]
+    for wrong in (0, 1.5, True, "half"):
+        with pytest.raises(ValueError, match="train_share"):
+            tiny(train_share=wrong)
+
+
+@pytest.mark.parametrize("side", ["item", "user"])
+def test_texts_are_exchanged_and_the_table_is_not(side: str, tiny: Any) -> None:
+    def read(**keys: Any) -> tuple[Any, list[list[str]]]:
+        train = experiment.load_data(tiny(**keys))[1]._dataset
+        return train, train.prompts.texts(train[:])
+
+    (plain, before), (other, after) = read(), read(shuffle_texts=side)
+    rows = [{name: value.tolist() for name, value in train[:].interaction.items()} for train in (plain, other)]
+    assert rows[0] == rows[1]
+    changed, same = (1, 0) if side == "item" else (0, 1)
+    assert [row[same] for row in before] == [row[same] for row in after]
+    swapped = {(mine[changed], theirs[changed]) for mine, theirs in zip(before, after, strict=True)}
+    assert {a for a, _ in swapped} == {b for _, b in swapped} and len(swapped) == len({a for a, _ in swapped})
+    assert all(a != b for a, b in swapped)
+    assert read(shuffle_texts=side)[1] == after != read(shuffle_texts=side, split_seed=4)[1]
+    with pytest.raises(ValueError, match="shuffle_texts"):
+        tiny(shuffle_texts="both")
+
+
+def test_random_weights_have_the_same_shape(small_bert: str) -> None:
+    states = []
+    for number, seed in enumerate((None, 4, 4, 5)):
+        torch.manual_seed(number)  # is not what they are drawn from
+        states.append(load_language_model(small_bert, layers=1, random_seed=seed).state_dict())
+    assert {k: v.shape for k, v in states[0].items()} == {k: v.shape for k, v in states[1].items()}
+    matrices = [name for name, value in states[0].items() if value.dim() == 2]
+    assert matrices and all(not torch.equal(states[0][name], states[1][name]) for name in matrices)
+    assert all(torch.equal(states[1][name], states[2][name]) for name in states[1])
+    assert not any(torch.equal(states[1][name], states[3][name]) for name in matrices)
+    torch.manual_seed(0)
+    expected = torch.rand(3)
+    torch.manual_seed(0)
+    load_language_model(small_bert, random_seed=4)
+    assert torch.equal(torch.rand(3), expected)  # nothing else is drawn otherwise
+    with pytest.raises(ValueError, match="language_model_weights"):
+        ALTConfig("ALT_DCN", "ml-100k", None, {"language_model_weights": "none"})
