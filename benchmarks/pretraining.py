@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from harness import Result, alternate, rate, seconds, status
+from parts import parts_of_a_step
 from recbole.utils import get_model, init_seed
 from reference import PublishedPretraining
 from setup import ml_1m, pretraining, steps, synthetic, training_rows
@@ -66,17 +67,16 @@ def step_overhead(quick: bool, data_path: str) -> Iterator[Result]:
     for scope in ("entity", "interaction"):
         for layers in (2,) if quick else (2, None):
             ours = pretraining("ml-100k", scope=scope, language_model_layers=layers)
-            with recorded(ours.model.text.language_model) as calls:
-                steps(ours, 1)
-            wholes, bares = alternate(
-                lambda t=ours: seconds(lambda: steps(t, 1))[0],
-                lambda t=ours, c=calls: seconds(lambda: bare(t.model.text.language_model, c))[0],
-                3 if quick else 8,
-            )
+            wholes, bares = [], []
+            for _ in range(1 + (4 if quick else 12)):
+                with recorded(ours.model.text.language_model) as calls:
+                    wholes.append(seconds(lambda t=ours: steps(t, 1))[0])
+                bares.append(seconds(lambda t=ours, c=calls: bare(t.model.text.language_model, c))[0])
+            del wholes[0], bares[0]  # the first of each warms up
             ratios = [a / b for a, b in zip(wholes, bares, strict=True)]
-            yield Result.of(
-                f"step_overhead/{scope}/{layers or 'all'}-layers", ratios, 1.25, at_most=True, step=wholes, bare=bares
-            )
+            parts = parts_of_a_step(ours, lambda t=ours: steps(t, 1), 4 if quick else 12)
+            name = f"step_overhead/{scope}/{layers or 'all'}-layers"
+            yield Result.of(name, ratios, 1.25, at_most=True, step=wholes, bare=bares, parts=parts)
 
 
 @contextmanager

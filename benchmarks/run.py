@@ -31,7 +31,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Compare with the published procedure and with plain RecBole.")
     parser.add_argument("--only", default="", help=f"some of {','.join(BENCHMARKS)}")
     parser.add_argument("--quick", action="store_true", help="about a minute each")
-    parser.add_argument("--json", metavar="FILE", help="write the results there")
+    parser.add_argument("--json", metavar="FILE", help="write the results there; of others in it, those stay")
     parser.add_argument("--data_path", default="dataset", help="folder of ml-1m/; made-up data of its size without")
     arguments = parser.parse_args()
     names = arguments.only.split(",") if arguments.only else list(BENCHMARKS)

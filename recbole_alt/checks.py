@@ -24,7 +24,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "masked_tabular_loss": ("nce", "sampled_softmax", "full_softmax"),
     "masked_language_vocabulary": ("prompts", "full"),
     "language_model_vocabulary": ("prompts", "full"),
-    "precision": ("auto", "fp32", "bf16"),
+    "precision": ("auto", "fp32", "bf16", "fp16"),
     "pretrain_schedule": ("constant", "cosine", "linear"),
     "schedule": ("constant", "cosine", "linear"),
     "learner": ("adam", "adamw", "sgd", "adagrad", "rmsprop"),

@@ -20,7 +20,7 @@ from recbole_alt.config import ALTConfig
 from recbole_alt.data.build import build_batches
 from recbole_alt.data.loader import BatchLoader
 from recbole_alt.model.build import build_alignment
-from recbole_alt.model.precision import bf16_is_faster
+from recbole_alt.model.precision import fastest_precision
 from recbole_alt.trainer import checkpoint
 from recbole_alt.trainer.finetune import ALTTrainer
 from recbole_alt.trainer.pretrain import ALTPretrainTrainer
@@ -195,7 +195,7 @@ class Experiment:
             return
         file = self.folder / "precision.json"
         if not file.is_file():
-            write_json(file, "bf16" if bf16_is_faster(self.config["device"]) else "fp32")
+            write_json(file, fastest_precision(self.config["device"]))
         self.config["precision"] = json.loads(file.read_text())
 
     def _write_configuration(self, folder: Path) -> None:

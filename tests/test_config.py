@@ -168,7 +168,7 @@ def test_nothing_in_a_file_is_evaluated(tmp_path: Path) -> None:
         ("prompt_scope", "row", "prompt_scope.*'row'.*entity"),
         ("pooling", "max", "pooling.*'max'.*mean"),
         ("mask_level", "word", "mask_level.*'word'.*token"),
-        ("precision", "fp16", "precision.*'fp16'.*bf16"),
+        ("precision", "fp8", "precision.*'fp8'.*bf16"),
         ("learner", "adamm", "learner.*'adamm'.*adam"),
         ("mask_ratio", 0, "mask_ratio.*0"),
         ("mask_ratio", -0.1, "mask_ratio.*-0.1"),

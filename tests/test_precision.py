@@ -12,37 +12,53 @@ import torch
 
 from recbole_alt import experiment, run_recbole_alt
 from recbole_alt.model import precision
+from recbole_alt.trainer import checkpoint
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-@pytest.mark.parametrize(("fp32", "bf16", "faster"), [(1.0, 0.5, True), (1.0, 0.99, False), (1.0, 3.0, False)])
-def test_the_faster_one_is_chosen(fp32: float, bf16: float, faster: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(precision, "_time", lambda layer, texts, narrow: bf16 if narrow else fp32)
-    measure = precision.bf16_is_faster.__wrapped__  # without what this process measured before
-    assert measure(torch.device("cpu")) == faster
+@pytest.mark.parametrize(("fp32", "bf16", "fastest"), [(1.0, 0.5, "bf16"), (1.0, 0.99, "fp32"), (1.0, 3.0, "fp32")])
+def test_the_faster_one_is_chosen(fp32: float, bf16: float, fastest: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(precision, "_time", lambda layer, texts, bits: {"fp32": fp32, "bf16": bf16}[bits])
+    measure = precision.fastest_precision.__wrapped__  # without what this process measured before
+    assert measure(torch.device("cpu")) == fastest
 
 
 def test_measuring_draws_no_random_number() -> None:
     state = torch.get_rng_state()
     with torch.no_grad():  # as when scoring
-        precision.bf16_is_faster.__wrapped__(torch.device("cpu"))
+        precision.fastest_precision.__wrapped__(torch.device("cpu"))
     assert torch.equal(torch.get_rng_state(), state)
+
+
+@pytest.mark.parametrize("bits", ["bf16", "fp16"])
+def test_16_bits_teach_what_32_do(bits: str, keys: Callable[..., dict[str, Any]]) -> None:
+    """The language model goes where it goes in 32 bits, up to rounding, and its weights stay in 32."""
+
+    def weights(steps: int, precision: str) -> torch.Tensor:
+        given = keys(finetune_modes=[], plain_baseline=False, pretrain_steps=steps, precision=precision)
+        folder = run_recbole_alt("ALT_DCN", "tiny", None, given)["folder"]
+        tower = checkpoint.load(Path(folder) / "pretrain.pth")["text"]
+        assert all(weight.dtype == torch.float32 for weight in tower.values())
+        return torch.cat([weight.flatten() for weight in tower.values()])
+
+    start, way = weights(0, "fp32"), weights(6, "fp32")
+    assert torch.cosine_similarity(weights(6, bits) - start, way - start, dim=0) > 0.8
 
 
 def test_a_resumed_run_keeps_its_precision(
     keys: Callable[..., dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     given = keys(precision="auto", finetune_modes=["joint"], plain_baseline=False)
-    monkeypatch.setattr(experiment, "bf16_is_faster", lambda device: True)
+    monkeypatch.setattr(experiment, "fastest_precision", lambda device: "bf16")
     whole = run_recbole_alt("ALT_DCN", "tiny", None, given)
     folder = Path(whole["folder"])
     assert json.loads((folder / "precision.json").read_text()) == "bf16"
     (folder / "joint.json").unlink()  # as if it had been stopped before
     (folder / "joint.pth").unlink()
-    monkeypatch.setattr(experiment, "bf16_is_faster", lambda device: pytest.fail("measured again"))
+    monkeypatch.setattr(experiment, "fastest_precision", lambda device: pytest.fail("measured again"))
     again = run_recbole_alt("ALT_DCN", "tiny", None, given | {"resume": str(folder)})
     assert again["record"]["results"] == whole["record"]["results"]
-    monkeypatch.setattr(experiment, "bf16_is_faster", lambda device: False)
+    monkeypatch.setattr(experiment, "fastest_precision", lambda device: "fp32")
     other = run_recbole_alt("ALT_DCN", "tiny", None, given)
     assert other["record"]["results"] != whole["record"]["results"]

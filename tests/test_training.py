@@ -19,7 +19,7 @@ from recbole_alt.config import ALTConfig
 from recbole_alt.experiment import Experiment
 from recbole_alt.model.alignment import AlignmentModel
 from recbole_alt.model.recommender import ALTRecommender
-from recbole_alt.trainer import checkpoint
+from recbole_alt.trainer import checkpoint, finetune, pretrain
 from recbole_alt.trainer.finetune import ALTTrainer
 from recbole_alt.trainer.pretrain import ALTPretrainTrainer
 
@@ -154,6 +154,11 @@ def final_weights(monkeypatch: pytest.MonkeyPatch) -> dict[str, dict[str, Tensor
     return final
 
 
+def overflowing_scaler(device: torch.device, *, enabled: bool) -> torch.amp.GradScaler:
+    """Its first step overflows and is left out, as all that follow would be if it were begun anew."""
+    return torch.amp.GradScaler(device.type, init_scale=2.0**60, backoff_factor=2.0**-50, enabled=enabled)
+
+
 CUTS = [(ALTPretrainTrainer, None, 1, 4), (ALTPretrainTrainer, None, 3, 4), (ALTTrainer, "plain", 5, 12)]
 CUTS += [
     (ALTTrainer, "ctr", 4, 12),
@@ -164,7 +169,9 @@ CUTS += [
 
 
 @pytest.mark.parametrize(("trainer", "stage", "steps", "total"), CUTS)
-@pytest.mark.parametrize("how", [{}, {"schedule": "cosine", "warmup_ratio": 0.2, "lora_rank": 2}])
+@pytest.mark.parametrize(
+    "how", [{}, {"schedule": "cosine", "warmup_ratio": 0.2, "lora_rank": 2}, {"precision": "fp16"}], ids=str
+)
 def test_a_stopped_run_goes_on_as_if_never_stopped(
     trainer: type,
     stage: str | None,
@@ -175,6 +182,8 @@ def test_a_stopped_run_goes_on_as_if_never_stopped(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """4 steps of pretraining, 3 epochs of 4 steps (ctr, plain) and of 2 (joint); saved after every step."""
+    for module in (pretrain, finetune):
+        monkeypatch.setattr(module, "gradient_scaler", overflowing_scaler)
     modes = [stage] if stage in ("ctr", "joint") else ["ctr"]
     given = keys(
         epochs=3,

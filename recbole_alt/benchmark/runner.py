@@ -21,7 +21,7 @@ from recbole_alt.benchmark.progress import Remaining, announce, outcome
 from recbole_alt.benchmark.scores import metrics, score_rows
 from recbole_alt.config import ALTConfig
 from recbole_alt.experiment import Experiment, write_json
-from recbole_alt.model.precision import bf16_is_faster
+from recbole_alt.model.precision import fastest_precision
 from recbole_alt.report import result_record
 from recbole_alt.trainer import checkpoint
 from recbole_alt.trainer.finetune import ALTTrainer
@@ -201,7 +201,7 @@ class Runner(Objective):
         if config["precision"] == "auto":
             file = self.folder / "precision.json"
             if not file.is_file():
-                write_json(file, "bf16" if bf16_is_faster(config["device"]) else "fp32")
+                write_json(file, fastest_precision(config["device"]))
             config["precision"] = json.loads(file.read_text())
         config["checkpoint_dir"] = str(self.folder)  # where RecBole's trainers would make one of their own
         config["show_progress"] = bool(config.external_config_dict.get("show_progress"))

@@ -89,6 +89,8 @@ class Backbone(nn.Module):
 
     def score(self, interaction: Interaction) -> Tensor:
         """Logits [B] alone, at the cost of the plain model."""
+        if self.captures.logits is None:  # the model returns them
+            return self.model.forward(interaction).view(-1)
         return self._run(interaction, ())[1]
 
     def _run(

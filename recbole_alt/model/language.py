@@ -15,7 +15,7 @@ from recbole_alt.data.tokens import SpecialTokens
 from recbole_alt.model.adapters import AdapterState, add_lora
 from recbole_alt.model.attention import SegmentStates, take_rows
 from recbole_alt.model.families import family_of, freeze_first_layers, keep_first_layers
-from recbole_alt.model.precision import uses_bf16
+from recbole_alt.model.precision import autocast
 
 _LEAST_TEXTS, _MOST_GROUPS = 64, 4  # texts worth a group of their own; groups a batch is cut into
 
@@ -26,7 +26,7 @@ class LanguageModel(nn.Module):
     Args:
         encoder: an ``AutoModel`` of one stack of layers, or a ``PeftModel`` around one.
         pooling: ``cls`` for the first token's state, ``last`` for the last one's, ``mean`` over the real tokens.
-        precision: ``fp32``, ``bf16`` or ``auto`` (bf16 where that is measured to be faster).
+        precision: ``fp32``, ``bf16``, ``fp16``, or ``auto`` (what is measured to be fastest).
     """
 
     def __init__(self, encoder: Any, *, pooling: str = "mean", precision: str = "fp32"):
@@ -70,7 +70,7 @@ class LanguageModel(nn.Module):
 
     def autocast(self, device: torch.device) -> torch.autocast:
         """Computes in this model's precision."""
-        return torch.autocast(device.type, dtype=torch.bfloat16, enabled=uses_bf16(self.precision, device))
+        return autocast(self.precision, device)
 
     def _pool(self, states: Tensor, attention_mask: Tensor) -> Tensor:
         if self.pooling == "cls":

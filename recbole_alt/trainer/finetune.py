@@ -15,6 +15,7 @@ from torch.nn.utils import clip_grad_norm_
 from tqdm import tqdm
 
 from recbole_alt.config import ALTConfig
+from recbole_alt.model.precision import gradient_scaler
 from recbole_alt.trainer import checkpoint
 from recbole_alt.trainer.optim import parameter_groups, scheduler
 
@@ -32,6 +33,7 @@ class ALTTrainer(Trainer):
         if not config["single_spec"]:
             raise ValueError("training on several processes is not supported yet: run without --nproc and --world_size")
         super().__init__(config, model)
+        self.scaler = gradient_scaler(self.device, enabled=self.enable_scaler or self._trains_in_fp16())
         self.scheduler: torch.optim.lr_scheduler.LambdaLR | None = None
         self.seconds = 0.0
         self.best_valid_score: float
@@ -54,6 +56,11 @@ class ALTTrainer(Trainer):
             rates[group] = self.learning_rate if rate is None else rate
             decays[group] = self.weight_decay if decay is None else decay
         return super()._build_optimizer(params=parameter_groups(self.model, rates, decays))
+
+    def _trains_in_fp16(self) -> bool:
+        text = getattr(self.model, "text", None)
+        trained = text is not None and any(p.requires_grad for p in text.language_model.parameters())
+        return trained and self.config["precision"] == "fp16"
 
     def fit(
         self,
@@ -161,13 +168,12 @@ class ALTTrainer(Trainer):
         totals: list[float] = list(resumed["losses"] or []) if resumed is not None else []
         is_tuple = bool(resumed["is_tuple"]) if resumed is not None else False
         done = resumed["step"] if resumed is not None else 0
-        scaler = torch.amp.GradScaler(self.device.type, enabled=self.enable_scaler)
         saved_at = monotonic()
         with tqdm(
             total=len(train_data), initial=done, ncols=100, desc=f"Train {epoch_idx:>5}", disable=not show_progress
         ) as bar:
             for step, rows in enumerate(_from_step(train_data, done, resumed), start=done):
-                losses = self._train_step(rows.to(self.device), loss_func, scaler)
+                losses = self._train_step(rows.to(self.device), loss_func)
                 is_tuple = isinstance(losses, tuple)
                 parts = [part.item() for part in (losses if isinstance(losses, tuple) else (losses,))]
                 totals = [a + b for a, b in zip(totals, parts, strict=True)] if totals else parts
@@ -177,18 +183,18 @@ class ALTTrainer(Trainer):
                     saved_at = monotonic()
         return tuple(totals) if is_tuple else sum(totals)
 
-    def _train_step(self, rows: Any, loss_func: Callable[..., Any], scaler: Any) -> Any:
+    def _train_step(self, rows: Any, loss_func: Callable[..., Any]) -> Any:
         self.optimizer.zero_grad()
         with torch.autocast(device_type=self.device.type, enabled=bool(self.enable_amp)):
             losses = loss_func(rows)
-        loss = sum(losses) if isinstance(losses, tuple) else losses
+        loss: Any = sum(losses) if isinstance(losses, tuple) else losses
         self._check_nan(loss)
-        scaler.scale(loss).backward()
+        self.scaler.scale(loss).backward()
         if self.clip_grad_norm:
-            scaler.unscale_(self.optimizer)
+            self.scaler.unscale_(self.optimizer)
             clip_grad_norm_(self.model.parameters(), **self.clip_grad_norm)
-        scaler.step(self.optimizer)
-        scaler.update()
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
         if self.scheduler is not None:
             self.scheduler.step()
         return losses
@@ -222,6 +228,7 @@ class ALTTrainer(Trainer):
             "losses": losses[0] if losses else None,
             "is_tuple": losses[1] if losses else False,
             "scheduler": self.scheduler.state_dict(),
+            "scaler": self.scaler.state_dict(),
             "rng": checkpoint.rng_state(),
             "best_valid_result": self.best_valid_result,
             "train_loss_dict": self.train_loss_dict,
@@ -248,6 +255,7 @@ class ALTTrainer(Trainer):
         self.model.load_state_dict(state["state_dict"])
         self.model.load_other_parameter(state["other_parameter"])
         self.optimizer.load_state_dict(state["optimizer"])
+        self.scaler.load_state_dict(state["scaler"])
         self.start_epoch, self.cur_step = state["epoch"], state["cur_step"]
         self.best_valid_score, self.best_valid_result = state["best_valid_score"], state["best_valid_result"]
         self.train_loss_dict, self.seconds = dict(state["train_loss_dict"]), state["seconds"]

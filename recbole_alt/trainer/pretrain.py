@@ -18,6 +18,7 @@ from recbole_alt.config import ALTConfig
 from recbole_alt.data.build import build_batches, build_masking
 from recbole_alt.data.masking import step_generator
 from recbole_alt.model.alignment import AlignmentModel, AlignmentOutput
+from recbole_alt.model.precision import gradient_scaler
 from recbole_alt.trainer import checkpoint
 from recbole_alt.trainer.optim import GROUPS, parameter_groups, scheduler
 
@@ -56,6 +57,7 @@ class ALTPretrainTrainer(AbstractTrainer):
         self.scheduler = scheduler(
             self.optimizer, config["pretrain_schedule"], self.total_steps, config["pretrain_warmup_ratio"]
         )
+        self.scaler = gradient_scaler(self.device, enabled=config["precision"] == "fp16")
         self.step = 0
         self.interactions_seen = 0
         self.seconds = 0.0
@@ -105,10 +107,12 @@ class ALTPretrainTrainer(AbstractTrainer):
                 f"pretraining loss is not a number at step {self.step}: {losses}; lower pretrain_learning_rate"
             )
         self.optimizer.zero_grad()
-        output.loss.backward()
+        self.scaler.scale(output.loss).backward()
         if self.config["clip_grad_norm"]:
+            self.scaler.unscale_(self.optimizer)
             clip_grad_norm_(self.model.parameters(), **self.config["clip_grad_norm"])
-        self.optimizer.step()
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
         self.scheduler.step()
         self.interactions_seen += len(rows)
         return output
@@ -146,6 +150,7 @@ class ALTPretrainTrainer(AbstractTrainer):
                 "objectives": self.model.objectives.state_dict(),
                 "optimizer": self.optimizer.state_dict(),
                 "scheduler": self.scheduler.state_dict(),
+                "scaler": self.scaler.state_dict(),
                 "rng": checkpoint.rng_state(),
                 "step": self.step,
                 "total_steps": self.total_steps,
@@ -174,6 +179,7 @@ class ALTPretrainTrainer(AbstractTrainer):
         self.model.objectives.load_state_dict(state["objectives"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.scheduler.load_state_dict(state["scheduler"])
+        self.scaler.load_state_dict(state["scaler"])
         self.step, self.interactions_seen = state["step"], state["interactions_seen"]
         self.model.text.language_model.texts_encoded = state["texts_encoded"]
         self.seconds, self.totals, self.counts = state["seconds"], dict(state["totals"]), dict(state["counts"])
