@@ -23,7 +23,8 @@ def block(file: str) -> str:
     record = json.loads((ROOT / file).read_text())
     if isinstance(record, dict):
         return run_block(file, record)
-    make, command = (speed_rows, "run.py") if "ratio" in record[0] else (shortcut_rows, "shortcuts.py")
+    make = speed_rows if "ratio" in record[0] else shortcut_rows
+    command = {"compile": "compiled.py", "shortcuts": "shortcuts.py"}.get(Path(file).stem, "run.py")
     if any(result.get("details", {}).get("quick") for result in record):
         command += " --quick"
     rows = "\n".join("| " + " | ".join(row) + " |" for row in make(record))

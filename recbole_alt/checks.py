@@ -27,6 +27,9 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "precision": ("auto", "fp32", "bf16", "fp16"),
     "pretrain_schedule": ("constant", "cosine", "linear"),
     "schedule": ("constant", "cosine", "linear"),
+    "transfer": ("all", "embeddings"),
+    "decay_towards": ("zero", "aligned"),
+    "unseen_values": ("initial", "hidden"),
     "learner": ("adam", "adamw", "sgd", "adagrad", "rmsprop"),
 }
 

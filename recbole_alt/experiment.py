@@ -124,9 +124,9 @@ class Experiment:
         config = self._stage_config(stage)
         self._seed()
         model = self.model_class(config, self.train_data._dataset).to(config["device"])
-        if stage != "plain":
-            model.load_towers(checkpoint.load(self.pretrained_file, config["device"]))
         trainer = ALTTrainer(config, model)
+        if stage != "plain":
+            trainer.start_from(checkpoint.load(self.pretrained_file, config["device"]), self.train_data._dataset[:])
         trainer.tensorboard = _curves(trainer, stage)
         trainer.saved_model_file = str(self.folder / f"{stage}.pth")
         if self._go_on and trainer.last_file.is_file():

@@ -21,8 +21,9 @@ from torch import Tensor, nn
 
 from recbole_alt.data.build import build_batches, build_masking
 from recbole_alt.data.masking import step_generator
-from recbole_alt.model.backbones import mask_table
+from recbole_alt.model.backbones import mask_table, select_rows
 from recbole_alt.model.build import build_alignment, build_backbone
+from recbole_alt.model.transfer import hide_unseen_values
 
 Tiny = Callable[..., Any]
 Built = Callable[..., SimpleNamespace]
@@ -247,6 +248,22 @@ class BackboneContract:
                 assert not hidden[field.name].any()
         representation = b.backbone.eval()(hidden).representation
         assert torch.equal(representation, representation[:1].expand_as(representation))  # nothing left to see
+
+    @also_discretised
+    def test_a_value_never_met_scores_like_a_hidden_one(self, data: dict[str, Any], built: Built) -> None:
+        b = built(**data)
+        b.backbone.eval()
+        rows, fields = b.dataset[:], b.backbone.fields
+        strangers = rows["user_id"] == rows["user_id"][0]
+        met, unmet = select_rows(rows, (~strangers).nonzero()[:, 0]), select_rows(rows, strangers.nonzero()[:, 0])
+        columns = torch.tensor([field.name == "user_id" for field in fields])
+        nobody = mask_table(unmet, fields, columns.expand(len(unmet), -1))
+        before = b.backbone.score(met)
+        assert not torch.equal(b.backbone.score(unmet), b.backbone.score(nobody))
+        assert hide_unseen_values(b.backbone, met) > 0
+        assert torch.equal(b.backbone.score(met), before)
+        assert torch.equal(b.backbone.score(unmet), b.backbone.score(nobody))
+        assert hooks_of(b.backbone) == 0
 
     # -- RecBole's own model -------------------------------------------------------------------------------
 

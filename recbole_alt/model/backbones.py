@@ -167,6 +167,11 @@ def table_fields(model: Any) -> tuple[TableField, ...]:
     )
 
 
+def embedding_tables(backbone: nn.Module) -> list[nn.Embedding]:
+    """The CTR model's embedding tables."""
+    return [part for part in backbone.modules() if isinstance(part, nn.Embedding)]
+
+
 def select_rows(interaction: Interaction, rows: Tensor) -> Interaction:
     """The rows [M] given by index."""
     return Interaction({name: column[rows.to(column.device)] for name, column in interaction.interaction.items()})

@@ -13,7 +13,7 @@ from recbole.utils import InputType, ModelType
 from torch import Tensor, nn
 
 from recbole_alt.model.attention import take_rows
-from recbole_alt.model.backbones import Backbone
+from recbole_alt.model.backbones import Backbone, embedding_tables
 from recbole_alt.model.build import build_backbone, build_text
 from recbole_alt.model.language import TextTower
 from recbole_alt.model.text_cache import TextCache
@@ -66,15 +66,26 @@ class ALTRecommender(AbstractRecommender):
         """Texts the language model has encoded so far."""
         return self.text.language_model.texts_encoded if self.text is not None else 0
 
-    def load_towers(self, towers: Mapping[str, Mapping[str, Tensor]]) -> None:
+    def load_towers(
+        self, towers: Mapping[str, Mapping[str, Tensor]], *, embeddings_only: bool = False
+    ) -> list[nn.Parameter]:
         """Start from aligned towers: ``{"backbone": state dict, "text": state dict}``.
+
+        Args:
+            towers: of stage 1.
+            embeddings_only: of the CTR model only its embedding tables; the rest stays as it is.
+
+        Returns:
+            the parameters that are aligned now.
 
         Raises:
             ValueError: they come from another backbone, language model or set of fields.
         """
+        aligned: list[nn.Parameter] = []
         for name, tower in (("backbone", self.backbone), ("text", self.text)):
             if tower is None:
                 continue
+            before = {key: value.clone() for key, value in tower.state_dict().items()}
             if name not in towers:
                 raise ValueError(f"the pretrained checkpoint holds no {name}: give the pretrain.pth of a run")
             try:
@@ -82,7 +93,16 @@ class ALTRecommender(AbstractRecommender):
             except RuntimeError as error:
                 reason = " ".join(str(error).split())
                 raise ValueError(f"the pretrained checkpoint does not fit this run's {name}: {reason}") from None
+            kept = dict(tower.named_parameters())
+            if name == "backbone" and embeddings_only:
+                tables = set(embedding_tables(tower))
+                kept = {
+                    key: value for key, value in kept.items() if tower.get_submodule(key.rpartition(".")[0]) in tables
+                }
+                tower.load_state_dict(before | {key: towers[name][key] for key in kept})
+            aligned += kept.values()
         self._forget_texts()
+        return aligned
 
     def load_state_dict(self, *args: Any, **kwargs: Any) -> Any:
         """As torch's; states of texts encoded with the old weights are forgotten."""

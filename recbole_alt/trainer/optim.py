@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from recbole_alt.model.backbones import Backbone
+from recbole_alt.model.backbones import Backbone, embedding_tables
 from recbole_alt.model.language import LanguageModel
 
 #: Groups a parameter may be in; each has its own learning rate and weight decay.
@@ -34,8 +34,7 @@ def parameter_groups(
         if isinstance(module, LanguageModel):
             group_of |= dict.fromkeys(module.parameters(), "language")
         elif isinstance(module, Backbone):
-            tables = (part for part in module.modules() if isinstance(part, nn.Embedding))
-            group_of |= {parameter: "embedding" for table in tables for parameter in table.parameters()}
+            group_of |= {weight: "embedding" for table in embedding_tables(module) for weight in table.parameters()}
     members: dict[str, list[nn.Parameter]] = {group: [] for group in GROUPS}
     for parameter in model.parameters():
         if parameter.requires_grad:
@@ -45,6 +44,23 @@ def parameter_groups(
         for group in GROUPS
         if members[group]
     ]
+
+
+def decay_towards(optimizer: torch.optim.AdamW, anchors: Mapping[nn.Parameter, Tensor]) -> None:
+    """From now on the weight decay of ``optimizer`` pulls each parameter to its anchor rather than to zero.
+
+    A step then is ``p ← p − lr·decay·(p − anchor)``, and Adam's update. Known as L2-SP (arXiv 1802.01483).
+    """
+
+    @torch.no_grad()
+    def add_anchors(optimizer: torch.optim.Optimizer, *_: Any) -> None:
+        for group in optimizer.param_groups:
+            pull = group["lr"] * group["weight_decay"]
+            for parameter in group["params"]:
+                if pull and parameter.grad is not None and parameter in anchors:
+                    parameter.add_(anchors[parameter], alpha=pull / (1 - pull))  # AdamW scales by 1 − pull next
+
+    optimizer.register_step_pre_hook(add_anchors)
 
 
 def schedule_factor(schedule: str, step: int, total: int, warmup: int) -> float:

@@ -29,7 +29,7 @@ class ALTStockTrainer(ALTTrainer):
             )
         file = self.config["pretrained_checkpoint"] or self._align(train_data, kwargs.get("show_progress", False))
         if file:
-            self.model.load_towers(checkpoint.load(file, self.device))
+            self.start_from(checkpoint.load(file, self.device), train_data._dataset[:])
         return super().fit(train_data, valid_data, *args, **kwargs)
 
     def _align(self, train_data: Any, show_progress: bool) -> Path | None:

@@ -30,7 +30,8 @@ FINETUNE_ONLY = REPORTING | {
     "weight_decay", "embedding_learning_rate", "embedding_weight_decay", "language_learning_rate",
     "language_weight_decay", "freeze_language_model", "text_batch_size", "schedule", "warmup_ratio", "finetune",
     "finetune_mode", "finetune_modes", "plain_baseline", "pretrained_checkpoint", "metrics", "valid_metric",
-    "valid_metric_bigger", "metric_decimal_place", "topk", "enable_scaler",
+    "valid_metric_bigger", "metric_decimal_place", "topk", "enable_scaler", "transfer", "decay_towards",
+    "unseen_values",
 }  # fmt: skip
 
 #: Keys that stage 1 alone reads.

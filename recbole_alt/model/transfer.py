@@ -1,0 +1,55 @@
+"""What stage 1 knows of values it never met."""
+
+from __future__ import annotations
+
+import torch
+from recbole.data.interaction import Interaction
+from torch import Tensor, nn
+
+from recbole_alt.model.backbones import Backbone, embedding_tables, mask_table
+
+_ROWS_AT_ONCE = 8192
+
+
+@torch.no_grad()
+def hide_unseen_values(backbone: Backbone, rows: Interaction) -> int:
+    """Give every value that ``rows`` lack the embedding of a hidden value of its field, in place.
+
+    What stage 1 learned for a field that is not known then stands for its values that are new in validation, instead
+    of the numbers they were initialised with. Fields of several values at once (``token_seq``) stay as they are: a
+    hidden one is empty.
+
+    Args:
+        backbone: after stage 1.
+        rows: the training interactions, joined.
+
+    Returns:
+        how many rows of embedding tables changed.
+    """
+    several = {part for name, part in backbone.named_modules() if "seq_embedding_table" in name}
+    tables = [table for table in embedding_tables(backbone) if table not in several]
+    read = {table: torch.zeros(table.num_embeddings, dtype=torch.bool) for table in tables}
+
+    def note(table: nn.Module, given: tuple[Tensor, ...]) -> None:
+        read[table][given[0].flatten().cpu()] = True  # type: ignore[index]
+
+    handles = [table.register_forward_pre_hook(note) for table in tables]
+    was_training = backbone.training
+    backbone.eval()
+    device = next(backbone.parameters()).device
+    first = rows[:2].to(device)
+    backbone.score(mask_table(first, backbone.fields, torch.ones(len(first), len(backbone.fields), dtype=torch.bool)))
+    hidden = {table: seen.nonzero().squeeze(1) for table, seen in read.items()}
+    for start in range(0, len(rows), _ROWS_AT_ONCE):
+        backbone.score(rows[start : start + _ROWS_AT_ONCE].to(device))
+    for handle in handles:
+        handle.remove()
+    backbone.train(was_training)
+    changed = 0
+    for table, seen in read.items():
+        unseen = (~seen).nonzero().squeeze(1)
+        field = torch.searchsorted(hidden[table], unseen, right=True) - 1  # a field's rows follow its hidden one
+        unseen, field = unseen[field >= 0], field[field >= 0]
+        table.weight[unseen.to(device)] = table.weight[hidden[table][field].to(device)]
+        changed += len(unseen)
+    return changed
