@@ -85,22 +85,20 @@ class ALTRecommender(AbstractRecommender):
         for name, tower in (("backbone", self.backbone), ("text", self.text)):
             if tower is None:
                 continue
-            before = {key: value.clone() for key, value in tower.state_dict().items()}
             if name not in towers:
                 raise ValueError(f"the pretrained checkpoint holds no {name}: give the pretrain.pth of a run")
+            state, taken = towers[name], dict(tower.named_parameters())
+            if name == "backbone" and embeddings_only:
+                tables = {id(table.weight) for table in embedding_tables(tower)}
+                taken = {key: parameter for key, parameter in taken.items() if id(parameter) in tables}
+                own = {key: value for key, value in tower.state_dict().items() if key not in taken}
+                state = own | {key: value for key, value in state.items() if key in taken}
             try:
-                tower.load_state_dict(towers[name])
+                tower.load_state_dict(state)
             except RuntimeError as error:
                 reason = " ".join(str(error).split())
                 raise ValueError(f"the pretrained checkpoint does not fit this run's {name}: {reason}") from None
-            kept = dict(tower.named_parameters())
-            if name == "backbone" and embeddings_only:
-                tables = set(embedding_tables(tower))
-                kept = {
-                    key: value for key, value in kept.items() if tower.get_submodule(key.rpartition(".")[0]) in tables
-                }
-                tower.load_state_dict(before | {key: towers[name][key] for key in kept})
-            aligned += kept.values()
+            aligned += taken.values()
         self._forget_texts()
         return aligned
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from time import monotonic
 from typing import Any
 
 import torch
-from recbole.data.interaction import Interaction
 from recbole.trainer import Trainer
 from recbole.utils import dict2str, early_stopping
 from torch.nn.utils import clip_grad_norm_
@@ -17,9 +16,8 @@ from tqdm import tqdm
 
 from recbole_alt.config import ALTConfig
 from recbole_alt.model.precision import gradient_scaler
-from recbole_alt.model.transfer import hide_unseen_values
 from recbole_alt.trainer import checkpoint
-from recbole_alt.trainer.optim import decay_towards, parameter_groups, scheduler
+from recbole_alt.trainer.optim import parameter_groups, scheduler
 
 
 class ALTTrainer(Trainer):
@@ -58,25 +56,6 @@ class ALTTrainer(Trainer):
             rates[group] = self.learning_rate if rate is None else rate
             decays[group] = self.weight_decay if decay is None else decay
         return super()._build_optimizer(params=parameter_groups(self.model, rates, decays))
-
-    def start_from(self, towers: Mapping[str, Mapping[str, torch.Tensor]], rows: Interaction) -> None:
-        """Start from the aligned ``towers``, as ``transfer``, ``unseen_values`` and ``decay_towards`` say.
-
-        Args:
-            towers: see :meth:`~recbole_alt.model.recommender.ALTRecommender.load_towers`.
-            rows: the training interactions.
-
-        Raises:
-            ValueError: they do not fit, or ``decay_towards: aligned`` with a learner other than ``adamw``.
-        """
-        tables_alone = self.config["transfer"] == "embeddings"
-        aligned = self.model.load_towers(towers, embeddings_only=tables_alone)
-        if self.config["unseen_values"] == "hidden" and self.model.backbone is not None:
-            hide_unseen_values(self.model.backbone, rows)
-        if self.config["decay_towards"] == "aligned":
-            if self.learner.lower() != "adamw":
-                raise ValueError(f"decay_towards: aligned needs learner: adamw, not {self.learner}")
-            decay_towards(self.optimizer, {parameter: parameter.detach().clone() for parameter in aligned})
 
     def _trains_in_fp16(self) -> bool:
         text = getattr(self.model, "text", None)

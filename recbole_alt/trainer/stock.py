@@ -9,6 +9,7 @@ from recbole_alt.model.build import build_alignment
 from recbole_alt.trainer import checkpoint
 from recbole_alt.trainer.finetune import ALTTrainer
 from recbole_alt.trainer.pretrain import ALTPretrainTrainer
+from recbole_alt.trainer.start import start_from_aligned
 
 
 class ALTStockTrainer(ALTTrainer):
@@ -29,7 +30,7 @@ class ALTStockTrainer(ALTTrainer):
             )
         file = self.config["pretrained_checkpoint"] or self._align(train_data, kwargs.get("show_progress", False))
         if file:
-            self.start_from(checkpoint.load(file, self.device), train_data._dataset[:])
+            start_from_aligned(self, checkpoint.load(file, self.device), train_data._dataset[:])
         return super().fit(train_data, valid_data, *args, **kwargs)
 
     def _align(self, train_data: Any, show_progress: bool) -> Path | None:
