@@ -23,7 +23,7 @@ from recbole_alt.data.build import build_batches, build_masking
 from recbole_alt.data.masking import step_generator
 from recbole_alt.model.backbones import mask_table, select_rows
 from recbole_alt.model.build import build_alignment, build_backbone
-from recbole_alt.model.transfer import hide_unseen_values
+from recbole_alt.model.unseen import hide_unseen_values
 
 Tiny = Callable[..., Any]
 Built = Callable[..., SimpleNamespace]

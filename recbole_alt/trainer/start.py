@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from recbole.data.interaction import Interaction
 from torch import Tensor
 
-from recbole_alt.model.transfer import hide_unseen_values
+from recbole_alt.model.unseen import hide_unseen_values
 from recbole_alt.trainer.finetune import ALTTrainer
 from recbole_alt.trainer.optim import decay_towards
 

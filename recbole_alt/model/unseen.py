@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
+
 import torch
 from recbole.data.interaction import Interaction
 from torch import Tensor, nn
@@ -33,18 +35,19 @@ def hide_unseen_values(backbone: Backbone, rows: Interaction) -> int:
     def note(table: nn.Module, given: tuple[Tensor, ...]) -> None:
         read[table][given[0].flatten().cpu()] = True  # type: ignore[index]
 
-    handles = [table.register_forward_pre_hook(note) for table in tables]
     was_training = backbone.training
-    backbone.eval()
     device = next(backbone.parameters()).device
     first = rows[:2].to(device)
-    backbone.score(mask_table(first, backbone.fields, torch.ones(len(first), len(backbone.fields), dtype=torch.bool)))
-    hidden = {table: seen.nonzero().squeeze(1) for table, seen in read.items()}
-    for start in range(0, len(rows), _ROWS_AT_ONCE):
-        backbone.score(rows[start : start + _ROWS_AT_ONCE].to(device))
-    for handle in handles:
-        handle.remove()
-    backbone.train(was_training)
+    nothing = mask_table(first, backbone.fields, torch.ones(len(first), len(backbone.fields), dtype=torch.bool))
+    with ExitStack() as undo:
+        undo.callback(backbone.train, was_training)
+        for table in tables:
+            undo.callback(table.register_forward_pre_hook(note).remove)
+        backbone.eval()
+        backbone.score(nothing)
+        hidden = {table: seen.nonzero().squeeze(1) for table, seen in read.items()}
+        for start in range(0, len(rows), _ROWS_AT_ONCE):
+            backbone.score(rows[start : start + _ROWS_AT_ONCE].to(device))
     changed = 0
     for table, seen in read.items():
         unseen = (~seen).nonzero().squeeze(1)
