@@ -114,6 +114,25 @@ def test_a_campaign_is_stopped_and_goes_on(campaign: Made, monkeypatch: pytest.M
         run_campaign(campaign(tuning_trials=1), Path("stopped"))
 
 
+def test_variants_that_differ_in_stage_2_share_an_alignment(campaign: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+    variants = {
+        "embeddings_alone": {"transfer": "embeddings", "finetune_modes": ["ctr"]},
+        "masked_more": {"mask_ratio": 0.5, "finetune_modes": ["joint"]},
+    }
+    axes = campaign(models=["DCN"], seeds=1, modes=["ctr"], params_file="none", variants=variants)
+    assert Campaign.from_mapping(axes.to_json()) == axes
+    aligned = counted(monkeypatch, ALTPretrainTrainer, "fit")
+    run_campaign(axes, Path("out"))
+    assert len(aligned) == 2 and not list(Path("out").rglob("*.pth"))
+    records = {(r["run"]["variant"], r["run"]["stage"]): r for r in summary.read_runs(Path("out"))}
+    assert records.keys() == {
+        ("plain", "plain"), (COMPLETE, "ctr"), ("embeddings_alone", "ctr"), ("masked_more", "joint")
+    }  # fmt: skip
+    assert records["embeddings_alone", "ctr"]["configuration"]["transfer"] == "embeddings"
+    assert records["embeddings_alone", "ctr"]["valid"] != records[COMPLETE, "ctr"]["valid"]
+    assert "masked more" in Path("out/report/tables.md").read_text()
+
+
 def test_a_run_is_what_the_command_line_makes(campaign: Made, keys: Keys) -> None:
     axes = campaign(models=["DCN"], seeds=[5, 6], modes=["ctr"], params_file="none")
     run_campaign(axes, Path("out"))
@@ -240,7 +259,7 @@ def test_ablations_change_the_stated_keys_only(campaign: Made) -> None:
         differing |= other.final_config_dict.keys() - base.final_config_dict.keys()
         assert differing == changes.keys() - {"finetune_modes"}, name
         assert all(other[key] == changes[key] for key in differing)
-    stages = {variant: {run.stage for run in axes.runs() if run.variant == variant} for variant in axes.variants}
+    stages = {variant: {run.stage for run in axes.runs() if run.variant == variant} for variant in axes.changes}
     assert stages["language_model_alone"] == {"lm"} and stages["contrast_only"] == {"ctr", "lm"}
     assert len({run.slug for run in axes.runs()}) == len(axes.runs()) == 2 * 2 * 2 * (1 + 11 * 2 - 1)
     plain = [run for run in axes.runs() if run.stage == "plain"]
@@ -288,6 +307,11 @@ def test_datasets_and_bad_input(campaign: Made, tmp_path: Path) -> None:
         ({"keys": {"seed": 1}}, "seed"),
         ({"keys": {"learning_rate": 1}}, "learning_rate"),
         ({"keys": {"split_seed": None}}, "split_seed"),
+        ({"variants": {"ALT": {}}}, "'ALT' is taken"),
+        ({"variants": {"a b": {}}}, "'a b' is taken, or no word"),
+        ({"variants": {"more": 1}}, "more must hold"),
+        ({"variants": {"more": {"seed": 1}}}, "seed is what the campaign"),
+        ({"variants": {"more": {"learning_rate": 0.1}}}, "learning_rate is tuned"),
         ({"keys": {"language_model": "a"}, "language_models": ["b"]}, "language_model"),
     ):
         with pytest.raises(ValueError, match=said):

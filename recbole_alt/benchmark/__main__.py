@@ -9,6 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 
 def _list(kind: Callable[[str], Any]) -> Callable[[str], list[Any]]:
     def read(text: str) -> list[Any]:
@@ -38,6 +40,7 @@ def main() -> int:
     parser.add_argument("--seeds", type=_seeds, help="how many (from 2020), or a list (default 3)")
     parser.add_argument("--modes", type=_list(str), help="ctr,lm,joint (default all)")
     parser.add_argument("--ablations", type=_list(str), help="names of recbole_alt.benchmark.ABLATIONS")
+    parser.add_argument("--variants", type=yaml.safe_load, help="YAML: {name: {key: value}, ...}")
     parser.add_argument("--budgets", type=_list(int), help="further pretrain_steps")
     parser.add_argument("--train_shares", type=_list(float), help="of the training interactions (default 1.0)")
     parser.add_argument("--params_file", help="ranges tuned on validation, or none (default compatibility)")

@@ -17,7 +17,7 @@ from recbole_alt.tuning.ranges import needed
 from recbole_alt.tuning.trials import REPORTING, logger, quiet
 
 #: Axes that may grow when a campaign goes on; the rest must be as before.
-_AXES = {"models", "datasets", "language_models", "seeds", "modes", "ablations", "budgets", "train_shares"}
+_AXES = {"models", "datasets", "language_models", "seeds", "modes", "ablations", "variants", "budgets", "train_shares"}
 
 
 def run_campaign(campaign: Campaign, folder: Path, command: Sequence[str] = ()) -> None:

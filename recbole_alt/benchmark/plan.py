@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -36,6 +37,8 @@ class Campaign:
         seeds: of the runs. The first one also splits, and is tuned with.
         modes: of finetuning.
         ablations: names from :data:`ABLATIONS`.
+        variants: further changes of the configuration to compare, name → keys; ``finetune_modes`` among them says which
+            modes a variant makes sense for.
         budgets: further ``pretrain_steps`` to align for.
         train_shares: of the training interactions.
         params_file: ranges searched on validation for each stage, or ``none``.
@@ -52,6 +55,7 @@ class Campaign:
     seeds: list[int] = field(default_factory=lambda: [2020, 2021, 2022])
     modes: list[str] = field(default_factory=lambda: list(MODES))
     ablations: list[str] = field(default_factory=list)
+    variants: dict[str, dict[str, Any]] = field(default_factory=dict)
     budgets: list[int] = field(default_factory=list)
     train_shares: list[float] = field(default_factory=lambda: [1.0])
     params_file: str = "compatibility"
@@ -74,6 +78,7 @@ class Campaign:
                     raise ValueError(f"{axis.name} is empty")
                 if any(value in values[:i] for i, value in enumerate(values)):
                     raise ValueError(f"{axis.name} names something twice: {values}")
+        self._check_variants()
         if len({data.label for data in self.datasets}) < len(self.datasets):
             raise ValueError("datasets: two have the same name; name their files otherwise")
         own = _OWN_KEYS if self.language_models == [None] else _OWN_KEYS | {"language_model"}
@@ -85,11 +90,24 @@ class Campaign:
         if self.keys.get("split_seed", 0) is None:
             raise ValueError("split_seed: paired runs share one split; give a number, or leave it out")
 
+    def _check_variants(self) -> None:
+        tuned = {range_["name"] for range_ in self.grid}
+        for name, changes in self.variants.items():
+            if not re.fullmatch(r"[A-Za-z]\w*", str(name)) or name in (PLAIN, COMPLETE, *ABLATIONS):
+                raise ValueError(f"variants: {name!r} is taken, or no word of letters, digits and underscores")
+            if not isinstance(changes, dict):
+                raise ValueError(f"variants: {name} must hold 'key: value' pairs, not {changes!r}")
+            for key in changes:
+                if key in _OWN_KEYS - {"finetune_modes"}:
+                    raise ValueError(f"variants: {name}: {key} is what the campaign itself sets; leave it out")
+                if key in tuned:
+                    raise ValueError(f"variants: {name}: {key} is tuned; name another grid in params_file")
+
     @property
-    def variants(self) -> dict[str, dict[str, Any]]:
-        """Changes of the configuration, by name: the complete method, ablations, and other budgets of alignment."""
+    def changes(self) -> dict[str, dict[str, Any]]:
+        """Changes of the configuration: the complete method's, ablations', variants' and other budgets'."""
         budgets = {f"steps_{steps}": {"pretrain_steps": steps} for steps in self.budgets}
-        return {COMPLETE: {}, **{name: ABLATIONS[name] for name in self.ablations}, **budgets}
+        return {COMPLETE: {}, **{name: ABLATIONS[name] for name in self.ablations}, **self.variants, **budgets}
 
     @property
     def grid(self) -> list[dict[str, Any]]:
@@ -104,7 +122,7 @@ class Campaign:
                 for model in self.models:
                     made += [Run(data, share, model, None, PLAIN, "plain", seed) for seed in self.seeds]
                     for language in self.language_models:
-                        for variant, changes in self.variants.items():
+                        for variant, changes in self.changes.items():
                             stages = changes.get("finetune_modes", self.modes)
                             made += [
                                 Run(data, share, model, language, variant, stage, seed)
@@ -143,7 +161,7 @@ class Campaign:
     def _whole_config(self, run: Run) -> ALTConfig:
         keys = {"split_seed": self.seeds[0], **self.keys}
         if run.variant != PLAIN:
-            keys |= self.variants[run.variant]
+            keys |= self.changes[run.variant]
         if run.language_model is not None:
             keys["language_model"] = run.language_model
         if run.data.split:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from statistics import mean
 from typing import Any
 
@@ -16,12 +16,17 @@ Unit = tuple[str, Run, str]
 
 
 class Remaining:
-    """Counts trainings and alignments to come, and estimates their time by those of their kind that ended."""
+    """Counts trainings and alignments to come, and estimates their time by those of their kind that ended.
 
-    def __init__(self) -> None:
+    Args:
+        alignment_of: names the alignment that a run starts from; variants may share one.
+    """
+
+    def __init__(self, alignment_of: Callable[[Run], str]) -> None:
+        self.alignment_of = alignment_of
         self.pending: dict[Unit, None] = {}
         self.done = Counter[str]()
-        self.aligned: set[Run] = set()
+        self.aligned: set[str] = set()
         self.measured: dict[tuple[Any, ...], list[float]] = {}
 
     def add(self, unit: Unit, record: Mapping[str, Any] | None) -> None:
@@ -37,7 +42,7 @@ class Remaining:
         self.done[kind] += 1
         self.measured.setdefault(_kind(run), []).append(record["wall"])
         if run.stage != "plain":
-            self.aligned.add(run.alignment)
+            self.aligned.add(self.alignment_of(run))
             if record["aligned"]:
                 self.measured.setdefault(_kind(run.alignment), []).append(record["aligned"])
 
@@ -46,8 +51,10 @@ class Remaining:
         kinds = Counter(kind for kind, _, _ in self.pending)
         return {"trial": kinds["trial"], "alignment": len(self._alignments()), "run": kinds["run"]}
 
-    def _alignments(self) -> set[Run]:
-        return {run.alignment for _, run, _ in self.pending if run.stage != "plain"} - self.aligned
+    def _alignments(self) -> list[Run]:
+        """One run of each alignment to come."""
+        first = {self.alignment_of(run): run.alignment for _, run, _ in self.pending if run.stage != "plain"}
+        return [run for name, run in first.items() if name not in self.aligned]
 
     def __str__(self) -> str:
         units = Counter(_kind(run) for run in [*(run for _, run, _ in self.pending), *self._alignments()])
@@ -86,7 +93,8 @@ def _kind(run: Run) -> tuple[Any, ...]:
 def announce(campaign: Campaign, remaining: Remaining) -> Iterator[str]:
     """The plan, line by line."""
     counts, done = remaining.counts(), remaining.done
-    for name in ("datasets", "train_shares", "models", "language_models", "modes", "ablations", "budgets", "seeds"):
+    for name in ("datasets", "train_shares", "models", "language_models", "modes", "ablations", "variants", "budgets",
+                 "seeds"):  # fmt: skip
         values = [value.label for value in campaign.datasets] if name == "datasets" else getattr(campaign, name)
         if values and values not in ([None], [1.0]):
             yield f"{name}: {', '.join(map(str, values))}"

@@ -57,9 +57,10 @@ class Runner(Objective):
     def __init__(self, folder: Path, campaign: Campaign, command: Sequence[str]):
         super().__init__(folder, "campaign")
         self.campaign, self.command = campaign, list(command)
-        self.remaining = Remaining()
+        self.remaining = Remaining(self._alignment_name)
         self._choices: dict[Run, dict[str, Any]] = {}
         self._names: dict[tuple[Run, str], str] = {}
+        self._alignment_names: dict[Run, str] = {}
         self._trials: dict[Run, list[tuple[dict[str, Any], Path]]] = {}
 
     def go(self) -> None:
@@ -77,10 +78,10 @@ class Runner(Objective):
             self._tune(self.campaign.tuning_of(run))
             self._run(run, f"run {number} of {len(runs)}")
             rest = runs[number:]
-            needed = {r.alignment for r in rest}
-            needed |= {self.campaign.tuning_of(r).alignment for r in rest if self.choice(r) is None}
-            if run.alignment not in needed:
-                self._drop_alignment(run)
+            rest += [self.campaign.tuning_of(r) for r in rest if self.choice(r) is None]
+            needed = {self._alignment_name(r) for r in rest if r.stage != "plain"}
+            if run.stage != "plain" and self._alignment_name(run) not in needed:  # what it cost stays
+                (self.folder / "pretraining" / self._alignment_name(run) / "pretrain.pth").unlink(missing_ok=True)
 
     # -- tuning ------------------------------------------------------------------------------------------
 
@@ -169,7 +170,7 @@ class Runner(Objective):
             error = str(problem)  # diverged: a result, too
         config["pretrained_checkpoint"] = None
         stage = experiment.stages.get(run.stage)
-        spent = self._spent(digest(config, FINETUNE_ONLY)) if run.stage != "plain" and stage else {}
+        spent = self._spent(self._alignment_name(run)) if run.stage != "plain" and stage else {}
         record = result_record(config, experiment.stages)
         unit = 2**20 if sys.platform == "darwin" else 2**10
         return {
@@ -218,13 +219,13 @@ class Runner(Objective):
             "interactions_seen": details["interactions_seen"],
         }
 
-    def _drop_alignment(self, run: Run) -> None:
-        """Delete the towers that no run to come starts from; what they cost stays."""
-        if run.stage == "plain":
-            return
-        config = self.campaign.config(run, {})
-        self._settle(config, run)
-        (self.folder / "pretraining" / digest(config, FINETUNE_ONLY) / "pretrain.pth").unlink(missing_ok=True)
+    def _alignment_name(self, run: Run) -> str:
+        """The folder of the alignment that ``run`` starts from; runs that differ in stage 2 alone share one."""
+        if run.alignment not in self._alignment_names:
+            config = self.campaign.config(run, {})
+            self._settle(config, run)
+            self._alignment_names[run.alignment] = digest(config, FINETUNE_ONLY)
+        return self._alignment_names[run.alignment]
 
     @staticmethod
     def _measured(file: Path) -> dict[str, Any] | None:

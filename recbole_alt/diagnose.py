@@ -1,0 +1,265 @@
+"""Why text helps a run, or does not: ``python -m recbole_alt.diagnose RUN --json=diagnosis.json``.
+
+Three questions to a finished run: does the alignment hold for interactions it never saw, how far does finetuning carry
+each field's embeddings away from it, and do users and items with like texts have like embeddings?
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from recbole.utils import get_model, init_seed
+from torch import Tensor
+
+from recbole_alt.config import base_model_name
+from recbole_alt.data.build import build_masking
+from recbole_alt.data.masking import Masks, step_generator
+from recbole_alt.experiment import Data, load_data, write_json
+from recbole_alt.model.alignment import AlignmentModel
+from recbole_alt.model.backbones import Backbone
+from recbole_alt.model.build import build_alignment, build_backbone, build_text
+from recbole_alt.model.captures import FIELD_EMBEDDINGS, reached
+from recbole_alt.model.text_cache import TextCache
+from recbole_alt.trainer import checkpoint
+
+#: Rows that the losses are read from, and that embeddings are averaged over.
+_ROWS = 1024
+#: Users, or items, whose likeness is compared in pairs.
+_ENTITIES = 1000
+
+
+@dataclass
+class Diagnosis:
+    """What :func:`diagnose` found.
+
+    Attributes:
+        model, dataset: of the run.
+        rows: how many training and how many validation rows were read.
+        alignment: split (``train``, ``valid``) → objectives' losses and accuracies on rows of it, and ``retrieval``
+            by chance.
+        values: table field → split → how often its hidden value scores above the noise.
+        embeddings: field → ``norm_<stage>`` (initial, aligned, and each finetuned stage; mean length over training
+            rows), and for each finetuned stage but ``plain`` ``moved_<stage>`` (length of what finetuning added, over
+            all rows together, as a share of the aligned one's) and ``cosine_<stage>`` (to the aligned ones).
+        likeness: segment of the prompt → stage → correlation over pairs of users (or items) between the cosine of
+            their embeddings and the cosine of their texts' states in the language model as it was before alignment.
+    """
+
+    model: str
+    dataset: str
+    rows: dict[str, int]
+    alignment: dict[str, dict[str, float]] = field(default_factory=dict)
+    values: dict[str, dict[str, float]] = field(default_factory=dict)
+    embeddings: dict[str, dict[str, float]] = field(default_factory=dict)
+    likeness: dict[str, dict[str, float]] = field(default_factory=dict)
+
+
+def diagnose(folder: str | os.PathLike[str], data: Data | None = None) -> Diagnosis:
+    """Look into a run.
+
+    Args:
+        folder: of a run that made ``pretrain.pth``; ``plain.pth``, ``ctr.pth`` and ``joint.pth`` are read where they
+            are there.
+        data: what :func:`~recbole_alt.experiment.load_data` made for the run, so as not to read it again.
+
+    Raises:
+        ValueError: no run there, or its data are other ones now.
+    """
+    folder = Path(folder)
+    aligned = checkpoint.load(folder / "pretrain.pth")
+    config = aligned["config"]
+    _, train, valid, _ = data or load_data(config)
+    model_class = get_model(config["model"]).backbone_class
+    init_seed(config["seed"], config["reproducibility"])
+    model = build_alignment(config, train._dataset, model_class)
+    backbones = {"initial": build_seeded(config, train._dataset, model_class), "aligned": model.backbone}
+    try:
+        model.backbone.load_state_dict(aligned["backbone"])
+        model.text.load_state_dict(aligned["text"])
+        model.objectives.load_state_dict(aligned["objectives"])
+        for stage in ("ctr", "joint", "plain"):
+            if (folder / f"{stage}.pth").is_file():
+                state = checkpoint.load(folder / f"{stage}.pth")["state_dict"]
+                own = {key.removeprefix("backbone."): v for key, v in state.items() if key.startswith("backbone.")}
+                backbones[stage] = build_seeded(config, train._dataset, model_class)
+                backbones[stage].load_state_dict(own)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(f"{str(folder)!r} was made from other data than are there now: {reason}") from None
+    rows = {name: some_rows(loader._dataset, config["seed"]) for name, loader in (("train", train), ("valid", valid))}
+    found = Diagnosis(config["model"], config["dataset"], {name: len(part) for name, part in rows.items()})
+    for name, part in rows.items():
+        found.alignment[name], by_field = read_objectives(config, model, train._dataset.prompts, part)
+        for field_name, value in by_field.items():
+            found.values.setdefault(field_name, {})[name] = value
+    found.embeddings = movements(backbones, rows["train"].to(config["device"]))
+    found.likeness = likeness(config, backbones, train._dataset)
+    return found
+
+
+def build_seeded(config: Any, dataset: Any, model_class: type) -> Backbone:
+    """The backbone as every stage of the run initialises it."""
+    init_seed(config["seed"], config["reproducibility"])
+    return build_backbone(config, dataset, model_class)
+
+
+def some_rows(dataset: Any, seed: int) -> Any:
+    """At most 1,024 joined rows of ``dataset``, the same in every call."""
+    chosen = np.random.default_rng(seed).permutation(len(dataset))[:_ROWS]
+    return dataset[np.sort(chosen)]
+
+
+# -- the alignment -----------------------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def read_objectives(
+    config: Any, model: AlignmentModel, prompts: Any, rows: Any
+) -> tuple[dict[str, float], dict[str, float]]:
+    """Losses and accuracies of ``rows``, masked as in training; and each table field's accuracy, hidden alone."""
+    model.eval()
+    device = config["device"]
+    texts = prompts.batches(rows)
+    masking = build_masking(config, prompts, [f.name for f in model.backbone.fields])
+    masks = masking.draw(texts, len(rows), step_generator(config["seed"], 0, 0))
+    rows, texts = rows.to(device), [text.to(device) for text in texts]
+
+    def read(masks: Masks) -> dict[str, float]:
+        init_seed(config["seed"], config["reproducibility"])  # of the noise
+        output = model(rows, texts, masks)
+        return {f"{name} loss": loss.item() for name, loss in output.losses.items()} | output.report
+
+    whole = read(masks)
+    whole["retrieval by chance"] = 1 / min(len(rows), config["contrast_rows"] or len(rows))
+    by_field = {}
+    if "masked_tabular" in model.objectives:
+        for column, table_field in enumerate(model.backbone.fields):
+            one = torch.zeros_like(masks.table)
+            one[:, column] = True
+            by_field[table_field.name] = read(Masks([torch.zeros_like(t) for t in masks.tokens], one))["value_accuracy"]
+    return whole, by_field
+
+
+# -- the embeddings ----------------------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def field_embeddings(backbone: Backbone, rows: Any) -> Tensor:
+    """[B, F, E] what the CTR model embeds of each field; without fields where it does not read them so (LR, FFM)."""
+    if not reached(backbone.model, FIELD_EMBEDDINGS, rows):
+        return torch.zeros(len(rows), 0, 0)
+    return backbone.model.concat_embed_input_fields(rows)
+
+
+def movements(backbones: Mapping[str, Backbone], rows: Any) -> dict[str, dict[str, float]]:
+    """Lengths of each field's embeddings, and what finetuning did to the aligned ones; see :class:`Diagnosis`."""
+    embedded = {stage: field_embeddings(backbone, rows) for stage, backbone in backbones.items()}
+    found: dict[str, dict[str, float]] = {}
+    for column, table_field in enumerate(backbones["aligned"].fields[: embedded["aligned"].shape[1]]):
+        of_field = {stage: vectors[:, column] for stage, vectors in embedded.items()}
+        aligned = of_field["aligned"]
+        line = {f"norm_{stage}": vectors.norm(dim=1).mean().item() for stage, vectors in of_field.items()}
+        for stage in of_field.keys() - {"initial", "aligned", "plain"}:
+            line[f"moved_{stage}"] = ((of_field[stage] - aligned).norm() / aligned.norm()).item()
+            line[f"cosine_{stage}"] = F.cosine_similarity(of_field[stage].flatten(), aligned.flatten(), dim=0).item()
+        found[table_field.name] = line
+    return found
+
+
+@torch.no_grad()
+def likeness(config: Any, backbones: Mapping[str, Backbone], dataset: Any) -> dict[str, dict[str, float]]:
+    """Whether like texts have like embeddings, for users and for items; see :class:`Diagnosis`.
+
+    Empty with ``prompt_scope: interaction``, whose texts are of pairs, and without embeddings of fields.
+    """
+    names = [f.name for f in backbones["aligned"].fields]
+    found: dict[str, dict[str, float]] = {}
+    embedded = field_embeddings(backbones["aligned"], dataset[:1].to(config["device"])).shape[1]
+    if config["prompt_scope"] != "entity" or not embedded:
+        return found
+    cache = TextCache(build_text(config, dataset.prompts).to(config["device"]).eval().language_model)
+    for position, segment in enumerate(dataset.prompts.segments):
+        entity = {"user": dataset.uid_field, "item": dataset.iid_field}.get(segment.name)
+        if entity not in names:
+            continue
+        rows = one_row_each(dataset, entity, config["seed"])
+        texts = dataset.prompts.distinct(rows)[position]
+        states = cache.pooled(texts, config["device"])
+        said = pairwise_cosines((states - states.mean(0))[texts.row.to(states.device)])
+        column = names.index(entity)
+        found[segment.name] = {}
+        for stage, backbone in backbones.items():
+            vectors = field_embeddings(backbone, rows.to(config["device"]))[:, column]
+            found[segment.name][stage] = float(np.corrcoef(said, pairwise_cosines(vectors - vectors.mean(0)))[0, 1])
+    return found
+
+
+def one_row_each(dataset: Any, entity: str, seed: int) -> Any:
+    """A training row of each of at most 1,000 users, or items."""
+    _, first = np.unique(dataset.inter_feat[entity].numpy(), return_index=True)
+    return dataset[np.sort(np.random.default_rng(seed).permutation(first)[:_ENTITIES])]
+
+
+def pairwise_cosines(vectors: Tensor) -> np.ndarray:
+    """The cosine of every pair of rows of [N, D], [N·(N−1)/2]."""
+    unit = F.normalize(vectors.double(), dim=1)
+    above = torch.triu_indices(len(unit), len(unit), offset=1)
+    return (unit @ unit.T)[above[0], above[1]].cpu().numpy()
+
+
+# -- saying it ---------------------------------------------------------------------------------------------
+
+
+def to_markdown(found: Diagnosis) -> str:
+    """Three tables."""
+    read = f"{found.rows['train']:,} training and {found.rows['valid']:,} validation rows"
+    parts = [f"# {base_model_name(found.model)} aligned on {found.dataset}: {read}"]
+    names = list(dict.fromkeys(name for line in found.alignment.values() for name in line))
+    rows = [[name, *(found.alignment[split].get(name) for split in ("train", "valid"))] for name in names]
+    rows += [[f"{name} found again", line["train"], line["valid"]] for name, line in found.values.items()]
+    parts.append(_table("After alignment", ["", "training rows", "validation rows"], rows))
+    titles = {"Embeddings": found.embeddings, "Like texts, like embeddings (correlation over pairs)": found.likeness}
+    for title, lines in titles.items():
+        if lines:
+            names = list(next(iter(lines.values())))
+            rows = [[name, *(line[key] for key in names)] for name, line in lines.items()]
+            parts.append(_table(title, ["", *(key.replace("_", " ") for key in names)], rows))
+    return "\n\n".join(parts) + "\n"
+
+
+def _table(title: str, header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+    cells = [[cell if isinstance(cell, str) else "" if cell is None else f"{cell:.3f}" for cell in r] for r in rows]
+    lines = ["| " + " | ".join(row) + " |" for row in (header, *cells)]
+    lines.insert(1, "|---" * len(header) + "|")
+    return f"## {title}\n\n" + "\n".join(lines)
+
+
+def main() -> int:
+    """Print the tables; 2 and one line on standard error for bad input."""
+    parser = argparse.ArgumentParser(description="Why text helps a run, or does not.")
+    parser.add_argument("folder", help="of a run: saved/ALT_DCN-ml-100k-...")
+    parser.add_argument("--json", metavar="FILE", help="write what was found there, too")
+    arguments = parser.parse_args()
+    sys.argv = sys.argv[:1]  # nothing for RecBole to read
+    try:
+        found = diagnose(arguments.folder)
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print(to_markdown(found))
+    if arguments.json:
+        write_json(Path(arguments.json), asdict(found))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,95 @@
+"""What is said of a run: nothing moved where nothing was trained, and every number is of the rows it names."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from recbole_alt import run_recbole_alt
+from recbole_alt.diagnose import diagnose, main, pairwise_cosines
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+Keys = Callable[..., dict[str, Any]]
+TOKENS = {"user_id", "item_id", "age", "gender", "year", "device"}
+
+
+def run(keys: Keys, model: str = "ALT_DCN", **changes: Any) -> Path:
+    return Path(run_recbole_alt(model, "tiny", None, keys(finetune_modes=["ctr"], **changes))["folder"])
+
+
+def test_nothing_moved_where_nothing_was_trained(keys: Keys) -> None:
+    found = diagnose(run(keys, pretrain_steps=0, epochs=0))
+    assert TOKENS <= found.embeddings.keys() == found.values.keys()
+    for line in found.embeddings.values():
+        assert line["norm_initial"] == line["norm_aligned"] == line["norm_ctr"] == line["norm_plain"]
+        assert line["moved_ctr"] == 0
+    for line in found.likeness.values():
+        assert len(set(line.values())) == 1
+
+
+def test_each_stage_moves_what_it_trains(keys: Keys) -> None:
+    aligned = diagnose(run(keys, epochs=0))
+    for name in TOKENS:
+        line = aligned.embeddings[name]
+        assert line["norm_aligned"] != line["norm_initial"] == line["norm_plain"], name
+        assert line["moved_ctr"] == 0 and line["cosine_ctr"] == pytest.approx(1, abs=1e-5), name
+    finetuned = diagnose(run(keys))
+    for name in TOKENS:
+        line = finetuned.embeddings[name]
+        assert line["norm_aligned"] == aligned.embeddings[name]["norm_aligned"]  # the same alignment
+        assert line["moved_ctr"] > 0 and -1 <= line["cosine_ctr"] < 1 and line["norm_plain"] != line["norm_initial"]
+    assert finetuned.alignment == aligned.alignment and finetuned.rows == aligned.rows
+
+
+def test_held_out_rows_are_other_rows(keys: Keys) -> None:
+    folder = run(keys)
+    found = diagnose(folder)
+    assert found.alignment["train"].keys() == found.alignment["valid"].keys()
+    assert found.alignment["train"]["contrastive loss"] != found.alignment["valid"]["contrastive loss"]
+    assert found.alignment["valid"]["retrieval by chance"] == 1 / found.rows["valid"]
+    assert all(math.isfinite(value) for line in found.alignment.values() for value in line.values())
+    assert all(0 <= value <= 1 for line in found.values.values() for value in line.values())
+    assert diagnose(folder) == found
+
+
+@pytest.mark.parametrize("model", ["ALT_LR", "ALT_FFM", "ALT_DSSM"])
+def test_models_without_such_embeddings(model: str, keys: Keys) -> None:
+    found = diagnose(run(keys, model, plain_baseline=False))
+    assert found.embeddings == {} == found.likeness and found.alignment["valid"]
+
+
+def test_texts_of_pairs_have_no_likeness(keys: Keys) -> None:
+    found = diagnose(run(keys, prompt_scope="interaction", plain_baseline=False, objectives=["contrastive"]))
+    assert found.likeness == {} == found.values and found.embeddings
+
+
+def test_the_command(keys: Keys, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    folder = run(keys, plain_baseline=False)
+    monkeypatch.setattr(sys, "argv", ["diagnose", str(folder), "--json=found.json"])
+    assert main() == 0
+    printed, kept = capsys.readouterr().out, json.loads(Path("found.json").read_text())
+    assert f"{kept['embeddings']['user_id']['moved_ctr']:.3f}" in printed and "item_id found again" in printed
+    for wrong in ("nowhere", str(folder / "pretrain.pth")):
+        monkeypatch.setattr(sys, "argv", ["diagnose", wrong])
+        assert main() == 2
+        error = capsys.readouterr().err
+        assert error.startswith("error: ") and error.count("\n") == 1 and wrong in error
+
+
+def test_cosines_of_pairs() -> None:
+    vectors = torch.randn(5, 3)
+    expected = [
+        float(np.dot(a, b) / np.linalg.norm(a) / np.linalg.norm(b))
+        for i, a in enumerate(vectors.numpy())
+        for b in vectors.numpy()[i + 1 :]
+    ]
+    assert pairwise_cosines(vectors) == pytest.approx(expected, abs=1e-6)
