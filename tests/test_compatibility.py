@@ -176,7 +176,10 @@ def test_the_report_alone(campaign: Made, monkeypatch: pytest.MonkeyPatch, capsy
     assert main() == 0 and not fitted
     printed, text = capsys.readouterr().out, Path("out/report/tables.md").read_text()
     assert text in printed
-    for said in ("rating ≥ 3 is a click", "seeds 2020, 2021", "prompt scope entity", "alignment of 2 steps"):
+    for said in (
+        "rating ≥ 3 is a click", "seeds 2020, 2021", "prompt scope entity", "alignment of 2 steps",
+        "layers: 1, of these not aligned: none",
+    ):  # fmt: skip
         assert text.count(said) == 4, said
     for said in ("x.py --a=1", "{'RS'", "no contrast", "torch "):
         assert said in text, said

@@ -184,6 +184,9 @@ COST = (
 )
 
 
+_LAYERS = {"language_model_layers": "all", "frozen_layers": "none"}
+
+
 def _facts(records: Sequence[Record]) -> str:
     """What every number of a table depends on."""
     config, rows = records[0]["configuration"], records[0]["rows"]
@@ -191,9 +194,10 @@ def _facts(records: Sequence[Record]) -> str:
     rule += [f"{name} within {value} alone" for name, value in (config["val_interval"] or {}).items()]
     evaluation = config["eval_args"]
     aligned = [record for record in records if record["run"]["stage"] != "plain"]
+    complete = [record for record in aligned if record["run"]["variant"] == COMPLETE] or aligned
 
     def said(key: str) -> str:
-        return ", ".join(sorted({str(record["configuration"][key]) for record in aligned}))
+        return ", ".join(sorted({str(record["configuration"][key]) for record in complete}))
 
     facts = [
         config["dataset"],
@@ -202,9 +206,9 @@ def _facts(records: Sequence[Record]) -> str:
         f"{rows['train']:,} training, {rows['valid']:,} validation and {rows['test']:,} test rows",
     ]
     if aligned:
-        complete = [record for record in aligned if record["run"]["variant"] == COMPLETE] or aligned
         spent = [record["costs"] for record in complete if "alignment_steps" in record["costs"]]
-        facts.append(f"language model {said('language_model')}, layers {said('language_model_layers')}")
+        layers, frozen = (said(key).replace("None", nothing) for key, nothing in _LAYERS.items())
+        facts.append(f"language model {said('language_model')}, layers: {layers}, of these not aligned: {frozen}")
         facts.append(f"prompt scope {said('prompt_scope')}")
         steps = "/".join(map(str, sorted({cost["alignment_steps"] for cost in spent})))
         if spent:
