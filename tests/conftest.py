@@ -53,6 +53,11 @@ def interactions(copies: int = 8) -> str:
     return "\n".join(lines) + "\n"
 
 
+def pooled_states(tower: Any, batches: Any) -> torch.Tensor:
+    """The pooled state of every interaction [B, H], every text encoded now."""
+    return tower.fuse([segment.pooled[segment.row] for segment in tower(batches)])
+
+
 @pytest.fixture(autouse=True)
 def _own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Run in an empty folder, with no command line for RecBole to read."""

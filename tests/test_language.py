@@ -6,11 +6,14 @@ import json
 import os
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from conftest import MINILM
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from recbole_alt import pretrained
@@ -111,8 +114,10 @@ def segment(texts: list[str], row: list[int]) -> SegmentBatch:
 @torch.no_grad()
 def test_text_tower_with_one_segment(minilm: LanguageModel) -> None:
     batch = segment(SENTENCES[:3], [2, 0, 0, 1])
-    segments, pooled = TextTower(minilm, 1)([batch])
+    tower = TextTower(minilm, 1)
+    segments = tower([batch])
     assert len(segments) == 1
+    pooled = tower.fuse([segments[0].pooled[segments[0].row]])
     assert torch.equal(pooled, minilm(batch.input_ids, batch.attention_mask)[1][batch.row])
 
 
@@ -121,15 +126,35 @@ def test_text_tower_with_two_segments(minilm: LanguageModel) -> None:
     tower = TextTower(minilm, 2)
     users, items = segment(SENTENCES[:2], [0, 1, 1, 0]), segment(SENTENCES[1:], [2, 0, 2, 2])
     before = minilm.texts_encoded
-    segments, pooled = tower([users, items])
+    segments = tower([users, items])
     assert minilm.texts_encoded - before == 5  # each distinct text once
     a, b = (s.pooled[s.row] for s in segments)
+    pooled = tower.fuse([a, b])
     first, second = (m for m in tower.fusion.modules() if isinstance(m, nn.Linear))  # type: ignore[union-attr]
     hidden = nn.functional.gelu(first(torch.cat([a, b, a * b], 1)))
     torch.testing.assert_close(pooled, (a + b) / 2 + second(hidden))
     torch.testing.assert_close(pooled[0], pooled[3])  # the same user and item
     pooled.sum().backward()
     assert all(p.grad is not None and p.grad.any() for p in tower.fusion.parameters())  # type: ignore[union-attr]
+
+
+@given(st.integers(1, 3), st.integers(1, 5), st.integers(1, 7), st.integers(0, 2**31))
+def test_scoring_is_the_head_on_the_pooled_state(n_segments: int, n_texts: int, rows: int, seed: int) -> None:
+    torch.manual_seed(seed)
+    no_encoder = SimpleNamespace(config=SimpleNamespace(hidden_size=6))
+    tower = TextTower(LanguageModel(no_encoder), n_segments).double()
+    head = nn.Linear(6, 1).double()
+    texts = [(torch.randn(n_texts, 6).double(), torch.randint(n_texts, (rows,))) for _ in range(n_segments)]
+    for states, _ in texts:
+        states.requires_grad_()
+    trained = [*tower.parameters(), *head.parameters(), *(states for states, _ in texts)]
+    weight = torch.randn(rows).double()
+    results = []
+    for logits in (head(tower.fuse([states[row] for states, row in texts])).squeeze(-1), tower.score(texts, head)):
+        assert logits.shape == (rows,)
+        results.append([logits, *torch.autograd.grad((logits * weight).sum(), trained)])
+    for slow, fast in zip(*results, strict=True):
+        torch.testing.assert_close(fast, slow)
 
 
 # -- finding weights ---------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from conftest import pooled_states
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from recbole.data import create_dataset, data_preparation
@@ -66,7 +67,7 @@ def test_lm_is_a_linear_layer_on_the_pooled_text(built: Callable[..., Any]) -> N
     b.model.eval()
     assert b.model.backbone is None
     assert not any("backbone" in key or "alpha" in key for key in b.model.state_dict())
-    pooled = b.model.text(b.dataset.prompts.batches(b.rows))[1]
+    pooled = pooled_states(b.model.text, b.dataset.prompts.batches(b.rows))
     logits = pooled @ b.model.lm_predict_layer.weight[0] + b.model.lm_predict_layer.bias
     torch.testing.assert_close(b.model.forward(b.rows), logits)
     by_hand = -(b.label * logits.sigmoid().log() + (1 - b.label) * (1 - logits.sigmoid()).log()).mean()
@@ -80,7 +81,8 @@ def test_joint_loss_by_hand(model: str, built: Callable[..., Any]) -> None:
     with torch.no_grad():
         b.model.alpha.fill_(0.3)
     z_ctr = b.model.backbone.model.forward(b.rows)
-    z_lm = b.model.lm_predict_layer(b.model.text(b.dataset.prompts.batches(b.rows))[1]).squeeze(-1)
+    pooled = pooled_states(b.model.text, b.dataset.prompts.batches(b.rows))
+    z_lm = b.model.lm_predict_layer(pooled).squeeze(-1)
     mixed = 0.3 * z_ctr + 0.7 * z_lm
     torch.testing.assert_close(b.model.predict(b.rows), torch.sigmoid(mixed))
     loss = b.model.calculate_loss(b.rows)

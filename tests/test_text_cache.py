@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from conftest import pooled_states
 from recbole.data import create_dataset, data_preparation
 from recbole.utils import get_model, init_seed
 
@@ -22,7 +23,7 @@ def build(config: Any) -> tuple[Any, Any]:
 def uncached(model: Any, rows: Any) -> torch.Tensor:
     """Click probabilities of ``rows`` with every text encoded now."""
     texts = model.prompts.batches(rows)
-    logits = model.lm_predict_layer(model.text(texts)[1]).squeeze(-1)
+    logits = model.lm_predict_layer(pooled_states(model.text, texts)).squeeze(-1)
     if model.backbone is not None:
         logits = model._mix(model.backbone(rows).logits, logits)
     return logits.sigmoid()

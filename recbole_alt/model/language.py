@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import reduce
 from typing import Any
 
 import torch
@@ -205,19 +206,14 @@ class TextTower(nn.Module):
         super().__init__()
         self.language_model = language_model
         self.hidden_size = size = language_model.hidden_size
-        self.fusion: nn.Module | None = None
+        self.fusion: nn.Sequential | None = None
         if n_segments > 1:
             self.fusion = nn.Sequential(nn.Linear((n_segments + 1) * size, size), nn.GELU(), nn.Linear(size, size))
 
-    def forward(self, batches: Sequence[SegmentBatch]) -> tuple[list[SegmentStates], Tensor]:
-        """Encode each distinct text once.
-
-        Returns:
-            the states of every segment, and the pooled state of every interaction [B, H].
-        """
+    def forward(self, batches: Sequence[SegmentBatch]) -> list[SegmentStates]:
+        """The states of every segment; each distinct text is encoded once."""
         encoded = self.language_model.encode([(batch.input_ids, batch.attention_mask) for batch in batches])
-        segments = self.gather(batches, encoded)
-        return segments, self.fuse([take_rows(segment.pooled, segment.row) for segment in segments])
+        return self.gather(batches, encoded)
 
     @staticmethod
     def gather(batches: Sequence[SegmentBatch], encoded: Sequence[tuple[Tensor, Tensor]]) -> list[SegmentStates]:
@@ -233,3 +229,27 @@ class TextTower(nn.Module):
             return rows[0]
         stacked = torch.stack(list(rows))
         return stacked.mean(0) + self.fusion(torch.cat([*rows, stacked.prod(0)], dim=-1))
+
+    def score(self, texts: Sequence[tuple[Tensor, Tensor]], head: nn.Linear) -> Tensor:
+        """``head`` of every interaction's pooled state, [B], without making that state.
+
+        The same function as ``head(self.fuse(...))``, for less: what is linear in one text's state is computed once per
+        text, and the last two linear layers are one.
+
+        Args:
+            texts: per segment the pooled states [N, H] of its distinct texts, and the text of each interaction [B].
+            head: ``H → 1``.
+        """
+        if self.fusion is None:
+            ((states, row),) = texts
+            return take_rows(head(states), row).squeeze(-1)
+        first: nn.Linear = self.fusion[0]  # type: ignore[assignment]
+        last: nn.Linear = self.fusion[2]  # type: ignore[assignment]
+        *of_texts, of_product = first.weight.split(self.hidden_size, dim=1)
+        product = reduce(torch.mul, [take_rows(states, row) for states, row in texts])
+        hidden = F.linear(product, of_product, first.bias)
+        logits = F.linear(last.bias, head.weight, head.bias)
+        for (states, row), weight in zip(texts, of_texts, strict=True):
+            hidden = hidden + take_rows(F.linear(states, weight), row)
+            logits = logits + take_rows(F.linear(states, head.weight / len(texts)), row).squeeze(-1)
+        return logits + F.linear(self.fusion[1](hidden), head.weight @ last.weight).squeeze(-1)

@@ -12,7 +12,6 @@ from recbole.model.abstract_recommender import AbstractRecommender
 from recbole.utils import InputType, ModelType
 from torch import Tensor, nn
 
-from recbole_alt.model.attention import take_rows
 from recbole_alt.model.backbones import Backbone, embedding_tables
 from recbole_alt.model.build import build_backbone, build_text
 from recbole_alt.model.language import TextTower
@@ -145,14 +144,11 @@ class ALTRecommender(AbstractRecommender):
         assert self.text is not None
         texts = self.prompts.distinct(interaction)
         if self.language_is_fixed or not (self.training or torch.is_grad_enabled()):
-            known = [self.text_cache.pooled(segment, self.device) for segment in texts]
-            rows = [
-                take_rows(states, segment.row.to(self.device)) for states, segment in zip(known, texts, strict=True)
-            ]
-            pooled = self.text.fuse(rows)
+            known = [(self.text_cache.pooled(segment, self.device), segment.row.to(self.device)) for segment in texts]
         else:
-            pooled = self.text([segment.join().to(self.device) for segment in texts])[1]
-        return self.lm_predict_layer(pooled).squeeze(-1)
+            segments = self.text([segment.join().to(self.device) for segment in texts])
+            known = [(segment.pooled, segment.row) for segment in segments]
+        return self.text.score(known, self.lm_predict_layer)
 
     def _forget_texts(self) -> None:
         if self.text is not None:
