@@ -1,7 +1,9 @@
 """Write the tables of README.md and docs/ anew from the result files they name.
 
 A line ``<!-- table: docs/results/NAME.json -->`` is followed by the command that wrote the file and the
-table made from it; everything up to ``<!-- end -->`` is replaced. ``python docs/update_tables.py``
+table made from it; everything up to ``<!-- end -->`` is replaced. Of a campaign's report,
+``<!-- table: docs/results/NAME/tables.md: plain and aligned -->`` shows the tables of that title.
+``python docs/update_tables.py``
 """
 
 from __future__ import annotations
@@ -15,11 +17,13 @@ from typing import Any
 from recbole_alt.report import result_table
 
 ROOT = Path(__file__).resolve().parent.parent
-BLOCK = re.compile(r"(<!-- table: (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
+BLOCK = re.compile(r"(<!-- table: (\S+?)(?:: ([^>]*))? -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
-def block(file: str) -> str:
-    """The command that wrote ``file``, and its table."""
+def block(file: str, title: str | None) -> str:
+    """The command that wrote ``file``, and its table; of a report the tables whose title ends in ``title``."""
+    if title is not None:
+        return report_block(file, title)
     record = json.loads((ROOT / file).read_text())
     if isinstance(record, dict):
         return run_block(file, record)
@@ -29,6 +33,15 @@ def block(file: str) -> str:
         command += " --quick"
     rows = "\n".join("| " + " | ".join(row) + " |" for row in make(record))
     return f"\n```\npython benchmarks/{command} --json={file}\n```\n\n{rows}\n\n"
+
+
+def report_block(file: str, title: str) -> str:
+    """The tables of a campaign's report whose title ends in ``title``, with the facts below them."""
+    sections = [section.split("\n\n", 1) for section in (ROOT / file).read_text().removeprefix("## ").split("\n## ")]
+    shown = [f"**{name}**\n\n{rest.strip()}" for name, rest in sections if name.endswith(title)]
+    if not shown:
+        raise ValueError(f"{file} has no table {title!r}; there are {', '.join(name for name, _ in sections)}")
+    return "\n" + "\n\n".join(shown) + "\n\n"
 
 
 def speed_rows(results: list[dict[str, Any]]) -> list[list[str]]:
@@ -85,7 +98,7 @@ def run_block(file: str, record: dict[str, Any]) -> str:
 
 def update(text: str) -> str:
     """``text`` with every block replaced."""
-    return BLOCK.sub(lambda match: match[1] + block(match[2]) + match[3], text)
+    return BLOCK.sub(lambda match: match[1] + block(match[2], match[3]) + match[4], text)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from __future__ import annotations
 import ast
 import difflib
 import enum
+import os
 import sys
 from collections.abc import Callable, Mapping
 from logging import getLogger
@@ -178,6 +179,19 @@ def registered_models() -> list[str]:
     package = "recbole.model.context_aware_recommender"
     names = (vars(module) for name, module in sys.modules.items() if name.startswith(f"{package}.{PREFIX.lower()}"))
     return sorted(key for content in names for key in content if key.startswith(PREFIX))
+
+
+def require_registered(model: str, file: str | os.PathLike[str]) -> None:
+    """Refuse the model of a checkpoint that nobody registered; code that a file names is never imported.
+
+    Raises:
+        ValueError: ``model`` is not among :func:`registered_models`.
+    """
+    if model not in registered_models():
+        raise ValueError(
+            f"{os.fspath(file)!r} is of {model}, which is not registered: import its backbone's class and call "
+            "recbole_alt.register(Class) first"
+        )
 
 
 def _registered(name: str) -> type | None:

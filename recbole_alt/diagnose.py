@@ -7,6 +7,7 @@ each field's embeddings away from it, and do users and items with like texts hav
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -20,7 +21,7 @@ import torch.nn.functional as F
 from recbole.utils import get_model, init_seed
 from torch import Tensor
 
-from recbole_alt.config import base_model_name
+from recbole_alt.config import base_model_name, require_registered
 from recbole_alt.data.build import build_masking
 from recbole_alt.data.masking import Masks, step_generator
 from recbole_alt.experiment import Data, load_data, write_json
@@ -67,16 +68,17 @@ def diagnose(folder: str | os.PathLike[str], data: Data | None = None) -> Diagno
     """Look into a run.
 
     Args:
-        folder: of a run that made ``pretrain.pth``; ``plain.pth``, ``ctr.pth`` and ``joint.pth`` are read where they
-            are there.
+        folder: of a run; of ``plain.pth``, ``ctr.pth`` and ``joint.pth`` those are read that are there.
         data: what :func:`~recbole_alt.experiment.load_data` made for the run, so as not to read it again.
 
     Raises:
         ValueError: no run there, or its data are other ones now.
     """
     folder = Path(folder)
-    aligned = checkpoint.load(folder / "pretrain.pth")
+    file = aligned_file(folder)
+    aligned = checkpoint.load(file)
     config = aligned["config"]
+    require_registered(config["model"], file)
     _, train, valid, _ = data or load_data(config)
     model_class = get_model(config["model"]).backbone_class
     init_seed(config["seed"], config["reproducibility"])
@@ -104,6 +106,13 @@ def diagnose(folder: str | os.PathLike[str], data: Data | None = None) -> Diagno
     found.embeddings = movements(backbones, rows["train"].to(config["device"]))
     found.likeness = likeness(config, backbones, train._dataset)
     return found
+
+
+def aligned_file(folder: Path) -> Path:
+    """The alignment that a run made, or was given."""
+    settings = folder / "config.json"
+    given = json.loads(settings.read_text()).get("pretrained_checkpoint") if settings.is_file() else None
+    return Path(given) if given else folder / "pretrain.pth"
 
 
 def build_seeded(config: Any, dataset: Any, model_class: type) -> Backbone:

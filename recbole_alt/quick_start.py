@@ -10,7 +10,7 @@ from typing import Any
 from recbole.data import create_dataset, data_preparation
 from recbole.utils import get_model, init_logger, init_seed
 
-from recbole_alt.config import ALTConfig, registered_models
+from recbole_alt.config import ALTConfig, require_registered
 from recbole_alt.experiment import Experiment
 from recbole_alt.report import result_record, result_table, write_result
 from recbole_alt.trainer import checkpoint
@@ -88,11 +88,7 @@ def load_data_and_model(model_file: str | os.PathLike[str]) -> tuple[Any, ...]:
     if "state_dict" not in state:
         raise ValueError(f"{os.fspath(model_file)!r} holds aligned towers, not a finetuned model")
     config = state["config"]
-    if config["model"] not in registered_models():
-        raise ValueError(
-            f"{os.fspath(model_file)!r} is of {config['model']}, which is not registered: import its backbone's class "
-            "and call recbole_alt.register(Class) first"
-        )
+    require_registered(config["model"], model_file)
     if config["warm_up"]:  # of KD_DAGFM, whose weights are all in this file, wherever that one is now
         config["warm_up"] = os.fspath(model_file)
     init_seed(config["seed"], config["reproducibility"])

@@ -15,6 +15,7 @@ import torch
 
 from recbole_alt import run_recbole_alt
 from recbole_alt.diagnose import diagnose, main, pairwise_cosines
+from recbole_alt.trainer import checkpoint
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -83,6 +84,17 @@ def test_the_command(keys: Keys, monkeypatch: pytest.MonkeyPatch, capsys: Any) -
         assert main() == 2
         error = capsys.readouterr().err
         assert error.startswith("error: ") and error.count("\n") == 1 and wrong in error
+
+
+def test_an_alignment_from_elsewhere(keys: Keys, tmp_path: Path) -> None:
+    first = run(keys, epochs=0)
+    second = run(keys, pretrained_checkpoint=str(first / "pretrain.pth"), plain_baseline=False)
+    assert diagnose(second).alignment == diagnose(first).alignment
+    state = checkpoint.load(first / "pretrain.pth")
+    state["config"]["model"] = "ALT_Nobodys"
+    checkpoint.save(state, tmp_path / "pretrain.pth")
+    with pytest.raises(ValueError, match=r"pretrain\.pth' is of ALT_Nobodys, which is not registered"):
+        diagnose(tmp_path)
 
 
 def test_cosines_of_pairs() -> None:
