@@ -228,6 +228,8 @@ def test_losses_stand_like_wins() -> None:
     lost, won = tables.QUALITY["ΔAUC [95 %]"](loss), tables.QUALITY["ΔAUC [95 %]"](win)
     assert lost.startswith("-0.") and won.startswith("+0.") and lost.count(",") == won.count(",") == 1
     assert loss["vs_plain_logloss"] > 0 and win["vs_plain_auc_p"] is not None
+    gains = [joint["test"]["auc"] - plain["test"]["auc"] for plain, _, joint in (records[:3], records[3:])]
+    assert (win["vs_plain_auc"], win["vs_plain_auc_sd"]) == pytest.approx((np.mean(gains), np.std(gains, ddof=1)))
     records[1]["error"], records[1]["test"], records[1]["valid"] = "nan", {}, {}
     row = next(r for r in summary.summarise(records, 50) if r["stage"] == "ctr")
     assert row["diverged"] == 1 and row["vs_plain_pairs"] == 1 and "diverged" in tables.QUALITY["seeds"](row)

@@ -1,4 +1,7 @@
-"""Plots of a campaign, as SVG: gain by backbone, by budget, by training data and by popularity, and calibration."""
+"""Plots of a campaign, as SVG: gain by backbone, by budget, by training data and by popularity, and calibration.
+
+Bars are bootstrap intervals over test rows in the first, and standard deviations over seeds in the other three.
+"""
 
 from __future__ import annotations
 
@@ -69,21 +72,27 @@ def gain_by_backbone(rows: Sequence[Row]) -> Any:
     return figure
 
 
-def _lines(rows: Sequence[Row], x: str, y: str) -> dict[str, list[tuple[float, float]]]:
-    lines: dict[str, list[tuple[float, float]]] = {}
+#: Of a line: where, how high, and the standard deviation over seeds (0 with one seed).
+Point = tuple[float, float, float]
+
+
+def _gains(rows: Sequence[Row], x: str) -> dict[str, list[Point]]:
+    """Test AUC less the plain backbone's, by model and mode, where there is more than one ``x``."""
+    lines: dict[str, list[Point]] = {}
     for row in rows:
-        if row.get(x) is not None and row.get(y) is not None:
+        if row.get(x) is not None and row.get("vs_plain_auc") is not None:
             name = " ".join(filter(None, (row["model"], row["language_model"], row["stage"])))
-            lines.setdefault(name, []).append((row[x], row[y]))
+            lines.setdefault(name, []).append((row[x], row["vs_plain_auc"], row.get("vs_plain_auc_sd") or 0.0))
     return {name: sorted(points) for name, points in lines.items() if len(points) > 1}
 
 
-def _line_plot(lines: Mapping[str, Sequence[tuple[float, float]]], **labels: str) -> Any:
+def _line_plot(lines: Mapping[str, Sequence[Point]], **labels: str) -> Any:
     if not lines:
         return None
     figure, (axes,) = _axes()
     for name, points in lines.items():
-        axes.plot(*zip(*points, strict=True), "o-", label=name)
+        where, height, spread = zip(*points, strict=True)
+        axes.errorbar(where, height, spread, fmt="o-", capsize=2, label=name)
     axes.axhline(0, color="grey", linewidth=0.6)
     axes.set(**labels)
     axes.legend(frameon=False, fontsize="small")
@@ -94,14 +103,15 @@ def quality_by_budget(rows: Sequence[Row]) -> Any:
     """Gain against the texts encoded in alignment, over the budgets of the campaign."""
     kept = [r for r in rows if r["variant"] in (COMPLETE, "no_pretraining") or r["variant"].startswith("steps_")]
     share = max(row["train_share"] for row in rows)
-    lines = _lines([r for r in kept if r["train_share"] == share], "alignment_texts_encoded", "vs_plain_auc")
+    lines = _gains([r for r in kept if r["train_share"] == share], "alignment_texts_encoded")
     return _line_plot(lines, xlabel="texts encoded in alignment", ylabel="test AUC, less the plain backbone's")
 
 
 def gain_by_share(rows: Sequence[Row]) -> Any:
     """Gain against the amount of training data."""
-    lines = _lines([r for r in rows if r["variant"] == COMPLETE], "train_share", "vs_plain_auc")
-    return _line_plot(lines, xlabel="share of the training interactions", ylabel="test AUC, less the plain backbone's")
+    lines = _gains([r for r in rows if r["variant"] == COMPLETE], "train_share")
+    names = {"xlabel": "share of the training interactions", "ylabel": "test AUC, less the plain backbone's"}
+    return _line_plot(lines, xscale="log", **names)
 
 
 def gain_by_popularity(records: Sequence[Record]) -> Any:
@@ -114,7 +124,9 @@ def gain_by_popularity(records: Sequence[Record]) -> Any:
     names.sort(key=lambda name: int(name.rstrip("+").split("–")[0]))
     for stage, line in gains.items():
         shown = [name for name in names if name in line]
-        axes.plot([names.index(name) for name in shown], [np.mean(line[name]) for name in shown], "o-", label=stage)
+        spread = [np.std(line[name], ddof=1) if len(line[name]) > 1 else 0.0 for name in shown]
+        places, means = [names.index(name) for name in shown], [np.mean(line[name]) for name in shown]
+        axes.errorbar(places, means, spread, fmt="o-", capsize=2, label=stage)
     axes.axhline(0, color="grey", linewidth=0.6)
     axes.set_xticks(range(len(names)), names)
     axes.set(xlabel="training interactions of the item", ylabel="AUC, less the plain backbone's")

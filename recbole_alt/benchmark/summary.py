@@ -78,8 +78,8 @@ def complete_of(cell: Cell) -> Cell:
 def summarise(records: Sequence[Record], resamples: int = 400) -> list[dict[str, Any]]:
     """One flat row per cell; keys are the columns of ``results.csv``.
 
-    ``vs_plain_*`` and, for ablations, ``vs_complete_*`` are means of paired differences, with ``_low`` and ``_high``
-    (95 % bootstrap over test rows) and ``_p`` (paired t-test over seeds).
+    ``vs_plain_*`` and, for ablations, ``vs_complete_*`` are means of paired differences, with ``_sd`` (over seeds),
+    ``_low`` and ``_high`` (95 % bootstrap over test rows) and ``_p`` (paired t-test over seeds).
     """
     groups = grouped(records)
     rows = []
@@ -117,7 +117,7 @@ def difference(base: Mapping[int, Record], other: Mapping[int, Record], resample
         before = [value for seed in seeds if (value := value_of(base[seed], name)) is not None]
         after = [value for seed in seeds if (value := value_of(other[seed], name)) is not None]
         if len(before) == len(after) == len(seeds):
-            result[name] = fmean(after) - fmean(before)
+            result[name], result[f"{name}_sd"] = _mean_sd([b - a for a, b in zip(before, after, strict=True)])
             result[f"{name}_p"] = paired_t_test(before, after)
     pairs = [(scores_of(base[seed]), scores_of(other[seed])) for seed in seeds]
     for a, b in pairs:
