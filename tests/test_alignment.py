@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import MINILM
+from conftest import MINILM, pooled_states
 from recbole.data import create_dataset, data_preparation
 from recbole.utils import get_model, init_seed
 from torch import Tensor
@@ -264,7 +264,7 @@ def test_losses_are_those_of_reading_every_table_and_text(scope: str, built: Cal
     model = b.model.eval()
     output = model(b.rows, b.texts, b.masks)
     table = model.backbone(b.rows).representation
-    _, pooled = model.text(b.texts)
+    pooled = pooled_states(model.text, b.texts)
     contrast, _ = model.objectives["contrastive"](table[:5], pooled[:5])
     states, tables, targets = [], [], []
     for batch, hidden in zip(b.texts, b.masks.tokens, strict=True):
