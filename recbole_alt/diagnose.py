@@ -118,7 +118,7 @@ def aligned_file(folder: Path) -> Path:
 def build_seeded(config: Any, dataset: Any, model_class: type) -> Backbone:
     """The backbone as every stage of the run initialises it."""
     init_seed(config["seed"], config["reproducibility"])
-    return build_backbone(config, dataset, model_class)
+    return build_backbone(config, dataset, model_class).eval()
 
 
 def some_rows(dataset: Any, seed: int) -> Any:
@@ -162,25 +162,29 @@ def read_objectives(
 
 
 @torch.no_grad()
-def field_embeddings(backbone: Backbone, rows: Any) -> Tensor:
-    """[B, F, E] what the CTR model embeds of each field; without fields where it does not read them so (LR, FFM)."""
+def field_embeddings(backbone: Backbone, rows: Any) -> dict[str, Tensor]:
+    """Field → what the CTR model embeds of it, [B, E]; empty where a model does not read its fields so (LR, FFM).
+
+    RecBole puts sequences first (``embed_input_fields`` in ``recbole/model/abstract_recommender.py``).
+    """
     if not reached(backbone.model, FIELD_EMBEDDINGS, rows):
-        return torch.zeros(len(rows), 0, 0)
-    return backbone.model.concat_embed_input_fields(rows)
+        return {}
+    order = ("token_seq", "token", "float_seq", "float")
+    names = [table_field.name for kind in order for table_field in backbone.fields if table_field.kind == kind]
+    return dict(zip(names, backbone.model.concat_embed_input_fields(rows).unbind(1), strict=False))
 
 
 def movements(backbones: Mapping[str, Backbone], rows: Any) -> dict[str, dict[str, float]]:
     """Lengths of each field's embeddings, and what finetuning did to the aligned ones; see :class:`Diagnosis`."""
     embedded = {stage: field_embeddings(backbone, rows) for stage, backbone in backbones.items()}
     found: dict[str, dict[str, float]] = {}
-    for column, table_field in enumerate(backbones["aligned"].fields[: embedded["aligned"].shape[1]]):
-        of_field = {stage: vectors[:, column] for stage, vectors in embedded.items()}
-        aligned = of_field["aligned"]
+    for name, aligned in embedded["aligned"].items():
+        of_field = {stage: vectors[name] for stage, vectors in embedded.items()}
         line = {f"norm_{stage}": vectors.norm(dim=1).mean().item() for stage, vectors in of_field.items()}
-        for stage in of_field.keys() - {"initial", "aligned", "plain"}:
+        for stage in (stage for stage in of_field if stage not in ("initial", "aligned", "plain")):
             line[f"moved_{stage}"] = ((of_field[stage] - aligned).norm() / aligned.norm()).item()
             line[f"cosine_{stage}"] = F.cosine_similarity(of_field[stage].flatten(), aligned.flatten(), dim=0).item()
-        found[table_field.name] = line
+        found[name] = line
     return found
 
 
@@ -190,24 +194,22 @@ def likeness(config: Any, backbones: Mapping[str, Backbone], dataset: Any) -> di
 
     Empty with ``prompt_scope: interaction``, whose texts are of pairs, and without embeddings of fields.
     """
-    names = [f.name for f in backbones["aligned"].fields]
     found: dict[str, dict[str, float]] = {}
-    embedded = field_embeddings(backbones["aligned"], dataset[:1].to(config["device"])).shape[1]
-    if config["prompt_scope"] != "entity" or not embedded:
+    embedded = field_embeddings(backbones["aligned"], dataset[:1].to(config["device"]))
+    if config["prompt_scope"] != "entity":
         return found
     cache = TextCache(build_text(config, dataset.prompts).to(config["device"]).eval().language_model)
     for position, segment in enumerate(dataset.prompts.segments):
         entity = {"user": dataset.uid_field, "item": dataset.iid_field}.get(segment.name)
-        if entity not in names:
+        if entity not in embedded:
             continue
         rows = one_row_each(dataset, entity, config["seed"])
         texts = dataset.prompts.distinct(rows)[position]
         states = cache.pooled(texts, config["device"])
         said = pairwise_cosines((states - states.mean(0))[texts.row.to(states.device)])
-        column = names.index(entity)
         found[segment.name] = {}
         for stage, backbone in backbones.items():
-            vectors = field_embeddings(backbone, rows.to(config["device"]))[:, column]
+            vectors = field_embeddings(backbone, rows.to(config["device"]))[entity]
             found[segment.name][stage] = float(np.corrcoef(said, pairwise_cosines(vectors - vectors.mean(0)))[0, 1])
     return found
 

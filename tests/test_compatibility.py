@@ -314,6 +314,8 @@ def test_datasets_and_bad_input(campaign: Made, tmp_path: Path) -> None:
         ({"keys": {"split_seed": None}}, "split_seed"),
         ({"variants": {"ALT": {}}}, "'ALT' is taken"),
         ({"variants": {"a b": {}}}, "'a b' is taken, or no word"),
+        ({"variants": {"steps_5": {}}}, "'steps_5' is taken"),
+        ({"variants": "more"}, "variants must be"),
         ({"variants": {"more": 1}}, "more must hold"),
         ({"variants": {"more": {"seed": 1}}}, "seed is what the campaign"),
         ({"variants": {"more": {"learning_rate": 0.1}}}, "learning_rate is tuned"),

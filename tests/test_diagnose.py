@@ -12,9 +12,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from recbole.utils import get_model
 
 from recbole_alt import run_recbole_alt
-from recbole_alt.diagnose import diagnose, main, pairwise_cosines
+from recbole_alt.config import ALTConfig
+from recbole_alt.diagnose import build_seeded, diagnose, field_embeddings, main, pairwise_cosines
+from recbole_alt.experiment import load_data
+from recbole_alt.model.backbones import mask_table
 from recbole_alt.trainer import checkpoint
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -48,6 +52,7 @@ def test_each_stage_moves_what_it_trains(keys: Keys) -> None:
         line = finetuned.embeddings[name]
         assert line["norm_aligned"] == aligned.embeddings[name]["norm_aligned"]  # the same alignment
         assert line["moved_ctr"] > 0 and -1 <= line["cosine_ctr"] < 1 and line["norm_plain"] != line["norm_initial"]
+        assert list(line)[-4:] == ["norm_ctr", "norm_plain", "moved_ctr", "cosine_ctr"]  # columns in order
     assert finetuned.alignment == aligned.alignment and finetuned.rows == aligned.rows
 
 
@@ -60,6 +65,26 @@ def test_held_out_rows_are_other_rows(keys: Keys) -> None:
     assert all(math.isfinite(value) for line in found.alignment.values() for value in line.values())
     assert all(0 <= value <= 1 for line in found.values.values() for value in line.values())
     assert diagnose(folder) == found
+
+
+def test_an_embedding_is_of_the_field_it_is_named_after(keys: Keys) -> None:
+    columns = {
+        "inter": ["user_id", "item_id", "rating", "timestamp", "device", "dwell"],
+        "user": ["user_id", "age", "gender", "visits"],
+        "item": ["item_id", "year", "genre", "length"],
+    }
+    floats = {"numerical_features": ["dwell", "visits", "length"]}
+    config = ALTConfig("ALT_DCN", "tiny", None, keys(finetune_modes=["ctr"], load_col=columns, **floats))
+    dataset = load_data(config)[1]._dataset
+    backbone, rows = build_seeded(config, dataset, get_model("ALT_DCN").backbone_class), dataset[:]
+    whole = field_embeddings(backbone, rows)
+    assert {f.kind for f in backbone.fields} == {"token", "token_seq", "float", "float_seq"}
+    assert whole.keys() == {f.name for f in backbone.fields}
+    for column, field in enumerate(backbone.fields):
+        hidden = torch.zeros(len(rows), len(backbone.fields), dtype=torch.bool)
+        hidden[:, column] = True
+        without = field_embeddings(backbone, mask_table(rows, backbone.fields, hidden))
+        assert {name for name in whole if not torch.equal(whole[name], without[name])} == {field.name}
 
 
 @pytest.mark.parametrize("model", ["ALT_LR", "ALT_FFM", "ALT_DSSM"])

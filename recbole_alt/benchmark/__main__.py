@@ -20,6 +20,13 @@ def _list(kind: Callable[[str], Any]) -> Callable[[str], list[Any]]:
     return read
 
 
+def _yaml(text: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is not YAML: {' '.join(str(error).split())}") from None
+
+
 def _seeds(text: str) -> int | list[int]:
     return int(text) if text.isdigit() and int(text) < 1000 else _list(int)(text)
 
@@ -40,7 +47,7 @@ def main() -> int:
     parser.add_argument("--seeds", type=_seeds, help="how many (from 2020), or a list (default 3)")
     parser.add_argument("--modes", type=_list(str), help="ctr,lm,joint (default all)")
     parser.add_argument("--ablations", type=_list(str), help="names of recbole_alt.benchmark.ABLATIONS")
-    parser.add_argument("--variants", type=yaml.safe_load, help="YAML: {name: {key: value}, ...}")
+    parser.add_argument("--variants", type=_yaml, help="YAML: {name: {key: value}, ...}")
     parser.add_argument("--budgets", type=_list(int), help="further pretrain_steps")
     parser.add_argument("--train_shares", type=_list(float), help="of the training interactions (default 1.0)")
     parser.add_argument("--params_file", help="ranges tuned on validation, or none (default compatibility)")

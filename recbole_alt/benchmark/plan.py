@@ -91,9 +91,11 @@ class Campaign:
             raise ValueError("split_seed: paired runs share one split; give a number, or leave it out")
 
     def _check_variants(self) -> None:
+        if not isinstance(self.variants, dict):
+            raise ValueError(f"variants must be 'name: {{key: value}}' pairs, not {self.variants!r}")
         tuned = {range_["name"] for range_ in self.grid}
         for name, changes in self.variants.items():
-            if not re.fullmatch(r"[A-Za-z]\w*", str(name)) or name in (PLAIN, COMPLETE, *ABLATIONS):
+            if not re.fullmatch(r"(?!steps_)[A-Za-z]\w*", str(name)) or name in (PLAIN, COMPLETE, *ABLATIONS):
                 raise ValueError(f"variants: {name!r} is taken, or no word of letters, digits and underscores")
             if not isinstance(changes, dict):
                 raise ValueError(f"variants: {name} must hold 'key: value' pairs, not {changes!r}")
