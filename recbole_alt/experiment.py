@@ -142,7 +142,8 @@ class Experiment:
             details["alpha"] = model.alpha.item()
         self._finish(stage, StageResult(trainer.seconds, texts, _floats(valid), test, details))
         trainer.tensorboard.close()
-        trainer.last_file.unlink(missing_ok=True)
+        if self.test_data is not None:  # else whoever brings it goes on here
+            trainer.last_file.unlink(missing_ok=True)
 
     def _test(self, trainer: ALTTrainer, stage: str, progress: bool) -> dict[str, float]:
         """Score the test set with the epoch that validation chose."""

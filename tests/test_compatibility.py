@@ -84,32 +84,33 @@ def results(folder: Path) -> dict[str, Any]:
 def test_a_campaign_is_stopped_and_goes_on(campaign: Made, monkeypatch: pytest.MonkeyPatch) -> None:
     axes = campaign()
     with monkeypatch.context() as patch:
-        fitted, aligned = counted(patch, ALTTrainer, "fit"), counted(patch, ALTPretrainTrainer, "fit")
+        epochs, aligned = counted(patch, ALTTrainer, "_train_epoch"), counted(patch, ALTPretrainTrainer, "fit")
         read = counted(patch, experiment, "create_dataset")
         run_campaign(axes, Path("whole"))
-    # per model: 3 stages with 2 trials each, and 2 seeds of 3 stages; one alignment per model and seed
-    assert (len(fitted), len(aligned), len(read)) == (2 * (6 + 6), 2 * 2, 2)
+    # per model: 3 stages with 2 trials each, of which the best are the first seed's runs, and the second seed's;
+    # one alignment per model and seed
+    assert (len(epochs), len(aligned), len(read)) == (2 * (6 + 3), 2 * 2, 2)
     whole = results(Path("whole"))
     assert len(whole) == 12 and len({json.dumps(result) for result in whole.values()}) == 12
     assert not Path("saved").exists()
     assert not list(Path("whole").rglob("*.pth")) and not list(Path("whole").rglob("*.lock"))
 
     with monkeypatch.context() as patch, pytest.raises(Stopped):
-        counted(patch, ALTTrainer, "fit", stop=14)
+        counted(patch, ALTTrainer, "_train_epoch", stop=11)
         run_campaign(axes, Path("stopped"))
     kept = {file: file.stat().st_mtime_ns for file in Path("stopped").glob("runs/*/run.json")}
     assert len(write_report(Path("stopped"), resamples=20)) >= 6
     with monkeypatch.context() as patch:
-        fitted, aligned = counted(patch, ALTTrainer, "fit"), counted(patch, ALTPretrainTrainer, "fit")
+        epochs, aligned = counted(patch, ALTTrainer, "_train_epoch"), counted(patch, ALTPretrainTrainer, "fit")
         run_campaign(axes, Path("stopped"))
-    assert len(fitted) == 24 - 14 and len(aligned) == 2  # the second model's; the first one's are over
+    assert len(epochs) == 18 - 11 and len(aligned) == 2  # the second model's; the first one's are over
     assert results(Path("stopped")) == whole
     assert all(file.stat().st_mtime_ns == when for file, when in kept.items())
 
     with monkeypatch.context() as patch:  # another seed: what is there stays
-        fitted = counted(patch, ALTTrainer, "fit")
+        epochs = counted(patch, ALTTrainer, "_train_epoch")
         run_campaign(campaign(seeds=3), Path("stopped"))
-    assert len(fitted) == 6 and len(results(Path("stopped"))) == 18
+    assert len(epochs) == 6 and len(results(Path("stopped"))) == 18
     with pytest.raises(ValueError, match="out: tuning_trials was 6 in 'stopped' and is 1 now"):
         run_campaign(campaign(tuning_trials=1), Path("stopped"))
 
@@ -149,6 +150,24 @@ def test_a_run_is_what_the_command_line_makes(campaign: Made, keys: Keys) -> Non
     assert record["costs"]["texts_encoded"] == 0 and record["costs"]["alignment_interactions_seen"] > 0
 
 
+def test_the_trial_that_won_is_the_first_seeds_run(campaign: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+    one = {"models": ["DCN"], "seeds": 1, "modes": ["joint"]}
+    with monkeypatch.context() as patch, pytest.raises(Stopped):
+        counted(patch, scores.Scores, "save", stop=1)
+        run_campaign(campaign(**one), Path("tuned"))
+    assert len(list(Path("tuned").rglob("joint-last.pth"))) == 1  # of two trials
+    epochs = counted(monkeypatch, ALTTrainer, "_train_epoch")
+    run_campaign(campaign(**one), Path("tuned"))
+    assert not epochs and not list(Path("tuned").rglob("*.pth"))
+    for record in summary.read_runs(Path("tuned")):
+        folder = Path("alone") / record["run"]["stage"]
+        run_campaign(campaign(record["parameters"], params_file="none", **one), folder)
+        again = next(r for r in summary.read_runs(folder) if r["run"] == record["run"])
+        assert (again["valid"], again["test"]) == (record["valid"], record["test"])
+        assert again["costs"]["texts_encoded"] == record["costs"]["texts_encoded"]
+        assert record["costs"]["seconds"] <= record["wall"]
+
+
 def test_validation_alone_selects(campaign: Made, monkeypatch: pytest.MonkeyPatch) -> None:
     scored = counted(monkeypatch, scores.Scores, "save")
     tested = counted(monkeypatch, ALTTrainer, "evaluate")
@@ -156,7 +175,7 @@ def test_validation_alone_selects(campaign: Made, monkeypatch: pytest.MonkeyPatc
     trials = [json.loads(file.read_text()) for file in Path("out").glob("trials/*.json")]
     assert len(trials) == 4 and all(trial["test"] == {} for trial in trials)
     assert len(scored) == 4  # once a run; trials never touch the test set
-    assert len(tested) == 8  # an epoch's validation each; no test
+    assert len(tested) == 6  # the validation of 4 trials and of the second seed; no test
     for record in summary.read_runs(Path("out")):
         same = [trial for trial in trials if trial["run"]["stage"] == record["run"]["stage"]]
         chosen = next(trial for trial in same if trial["parameters"] == record["parameters"])

@@ -24,14 +24,14 @@ class Remaining:
 
     def __init__(self, alignment_of: Callable[[Run], str]) -> None:
         self.alignment_of = alignment_of
-        self.pending: dict[Unit, None] = {}
+        self.pending: dict[Unit, bool] = {}  # whether it takes a training
         self.done = Counter[str]()
         self.aligned: set[str] = set()
         self.measured: dict[tuple[Any, ...], list[float]] = {}
 
-    def add(self, unit: Unit, record: Mapping[str, Any] | None) -> None:
-        """A training of the plan, with its record where it ended before."""
-        self.pending[unit] = None
+    def add(self, unit: Unit, record: Mapping[str, Any] | None, trained: bool = True) -> None:
+        """A part of the plan, with its record where it ended before; ``trained`` if it takes a training of its own."""
+        self.pending[unit] = trained
         if record is not None:
             self.end(unit, record)
 
@@ -57,9 +57,10 @@ class Remaining:
         return [run for name, run in first.items() if name not in self.aligned]
 
     def __str__(self) -> str:
-        units = Counter(_kind(run) for run in [*(run for _, run, _ in self.pending), *self._alignments()])
-        if not units:
+        if not self.pending:
             return "nothing to go"
+        trained = [run for (_, run, _), takes_training in self.pending.items() if takes_training]
+        units = Counter(_kind(run) for run in [*trained, *self._alignments()])
         seconds, unknown = 0.0, Counter[str]()
         for kind, count in units.items():
             known = self._of_kind(kind)

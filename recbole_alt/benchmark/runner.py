@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import resource
 import shutil
@@ -71,7 +72,7 @@ class Runner(Objective):
                 self.remaining.add(("trial", tuning, str(parameters)), self._measured(file))
         for run in runs:
             made = self._run_file(run)
-            self.remaining.add(("run", run, ""), self._measured(made) if made else None)
+            self.remaining.add(("run", run, ""), self._measured(made) if made else None, self._is_trained(run))
         for line in announce(self.campaign, self.remaining):
             logger.info(line)
         for number, run in enumerate(runs, 1):
@@ -119,11 +120,20 @@ class Runner(Objective):
             if not file.is_file():
                 record = self._train_one(tuning, parameters, file.with_suffix(""), tested=False)
                 write_json(file, {"parameters": parameters, **record})
-                shutil.rmtree(file.with_suffix(""))
+                self._keep_the_best([file for _, file in trials[:number]])
                 self.remaining.end(("trial", tuning, str(parameters)), record)
                 said = ", ".join(f"{name}={value}" for name, value in parameters.items())
                 where = f"trial {number} of {len(trials)} for {tuning.slug}: {said}"
                 logger.info(f"{where}: {outcome(record)}; {self.remaining}")
+
+    @staticmethod
+    def _keep_the_best(files: Sequence[Path]) -> None:
+        """Delete the weights of all trials but the best, which a run may be made of."""
+        finished = {file: json.loads(file.read_text()) for file in files}
+        best = best_trial(list(finished.values()))
+        for file, record in finished.items():
+            if record is not best and file.with_suffix("").is_dir():
+                shutil.rmtree(file.with_suffix(""))
 
     # -- runs --------------------------------------------------------------------------------------------
 
@@ -132,13 +142,30 @@ class Runner(Objective):
         assert file is not None
         if file.is_file():
             return
-        parameters = self.choice(run) or {}
+        parameters, before = self.choice(run) or {}, self._take_over_trial(run, file.parent)
         record = self._train_one(run, parameters, file.parent, tested=True)
         for rest in file.parent.glob("*.pth"):
             rest.unlink()
-        write_json(file, {"parameters": parameters, **record})
+        write_json(file, {"parameters": parameters, **record, "wall": before + record["wall"]})
         self.remaining.end(("run", run, ""), record)
         logger.info(f"{said}, {run.slug}: {outcome(record)}; {self.remaining}")
+
+    def _take_over_trial(self, run: Run, folder: Path) -> float:
+        """Where ``run`` is the trial that won, its training is over: only the test is missing. The seconds it took."""
+        trial = self.folder / "trials" / folder.name
+        if trial.is_dir():
+            (trial / f"{run.stage}.json").unlink(missing_ok=True)  # says that all is done
+            folder.parent.mkdir(exist_ok=True)
+            os.replace(trial, folder)
+        record = self._measured(trial.with_name(f"{trial.name}.json"))
+        return record["wall"] if record and (folder / f"{run.stage}-last.pth").is_file() else 0.0
+
+    def _is_trained(self, run: Run) -> bool:
+        """Whether ``run`` is a training of its own and no trial that won."""
+        if run != self.campaign.tuning_of(run) or self.campaign.params_file == "none":
+            return True
+        made = self._run_file(run)
+        return made is not None and not (self.folder / "trials" / made.parent.name).is_dir()
 
     def _run_file(self, run: Run) -> Path | None:
         """Where the record of ``run`` is or will be; None as long as its parameters are not chosen."""
