@@ -62,6 +62,20 @@ def pretrain_entity(quick: bool, data_path: str) -> Iterator[Result]:
             yield Result.of(name, ratios, 100, interactions_per_second=mine, reference=theirs)
 
 
+def kept_texts(quick: bool, data_path: str) -> Iterator[Result]:
+    """A step with all layers frozen and their states kept, against one that encodes its texts."""
+    for dataset, path in (("ml-100k", ""), ml_1m(data_path)):
+        keys = {"language_model_layers": None, "frozen_layers": "all"}
+        kept, fresh = (pretraining(dataset, path, scope="entity", **keys) for _ in range(2))
+        took, _ = seconds(lambda t=kept: t._keep_texts(show_progress=False))
+        mine, theirs = alternate(
+            lambda t=kept: rate(lambda: steps(t, 4)), lambda t=fresh: rate(lambda: steps(t, 2)), 1 if quick else 5
+        )
+        ratios = [a / b for a, b in zip(mine, theirs, strict=True)]
+        details = {"interactions_per_second": mine, "encoding_every_step": theirs, "encoding_once_seconds": took}
+        yield Result.of(f"kept_texts/{dataset}", ratios, 3, **details)
+
+
 def step_overhead(quick: bool, data_path: str) -> Iterator[Result]:
     """A step against forward and backward of the language model on the very tokens that step encoded."""
     for scope in ("entity", "interaction"):

@@ -17,6 +17,7 @@ from harness import Result, write
 BENCHMARKS: dict[str, Callable[[bool, str], Iterator[Result]]] = {
     "pretrain_interaction": pretraining.pretrain_interaction,
     "pretrain_entity": pretraining.pretrain_entity,
+    "kept_texts": pretraining.kept_texts,
     "step_overhead": pretraining.step_overhead,
     "score_lm": scoring.score_lm,
     "score_ctr": scoring.score_ctr,

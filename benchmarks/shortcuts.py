@@ -26,6 +26,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "shuffled interactions": {"batch_sampling": "shuffle", "pretrain_batch_size": 128},
     "full vocabularies": {"language_model_vocabulary": "full", "masked_language_vocabulary": "full"},
 }
+_TRAINED = {"language_model_layers": 2, "frozen_layers": None}
 _LOOKED_AT = 5  # steps whose texts are counted to tell how many steps a budget is
 
 
@@ -44,8 +45,9 @@ def steps_for(texts: int, **keys: Any) -> int:
 
 def run(variant: str, seed: int, texts: int) -> dict[str, Any]:
     """One run: what it encoded, saw and reached."""
-    keys = VARIANTS[variant] | {"seed": seed, "finetune_modes": ["ctr"], "plain_baseline": variant == "as it is"}
-    keys["pretrain_steps"] = steps_for(texts, **VARIANTS[variant])
+    keys = {**VARIANTS[variant], **_TRAINED}
+    keys |= {"seed": seed, "finetune_modes": ["ctr"], "plain_baseline": variant == "as it is"}
+    keys["pretrain_steps"] = steps_for(texts, **VARIANTS[variant], **_TRAINED)
     record = run_recbole_alt("ALT_DCN", "ml-100k", None, keys | {"state": "WARNING", "show_progress": False})["record"]
     stage = record["stages"]["pretrain"]
     return {

@@ -41,7 +41,7 @@ _SHARES = {"mask_ratio": False, "train_share": True}
 
 #: Whole numbers, or empty: key → the least.
 _WHOLE = {
-    **dict.fromkeys(("pretrain_steps", "pretrain_epochs", "language_model_layers", "frozen_layers", "split_seed"), 0),
+    **dict.fromkeys(("pretrain_steps", "pretrain_epochs", "language_model_layers", "split_seed"), 0),
     **dict.fromkeys(("lora_rank", "lora_alpha", "block_users", "block_items"), 1),
     "block_texts": 2,
 }
@@ -74,6 +74,9 @@ def check_values(values: Mapping[str, Any]) -> None:
         value = values.get(key)
         if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < least):
             raise ValueError(f"{key} must be a whole number, {least} or more, or empty, not {value!r}")
+    frozen = values.get("frozen_layers")
+    if frozen not in (None, "all") and (not isinstance(frozen, int) or isinstance(frozen, bool) or frozen < 0):
+        raise ValueError(f"frozen_layers must be a whole number, 0 or more, all or empty, not {frozen!r}")
     joined = values.get("join_field_embeddings")
     if joined is not None and not isinstance(joined, bool):
         raise ValueError(f"join_field_embeddings must be true, false or empty, not {joined!r}")

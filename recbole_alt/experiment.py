@@ -134,7 +134,7 @@ class Experiment:
         if self._go_on and trainer.last_file.is_file():
             trainer.resume_checkpoint(trainer.last_file)
         progress = bool(config["show_progress"])
-        _, valid = trainer.fit(self._train_loader(config, stage), self.valid_data, show_progress=progress)
+        _, valid = trainer.fit(self._train_loader(config, model), self.valid_data, show_progress=progress)
         texts = model.texts_encoded
         test = self._test(trainer, stage, progress)
         details = {"epochs": len(trainer.train_loss_dict)}
@@ -158,12 +158,12 @@ class Experiment:
         check_values(config.final_config_dict)
         return config
 
-    def _train_loader(self, config: Any, stage: str) -> Any:
+    def _train_loader(self, config: Any, model: Any) -> Any:
         """RecBole's own loader; where text is read, its rows in batches that share texts."""
         loader = self.train_data
         fresh = type(loader)(config, loader._dataset, loader._sampler, shuffle=config["shuffle"])
-        if stage in ("plain", "ctr") or config["freeze_language_model"]:
-            return fresh  # no text is encoded while training
+        if model.text is None or model.text.language_model.is_fixed:
+            return fresh  # no text is encoded anew while training
         return BatchLoader(fresh, build_batches(config, loader._dataset, config["text_batch_size"]))
 
     def _seed(self) -> None:

@@ -16,6 +16,7 @@ from torch import Tensor
 from recbole_alt.data.build import build_batches, build_masking
 from recbole_alt.data.masking import step_generator
 from recbole_alt.model.build import build_alignment
+from recbole_alt.model.kept_texts import KeptTexts, TextsOfStep
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 ALL = ["contrastive", "masked_language", "masked_tabular"]
@@ -253,6 +254,56 @@ def test_no_gradient_depends_on_the_order_of_threads(tiny: Callable[..., Any]) -
                 repeated.append(node)
         pending.extend(parent for parent, _ in node.next_functions)
     assert not repeated
+
+
+# -- texts that are kept -------------------------------------------------------------------------------------
+
+
+def keep(b: Any, *, texts: int = 1000, memory: float | None = None) -> int:
+    """Keep the states of all texts, as for a training that reads ``texts`` of either kind; how many were encoded."""
+    language_model = b.model.text.language_model
+    before = language_model.texts_encoded
+    prompts = b.dataset.prompts
+    masking = build_masking(b.config, prompts, [field.name for field in b.model.backbone.fields])
+    b.model.kept_texts = KeptTexts(language_model, prompts.special.mask, b.config["device"])
+    step = TextsOfStep(texts // 10, texts // 10)
+    b.model.kept_texts.fill(prompts.distinct(b.dataset[:]), masking, step, 10, memory=memory)
+    return language_model.texts_encoded - before
+
+
+@pytest.mark.parametrize(
+    "masking", [{}, {"mask_ratio": 0.15}, {"mask_fields": "shared"}, {"mask_level": "token"}], ids=str
+)
+@pytest.mark.parametrize("scope", ["entity", "interaction"])
+def test_kept_texts_change_no_loss_and_no_gradient(
+    scope: str, masking: dict[str, Any], built: Callable[..., Any]
+) -> None:
+    b = built(frozen_layers="all", objectives=ALL, prompt_scope=scope, **masking)
+    fresh = b.forward()
+    expected = gradients(b.model, fresh.loss)
+    assert keep(b) > 0
+    before = b.model.text.language_model.texts_encoded
+    output = b.forward()
+    encoded = b.model.text.language_model.texts_encoded - before
+    assert encoded == (sum(int(m.any(1).sum()) for m in b.masks.tokens) if "mask_level" in masking else 0)
+    for name, loss in fresh.losses.items():
+        torch.testing.assert_close(output.losses[name], loss, atol=1e-5, rtol=1e-5)
+    got = gradients(b.model, output.loss)
+    assert got.keys() == expected.keys() and not any("language_model" in name for name in got)
+    for name, gradient in expected.items():
+        torch.testing.assert_close(got[name], gradient, atol=1e-5, rtol=1e-3, msg=name)
+
+
+def test_texts_are_kept_where_that_is_less_work_and_fits(built: Callable[..., Any]) -> None:
+    b = built(frozen_layers="all", objectives=ALL, mask_ratio=0.15)
+    texts = b.dataset.prompts.distinct(b.dataset[:])
+    distinct = sum(len(part.pieces) for part in texts)
+    assert keep(b, memory=0) == 0 and torch.isfinite(b.forward().loss)
+    assert keep(b, texts=distinct // 10 * 10 - 10) == 0 and torch.isfinite(b.forward().loss)
+    everything = keep(b)
+    assert distinct < everything <= sum(len(part.pieces) * (1 + len(part.segment.fields)) for part in texts)
+    tokens = sum(int(part.segment.total_lengths(part.pieces).sum()) for part in texts)
+    assert keep(b, memory=tokens * 4 * b.model.text.hidden_size) == distinct
 
 
 # -- reading no more than is needed --------------------------------------------------------------------------

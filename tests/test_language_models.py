@@ -217,6 +217,15 @@ class LanguageModelContract:
         assert encoder.get_input_embeddings().weight.grad is None
         assert all(p.requires_grad for p in load(frozen_layers=0).encoder.get_submodule(family.layers).parameters())
 
+    def test_one_that_is_not_trained_repeats(
+        self, load: Callable[..., LanguageModel], tokenised: Callable[..., Any]
+    ) -> None:
+        model = load(frozen_layers="all")
+        assert model.is_fixed and not load().is_fixed
+        assert not load(lora_rank=2).is_fixed and not load(lora_rank=2, frozen_layers="all").is_fixed
+        model.train()
+        assert torch.equal(model(*tokenised(SENTENCES))[0], model(*tokenised(SENTENCES))[0])  # no dropout
+
     def test_lora_starts_as_the_model_and_trains_alone(
         self, folder: str, load: Callable[..., LanguageModel], tokenised: Callable[..., Any]
     ) -> None:

@@ -13,6 +13,7 @@ from recbole_alt.data.masking import Masks
 from recbole_alt.data.prompts import SegmentBatch
 from recbole_alt.model.attention import SegmentStates, take_rows
 from recbole_alt.model.backbones import Backbone, CTROutput, mask_table, select_rows
+from recbole_alt.model.kept_texts import KeptTexts
 from recbole_alt.model.language import TextTower
 from recbole_alt.model.objectives.contrastive import ContrastiveObjective
 from recbole_alt.model.objectives.masked_language import MaskedLanguageObjective
@@ -54,6 +55,9 @@ class AlignmentModel(nn.Module):
         weights: name → weight in the sum; 1 where not given.
         targets: reads the true values of masked table fields; needed for ``masked_tabular``.
         mask_id: the tokenizer's mask token.
+
+    Attributes:
+        kept_texts: states that need not be made anew, of a language model that is not trained.
     """
 
     def __init__(
@@ -73,21 +77,18 @@ class AlignmentModel(nn.Module):
         self.weights = dict(weights)
         self.targets = targets
         self.mask_id = mask_id
+        self.kept_texts: KeptTexts | None = None
 
     def forward(self, interaction: Interaction, batches: Sequence[SegmentBatch], masks: Masks) -> AlignmentOutput:
         """Losses of a batch of B interactions, their texts and this step's masks.
 
-        The language model is called once: for the complete texts, which two objectives read, and for those masked texts
-        in which some field is masked. The complete table is read where an objective asks for it: in the rows that are
-        contrasted, and in the first row of each masked text.
+        The language model is called at most once: for the complete texts, which two objectives read, and for those
+        masked texts in which some field is masked. The complete table is read where an objective asks for it: in the
+        rows that are contrasted, and in the first row of each masked text.
         """
         complete = list(batches) if {"contrastive", "masked_tabular"} & set(self.objectives) else []
         masked = self._masked(batches, masks) if "masked_language" in self.objectives else []
-        encoded = self.text.language_model.encode(
-            [(batch.input_ids, batch.attention_mask) for batch in complete]
-            + [(texts.input_ids, texts.batch.attention_mask) for texts in masked]
-        )
-        segments = self.text.gather(complete, encoded[: len(complete)])
+        segments, hidden = self._read(complete, masked)
         rows = self._rows_read(interaction, masked)
         read = select_rows(interaction, rows) if len(rows) else interaction
         outputs = [self.backbone(read)] if len(rows) else []
@@ -95,7 +96,7 @@ class AlignmentModel(nn.Module):
             outputs.append(self.backbone(mask_table(interaction, self.backbone.fields, masks.table)))
         steps: dict[str, Callable[[], tuple[Tensor, dict[str, float]]]] = {
             "contrastive": lambda: self._contrast(outputs[0], segments, self._contrasted(interaction)),
-            "masked_language": lambda: self._masked_language(outputs[0], rows, masked, encoded[len(complete) :]),
+            "masked_language": lambda: self._masked_language(outputs[0], rows, masked, hidden),
             "masked_tabular": lambda: self._masked_tabular(outputs[-1], interaction, segments, masks),
         }
         losses: dict[str, Tensor] = {}
@@ -107,6 +108,24 @@ class AlignmentModel(nn.Module):
         for name, loss in losses.items():
             total = total + self.weights.get(name, 1.0) * loss
         return AlignmentOutput(total, losses, report)
+
+    def _read(
+        self, complete: Sequence[SegmentBatch], masked: Sequence[_MaskedTexts]
+    ) -> tuple[list[SegmentStates], list[Tensor]]:
+        """States of the complete texts, and of each segment's masked texts those at masked positions [M, H].
+
+        What is not kept is encoded, in one call.
+        """
+        groups = [(texts.input_ids, texts.batch.attention_mask) for texts in masked]
+        segments = self.kept_texts.complete(complete) if self.kept_texts else None
+        hidden = self.kept_texts.masked(groups) if self.kept_texts else None
+        wanted = [] if segments is not None else [(batch.input_ids, batch.attention_mask) for batch in complete]
+        made = self.text.language_model.encode(wanted + (groups if hidden is None else []))
+        if segments is None:
+            segments = self.text.gather(complete, made[: len(complete)])
+        if hidden is None:
+            hidden = [states[texts.where] for texts, (states, _) in zip(masked, made[len(wanted) :], strict=True)]
+        return segments, hidden
 
     def _contrasted(self, interaction: Interaction) -> int:
         """How many of a batch's rows are contrasted, the first ones."""
@@ -150,22 +169,22 @@ class AlignmentModel(nn.Module):
         table: CTROutput,
         rows: Tensor,
         masked: Sequence[_MaskedTexts],
-        encoded: Sequence[tuple[Tensor, Tensor]],
+        hidden: Sequence[Tensor],
     ) -> tuple[Tensor, dict[str, float]]:
         """A text shared by several interactions is helped by the table of the first of them.
 
-        ``table`` is that of the batch's ``rows``, ascending.
+        ``table`` is that of the batch's ``rows``, ascending; ``hidden`` are the states at masked positions.
         """
         objective: MaskedLanguageObjective = self.objectives["masked_language"]  # type: ignore[assignment]
         nothing = table.representation[:0]
-        states, tables = [nothing.new_zeros(0, self.text.hidden_size)], [nothing]
+        states, tables = [nothing.new_zeros(0, self.text.hidden_size), *hidden], [nothing]
         targets = [nothing.new_zeros(0).long()]
-        for texts, (token_states, _) in zip(masked, encoded, strict=True):
+        for texts in masked:
             owner = texts.batch.owner[texts.where.nonzero()[:, 0]]
-            states.append(token_states[texts.where])
             tables.append(take_rows(table.representation, torch.searchsorted(rows, owner)))
             targets.append(texts.batch.input_ids[texts.where])
-        return objective(torch.cat(states), torch.cat(tables), torch.cat(targets))
+        with self.text.language_model.autocast(nothing.device):
+            return objective(torch.cat(states), torch.cat(tables), torch.cat(targets))
 
     def _masked_tabular(
         self, table: CTROutput, interaction: Interaction, segments: Sequence[SegmentStates], masks: Masks

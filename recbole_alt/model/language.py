@@ -38,6 +38,15 @@ class LanguageModel(nn.Module):
         self.hidden_size = int(encoder.config.hidden_size)
         self.texts_encoded = 0
 
+    @property
+    def is_fixed(self) -> bool:
+        """Whether none of its parameters is trained."""
+        return not any(parameter.requires_grad for parameter in self.parameters())
+
+    def train(self, mode: bool = True) -> LanguageModel:
+        """As torch's, except that one of which nothing is trained stays in evaluation mode."""
+        return super().train(mode and not self.is_fixed)
+
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor]:
         """Encode texts.
 
@@ -119,7 +128,7 @@ def load_language_model(
     pooling: str = "mean",
     precision: str = "fp32",
     gradient_checkpointing: bool = False,
-    frozen_layers: int | None = None,
+    frozen_layers: int | str | None = None,
     lora_rank: int | None = None,
     lora_alpha: int | None = None,
     random_seed: int | None = None,
@@ -132,7 +141,8 @@ def load_language_model(
         pooling: see :class:`LanguageModel`.
         precision: see :class:`LanguageModel`.
         gradient_checkpointing: recompute activations in the backward pass; less memory, more time.
-        frozen_layers: keep the embeddings and so many of the first layers as they are; None trains all.
+        frozen_layers: keep the embeddings and so many of the first layers as they are, or everything (``all``); None
+            trains everything.
         lora_rank: keep all weights as they are and train LoRA adapters of this rank beside them.
         lora_alpha: their scale; None for ``2 * lora_rank``.
         random_seed: draw the weights from this seed instead of loading them; None loads them.
@@ -142,7 +152,7 @@ def load_language_model(
     """
     from transformers import AutoConfig, AutoModel
 
-    if frozen_layers is not None and lora_rank is not None:
+    if frozen_layers not in (None, "all") and lora_rank is not None:
         raise ValueError("frozen_layers and lora_rank: LoRA freezes all layers already; give one of them")
     tokenizer = pretrained.load_tokenizer(name)
     if random_seed is None:
@@ -166,8 +176,10 @@ def load_language_model(
         if not encoder.supports_gradient_checkpointing:
             raise ValueError(f"gradient_checkpointing: {type(encoder).__name__} can't; leave it out")
         encoder.gradient_checkpointing_enable({"use_reentrant": False})
-    if frozen_layers is not None:
-        freeze_first_layers(encoder, frozen_layers)
+    if frozen_layers == "all":  # of the weights there are; LoRA trains others
+        encoder.requires_grad_(False)
+    elif frozen_layers is not None:
+        freeze_first_layers(encoder, int(frozen_layers))
     if lora_rank is None:
         return LanguageModel(encoder, pooling=pooling, precision=precision)
     adapted = add_lora(encoder, rank=lora_rank, alpha=lora_alpha, trained_tokens=new_tokens)

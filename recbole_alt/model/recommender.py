@@ -53,8 +53,7 @@ class ALTRecommender(AbstractRecommender):
             self.prompts = dataset.prompts
             self.text = build_text(config, self.prompts)
             self.lm_predict_layer = nn.Linear(self.text.hidden_size, 1)
-            self.language_is_fixed = bool(config["freeze_language_model"])
-            if self.language_is_fixed:
+            if config["freeze_language_model"]:
                 self.text.language_model.requires_grad_(False)
             self.text_cache = TextCache(self.text.language_model)
         if self.mode == "joint":
@@ -107,13 +106,10 @@ class ALTRecommender(AbstractRecommender):
         return super().load_state_dict(*args, **kwargs)
 
     def train(self, mode: bool = True) -> ALTRecommender:
-        """As torch's, except that a frozen language model stays in evaluation mode."""
+        """As torch's; states of texts are forgotten where the language model is about to change."""
         super().train(mode)
-        if self.text is not None:
-            if self.language_is_fixed:
-                self.text.language_model.eval()
-            elif mode:
-                self._forget_texts()
+        if mode and self.text is not None and not self.text.language_model.is_fixed:
+            self._forget_texts()
         return self
 
     def forward(self, interaction: Interaction) -> Tensor:
@@ -143,7 +139,7 @@ class ALTRecommender(AbstractRecommender):
     def _text_logits(self, interaction: Interaction) -> Tensor:
         assert self.text is not None
         texts = self.prompts.distinct(interaction)
-        if self.language_is_fixed or not (self.training or torch.is_grad_enabled()):
+        if self.text.language_model.is_fixed or not (self.training or torch.is_grad_enabled()):
             known = [(self.text_cache.pooled(segment, self.device), segment.row.to(self.device)) for segment in texts]
         else:
             segments = self.text([segment.join().to(self.device) for segment in texts])

@@ -18,6 +18,7 @@ from recbole_alt.config import ALTConfig
 from recbole_alt.data.build import build_batches, build_masking
 from recbole_alt.data.masking import step_generator
 from recbole_alt.model.alignment import AlignmentModel, AlignmentOutput
+from recbole_alt.model.kept_texts import KeptTexts, TextsOfStep
 from recbole_alt.model.precision import gradient_scaler
 from recbole_alt.trainer import checkpoint
 from recbole_alt.trainer.optim import GROUPS, parameter_groups, scheduler
@@ -77,6 +78,7 @@ class ALTPretrainTrainer(AbstractTrainer):
         self.model.train()
         begun = saved = monotonic()
         before = self.seconds
+        self._keep_texts(show_progress)
         with tqdm(
             total=self.total_steps, initial=self.step, desc="Pretrain", ncols=120, disable=not show_progress
         ) as bar:
@@ -94,6 +96,26 @@ class ALTPretrainTrainer(AbstractTrainer):
                     saved = monotonic()
         self.save()
         return self.summary()
+
+    def _keep_texts(self, show_progress: bool) -> None:
+        """Encode beforehand what a language model that is not trained makes of the texts, where that is less work."""
+        language_model, prompts = self.model.text.language_model, self.dataset.prompts
+        if not language_model.is_fixed:
+            return
+        rows = self.dataset[self.batches(0)]
+        texts = prompts.batches(rows)
+        masks = self.masking.draw(texts, len(rows), step_generator(self.config["seed"], 0, 0)).tokens
+        step = TextsOfStep(sum(len(t.input_ids) for t in texts), sum(int(hidden.any(1).sum()) for hidden in masks))
+        kept = KeptTexts(language_model, prompts.special.mask, self.device)
+        kept.fill(
+            prompts.distinct(self.dataset[:]),
+            self.masking,
+            step,
+            self.total_steps,
+            memory=None,
+            progress=show_progress,
+        )
+        self.model.kept_texts = kept
 
     def _train_step(self) -> AlignmentOutput:
         epoch, within = divmod(self.step, self.batches.steps_per_epoch)

@@ -36,6 +36,8 @@ class MaskedLanguageObjective(nn.Module):
     def forward(self, states: Tensor, table: Tensor, target: Tensor) -> tuple[Tensor, dict[str, float]]:
         """Loss and report over M masked positions; zero, with zero gradient, when M is 0.
 
+        The layers may run under autocast; the loss is in 32 bits.
+
         Args:
             states: [M, H] states of the masked text at masked positions.
             table: [M, R] representation of the complete table of each position's row.
@@ -43,7 +45,8 @@ class MaskedLanguageObjective(nn.Module):
         """
         if not len(target):
             return (states.sum() + table.sum()) * 0, {"token_accuracy": float("nan")}
-        logits = self.layers(torch.cat([states, self.table_norm(table)], dim=-1))
+        logits = self.layers(torch.cat([states, self.table_norm(table)], dim=-1)).float()
         classes = torch.searchsorted(self.token_ids, target)
         accuracy = (logits.detach().argmax(-1) == classes).float().mean()
-        return F.cross_entropy(logits, classes), {"token_accuracy": accuracy.item()}
+        with torch.autocast(logits.device.type, enabled=False):
+            return F.cross_entropy(logits, classes), {"token_accuracy": accuracy.item()}
