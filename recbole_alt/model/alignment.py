@@ -79,6 +79,16 @@ class AlignmentModel(nn.Module):
         self.mask_id = mask_id
         self.kept_texts: KeptTexts | None = None
 
+    @property
+    def reads_complete_texts(self) -> bool:
+        """Whether an objective does."""
+        return bool({"contrastive", "masked_tabular"} & set(self.objectives))
+
+    @property
+    def reads_masked_texts(self) -> bool:
+        """Whether an objective does."""
+        return "masked_language" in self.objectives
+
     def forward(self, interaction: Interaction, batches: Sequence[SegmentBatch], masks: Masks) -> AlignmentOutput:
         """Losses of a batch of B interactions, their texts and this step's masks.
 
@@ -86,8 +96,8 @@ class AlignmentModel(nn.Module):
         masked texts in which some field is masked. The complete table is read where an objective asks for it: in the
         rows that are contrasted, and in the first row of each masked text.
         """
-        complete = list(batches) if {"contrastive", "masked_tabular"} & set(self.objectives) else []
-        masked = self._masked(batches, masks) if "masked_language" in self.objectives else []
+        complete = list(batches) if self.reads_complete_texts else []
+        masked = self._masked(batches, masks) if self.reads_masked_texts else []
         segments, hidden = self._read(complete, masked)
         rows = self._rows_read(interaction, masked)
         read = select_rows(interaction, rows) if len(rows) else interaction

@@ -105,16 +105,12 @@ class ALTPretrainTrainer(AbstractTrainer):
         rows = self.dataset[self.batches(0)]
         texts = prompts.batches(rows)
         masks = self.masking.draw(texts, len(rows), step_generator(self.config["seed"], 0, 0)).tokens
-        step = TextsOfStep(sum(len(t.input_ids) for t in texts), sum(int(hidden.any(1).sum()) for hidden in masks))
-        kept = KeptTexts(language_model, prompts.special.mask, self.device)
-        kept.fill(
-            prompts.distinct(self.dataset[:]),
-            self.masking,
-            step,
-            self.total_steps,
-            memory=None,
-            progress=show_progress,
+        step = TextsOfStep(
+            complete=sum(len(text.input_ids) for text in texts) if self.model.reads_complete_texts else 0,
+            masked=sum(int(hidden.any(1).sum()) for hidden in masks) if self.model.reads_masked_texts else 0,
         )
+        kept = KeptTexts(language_model, prompts.special.mask, self.device)
+        kept.fill(prompts.distinct(self.dataset[:]), self.masking, step, self.total_steps, progress=show_progress)
         self.model.kept_texts = kept
 
     def _train_step(self) -> AlignmentOutput:
