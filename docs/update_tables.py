@@ -83,7 +83,8 @@ def run_block(file: str, record: dict[str, Any]) -> str:
         " ".join(f"{name} ≥ {value} is a click" for name, value in (config["threshold"] or {}).items())
         or "label as given",
         f"split {config['eval_args']['split']} in order {config['eval_args']['order']}",
-        f"{config['language_model']}, {f'first {layers}' if layers else 'all'} layers",
+        f"{config['language_model']}, {f'first {layers}' if layers else 'all'} layers, of these not aligned: "
+        f"{config['frozen_layers'] or 'none'}",
         f"prompt scope {config['prompt_scope']}",
         f"seed {config['seed']}",
     ]
