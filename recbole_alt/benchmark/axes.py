@@ -20,7 +20,7 @@ ABLATIONS: dict[str, dict[str, Any]] = {
     "token_masking": {"mask_level": "token"},
     "random_language_model": {"language_model_weights": "random"},
     "no_pretraining": {"pretrain_steps": 0},
-    "shuffled_texts": {"shuffle_texts": "item"},  # the control that must lose
+    "shuffled_texts": {"shuffle_texts": "item"},  # the control: do texts matter?
 }
 
 #: ``--split``: 8:1:1 by chance, or the last tenths of time for validation and test.
