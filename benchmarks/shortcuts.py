@@ -26,7 +26,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "shuffled interactions": {"batch_sampling": "shuffle", "pretrain_batch_size": 128},
     "full vocabularies": {"language_model_vocabulary": "full", "masked_language_vocabulary": "full"},
 }
-_TRAINED = {"language_model_layers": 2, "frozen_layers": None}
+_TRAINED = {"language_model_layers": 2, "frozen_layers": None, "pretrain_learning_rate": 1e-3}
 _LOOKED_AT = 5  # steps whose texts are counted to tell how many steps a budget is
 
 

@@ -75,9 +75,11 @@ def texts_in_memory(config: Any, dataset: Any) -> int:
     per_text = 2 * tokens * layers * encoder.hidden_size * 34 * 4
     if config["gradient_checkpointing"]:
         per_text /= layers
-    device = config["device"]
+    return max(2, int(total_memory(config["device"]) / 2 / per_text))
+
+
+def total_memory(device: torch.device) -> int:
+    """Bytes of the card, or of the machine."""
     if device.type == "cuda":
-        memory = torch.cuda.get_device_properties(device).total_memory
-    else:
-        memory = psutil.virtual_memory().total
-    return max(2, int(memory / 2 / per_text))
+        return int(torch.cuda.get_device_properties(device).total_memory)
+    return int(psutil.virtual_memory().total)

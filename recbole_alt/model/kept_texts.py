@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from logging import getLogger
 
 import numpy as np
-import psutil
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from tqdm import tqdm
 
+from recbole_alt.data.build import total_memory
 from recbole_alt.data.masking import Masking, masked_tokens
 from recbole_alt.data.prompts import DistinctTexts, SegmentBatch
 from recbole_alt.model.attention import SegmentStates
@@ -72,7 +72,7 @@ class KeptTexts:
             memory: most bytes to keep; None for a quarter of the device's.
             progress: show a progress bar.
         """
-        most = _memory(self._device) * _SHARE_OF_MEMORY if memory is None else memory
+        most = total_memory(self._device) * _SHARE_OF_MEMORY if memory is None else memory
         room = most / (4 * self._language_model.hidden_size)  # for the states of so many tokens
         numbers = [len(part.pieces) for part in texts]
         tokens = [int(part.segment.total_lengths(part.pieces).sum()) for part in texts]
@@ -219,9 +219,3 @@ def _batches(texts: DistinctTexts) -> list[SegmentBatch]:
 def _ordered(texts: dict[bytes, np.ndarray]) -> list[np.ndarray]:
     """By length, so that little is padded, then by content."""
     return [texts[key] for key in sorted(texts, key=lambda key: (len(key), key))]
-
-
-def _memory(device: torch.device) -> float:
-    if device.type == "cuda":
-        return float(torch.cuda.get_device_properties(device).total_memory)
-    return float(psutil.virtual_memory().total)
