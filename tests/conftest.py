@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")  # every test works, and fails, as 
 
 import torch
 
-import recbole_alt  # noqa: F401
+from recbole_alt import run_hyper_alt
 from recbole_alt.config import ALTConfig
 
 # CI draws the same examples every time, so that it fails for a change and not by luck; by hand they are new each time.
@@ -173,3 +173,15 @@ def keys(tiny: Any, small_bert: str) -> Any:
         return {key: value for key, value in given.items() if key not in ("model", "dataset", "config_files")}
 
     return make
+
+
+@pytest.fixture
+def tune(keys: Any) -> Callable[..., dict[str, Any]]:
+    """``tune(ranges, config={}, **options)``: a tuning on ``tiny``, of ctr unless ``stage`` says otherwise."""
+
+    def run(ranges: str, config: dict[str, Any] | None = None, **options: Any) -> dict[str, Any]:
+        Path("ranges").write_text(ranges)
+        given = {"params_file": "ranges", "stage": "ctr"} | options
+        return run_hyper_alt("ALT_DCN", "tiny", None, keys(**(config or {})), **given)
+
+    return run

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from interruptions import Stopped, stop_at
 from recbole.config import Config
 from recbole.data import create_dataset, data_preparation
 from recbole.trainer import Trainer
@@ -132,25 +133,6 @@ def test_loader_workers_change_nothing(keys: Keys) -> None:
         assert not differing(weights(none["folder"], stage), weights(two["folder"], stage)), stage
 
 
-class Stopped(Exception):
-    """The power went out."""
-
-
-def stop_after(monkeypatch: pytest.MonkeyPatch, trainer: type, stage: str | None, steps: int | None) -> list[int]:
-    """Count the steps ``trainer`` makes (in ``stage``), and interrupt it when it begins step number ``steps``."""
-    real, done = trainer._train_step, [0]  # type: ignore[attr-defined]
-
-    def step(self: Any, *args: Any) -> Any:
-        if stage is None or Path(self.saved_model_file).stem == stage:
-            if done[0] == steps:
-                raise Stopped
-            done[0] += 1
-        return real(self, *args)
-
-    monkeypatch.setattr(trainer, "_train_step", step)
-    return done
-
-
 def final_weights(monkeypatch: pytest.MonkeyPatch) -> dict[str, dict[str, Tensor]]:
     """Filled with each stage's weights at the end of its training, which need not be its best ones."""
     real, final = ALTTrainer.fit, {}
@@ -213,13 +195,13 @@ def test_a_stopped_run_goes_on_as_if_never_stopped(
         final = final_weights(patch)
         whole = run(given)
     with monkeypatch.context() as patch:
-        stop_after(patch, trainer, stage, steps)
+        stop_at(patch, trainer, steps, stage)
         with pytest.raises(Stopped):
             run(given | {"checkpoint_dir": "stopped"})
     (folder,) = Path("stopped").glob("ALT_DCN-tiny-*")
     kept = {file.name: file.stat().st_mtime_ns for file in folder.glob("*.json")}
     with monkeypatch.context() as patch:
-        done, again = stop_after(patch, trainer, stage, None), final_weights(patch)
+        done, again = stop_at(patch, trainer, None, stage), final_weights(patch)
         resumed = run(given | {"checkpoint_dir": "stopped", "resume": str(folder)})
     assert done[0] == total - steps  # no step twice, none left out
     assert Path(resumed["folder"]) == folder
@@ -243,7 +225,7 @@ def test_checkpoint_seconds_0_saves_every_step(
 ) -> None:
     given = keys(checkpoint_seconds=0, finetune_modes=["ctr"], plain_baseline=False)
     with monkeypatch.context() as patch:
-        stop_after(patch, trainer, stage, 3)
+        stop_at(patch, trainer, 3, stage)
         with pytest.raises(Stopped):
             run(given)
     (folder,) = Path("saved").glob("ALT_DCN-tiny-*")

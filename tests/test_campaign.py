@@ -1,4 +1,4 @@
-"""Campaigns: what is run and shared, stopping, reports, statistics against brute force, and the keys of controls."""
+"""Campaigns: what is run and shared, stopping, and reports."""
 
 from __future__ import annotations
 
@@ -7,26 +7,19 @@ import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from time import perf_counter
 from typing import Any
 
 import numpy as np
 import pytest
-import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from scipy.stats import ttest_rel
-from sklearn.metrics import log_loss, roc_auc_score
+from interruptions import Stopped, counted
 
 from recbole_alt import experiment, run_recbole_alt
-from recbole_alt.benchmark import ABLATIONS, Campaign, run_campaign, scores, statistics, summary, tables, write_report
+from recbole_alt.benchmark import ABLATIONS, Campaign, run_campaign, scores, summary, tables, write_report
 from recbole_alt.benchmark.__main__ import main
 from recbole_alt.benchmark.axes import COMPLETE, DataSpec, Run
 from recbole_alt.benchmark.grid import as_override, combinations, read_grid
-from recbole_alt.benchmark.plots import reliability
 from recbole_alt.benchmark.scores import Scores
 from recbole_alt.config import ALTConfig
-from recbole_alt.model.language import load_language_model
 from recbole_alt.trainer.finetune import ALTTrainer
 from recbole_alt.trainer.pretrain import ALTPretrainTrainer
 
@@ -50,24 +43,6 @@ def campaign(keys: Keys) -> Made:
         return Campaign.from_mapping(defaults | {"params_file": "ranges", "keys": of_runs} | axes)
 
     return make
-
-
-def counted(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, stop: int | None = None) -> list[str]:
-    """Grows by one with every call of ``owner.name``; the call after ``stop`` of them is interrupted."""
-    real, calls = getattr(owner, name), []
-
-    def count(*args: Any, **options: Any) -> Any:
-        if len(calls) == stop:
-            raise Stopped
-        calls.append(name)
-        return real(*args, **options)
-
-    monkeypatch.setattr(owner, name, count)
-    return calls
-
-
-class Stopped(Exception):
-    """The power went out."""
 
 
 def results(folder: Path) -> dict[str, Any]:
@@ -343,176 +318,3 @@ def test_datasets_and_bad_input(campaign: Made, tmp_path: Path) -> None:
         with pytest.raises(ValueError, match=said):
             campaign(**wrong)
     assert DataSpec.parse("ml-100k").label == "ml-100k"
-
-
-# -- statistics --------------------------------------------------------------------------------------------
-
-LABELS = st.lists(st.integers(0, 1), min_size=2, max_size=40)
-
-
-@settings(max_examples=60, deadline=None)
-@given(LABELS, st.integers(0, 2**31), st.integers(1, 12))
-def test_auc_and_logloss_with_ties(labels: list[int], seed: int, levels: int) -> None:
-    label, score = np.array(labels), np.random.default_rng(seed).integers(0, levels, len(labels)) / levels
-    if len(set(labels)) == 1:
-        assert statistics.auc(label, score) is None
-        return
-    assert statistics.auc(label, score) == pytest.approx(roc_auc_score(label, score), abs=1e-12)
-    weight = np.random.default_rng(seed + 1).integers(0, 4, len(labels)).astype(float)
-    if len(set(label[weight > 0])) == 2:
-        expected = roc_auc_score(label, score, sample_weight=weight)
-        assert statistics._Ranked(label, score).auc(weight) == pytest.approx(expected, abs=1e-12)
-    clipped = np.clip(score, statistics.EPSILON, 1 - statistics.EPSILON)
-    assert statistics.log_losses(label, score).mean() == pytest.approx(log_loss(label, clipped), rel=1e-9)
-
-
-@settings(max_examples=60, deadline=None)
-@given(LABELS, st.integers(0, 2**31))
-def test_gauc_and_cold_slices_against_loops(labels: list[int], seed: int) -> None:
-    rng = np.random.default_rng(seed)
-    label, n = np.array(labels), len(labels)
-    score, user = rng.integers(0, 5, n) / 5, rng.integers(3, 8, n)
-    values, weights, left_out = [], [], 0
-    for one in np.unique(user):
-        rows = user == one
-        if len(set(label[rows])) == 2:
-            values.append(roc_auc_score(label[rows], score[rows]))
-            weights.append(rows.sum())
-        else:
-            left_out += 1
-    found = statistics.gauc(label, score, user)
-    assert (found.users, found.left_out) == (len(values), left_out)
-    assert (found.value is None) == (not values)
-    if values:
-        assert found.value == pytest.approx(np.average(values, weights=weights), abs=1e-12)
-    seen = rng.integers(0, 2, n)
-    made = scores.metrics(Scores(score.astype(np.float32), label, user, user, seen, 1 - seen))
-    for name, cold in (
-        ("user", [i for i in range(n) if seen[i] == 0]),
-        ("item", [i for i in range(n) if seen[i] == 1]),
-    ):
-        assert made[f"cold_{name}_rows"] == len(cold)
-        both = len({labels[i] for i in cold}) == 2
-        expected = roc_auc_score(label[cold], score[cold]) if both else None
-        assert made[f"cold_{name}_auc"] == (None if expected is None else pytest.approx(expected, abs=1e-12))
-    bins = scores.popularity_bins(rng.integers(0, 3000, n))
-    assert sum(inside.sum() for _, inside in bins) == n
-
-
-def test_bootstrap_covers_and_is_quick() -> None:
-    """The interval holds the difference of endless rows about as often as it says; brute force gives the same one."""
-    rng = np.random.default_rng(3)
-
-    def rows(n: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        x = rng.normal(size=n)
-        label = (rng.random(n) < 1 / (1 + np.exp(-x))).astype(int)
-        logits = x + rng.normal(size=n), x + 0.8 * rng.normal(size=n)
-        return label, *(1 / (1 + np.exp(-z)) for z in logits)
-
-    label, base, other = rows(400_000)
-    true = roc_auc_score(label, other) - roc_auc_score(label, base)
-    covered = 0
-    for _ in range(60):
-        label, base, other = rows(300)
-        interval = statistics.bootstrap_differences(label, [base], [other], resamples=200)["auc"]
-        assert interval is not None
-        covered += interval.low <= true <= interval.high
-    assert 50 <= covered <= 60
-    draws, again = [], np.random.default_rng(0)
-    for _ in range(50):
-        drawn = again.integers(0, 300, 300)
-        draws.append(roc_auc_score(label[drawn], other[drawn]) - roc_auc_score(label[drawn], base[drawn]))
-    interval = statistics.bootstrap_differences(label, [base, base], [other, other], resamples=50)["auc"]
-    assert interval is not None
-    assert (interval.low, interval.high) == pytest.approx(tuple(np.quantile(draws, (0.025, 0.975))), abs=1e-12)
-    label, base, other = rows(100_000)
-    begun = perf_counter()
-    statistics.bootstrap_differences(label, [base], [other], resamples=50)
-    assert perf_counter() - begun < 8
-
-
-def test_paired_t_test() -> None:
-    rng = np.random.default_rng(1)
-    for n in (2, 3, 5, 30):
-        a, b = rng.normal(size=n), rng.normal(0.3, 1, size=n)
-        assert statistics.paired_t_test(a, b) == pytest.approx(ttest_rel(b, a).pvalue, abs=1e-12)
-    assert statistics.paired_t_test([0.5], [0.6]) is None
-    assert statistics.paired_t_test([0.5, 0.6], [0.5, 0.6]) is None
-
-
-def test_reliability_and_scores_files(tmp_path: Path) -> None:
-    score = np.arange(100, dtype=np.float32) / 100
-    predicted, clicked = reliability(score, (score > 0.5).astype(np.uint8))
-    assert predicted == pytest.approx([0.045 + i / 10 for i in range(10)], abs=1e-6)
-    assert clicked == pytest.approx([0, 0, 0, 0, 0, 0.9, 1, 1, 1, 1])
-    np.savez(tmp_path / "bad.npz", score=np.array([object()], dtype=object), label=score)
-    with pytest.raises(ValueError, match="holds no scores"):
-        Scores.load(tmp_path / "bad.npz")
-    source = "".join(file.read_text() for file in Path(statistics.__file__).parent.glob("*.py"))
-    assert "allow_pickle=False" in source and "import pickle" not in source and "torch.load" not in source
-
-
-# -- controls ----------------------------------------------------------------------------------------------
-
-
-def columns(dataset: Any) -> dict[str, Any]:
-    return {name: value.tolist() for name, value in dataset.inter_feat.interaction.items()}
-
-
-@pytest.mark.parametrize("order", ["RO", "TO"])
-def test_shares_are_nested_and_leave_the_rest(order: str, tiny: Any) -> None:
-    split = {"split": {"RS": [0.8, 0.1, 0.1]}, "group_by": None, "order": order, "mode": "labeled"}
-    parts = {}
-    for share in (0.05, 0.2, 1.0):
-        _, *loaders = experiment.load_data(tiny(train_share=share, split_seed=3, eval_args=split, seed=9))
-        parts[share] = [columns(loader._dataset) for loader in loaders]
-    sizes = {share: len(part[0]["user_id"]) for share, part in parts.items()}
-    assert sizes == {0.05: 6, 0.2: 26, 1.0: 128}
-    assert parts[0.05][1:] == parts[0.2][1:] == parts[1.0][1:]
-    rows = {share: list(zip(part[0]["user_id"], part[0]["item_id"], part[0]["timestamp"], strict=True))
-            for share, part in parts.items()}  # fmt: skip
-    assert set(rows[0.05]) < set(rows[0.2]) < set(rows[1.0])
-    assert [row for row in rows[1.0] if row in set(rows[0.2])] == rows[0.2]  # in their order
-    again = experiment.load_data(tiny(train_share=1.0, eval_args=split, seed=3))  # the seed, where no other is given
-    assert [columns(loader._dataset) for loader in again[1:]] == parts[1.0]
-    for wrong in (0, 1.5, True, "half"):
-        with pytest.raises(ValueError, match="train_share"):
-            tiny(train_share=wrong)
-
-
-@pytest.mark.parametrize("side", ["item", "user"])
-def test_texts_are_exchanged_and_the_table_is_not(side: str, tiny: Any) -> None:
-    def read(**keys: Any) -> tuple[Any, list[list[str]]]:
-        train = experiment.load_data(tiny(**keys))[1]._dataset
-        return train, train.prompts.texts(train[:])
-
-    (plain, before), (other, after) = read(), read(shuffle_texts=side)
-    rows = [{name: value.tolist() for name, value in train[:].interaction.items()} for train in (plain, other)]
-    assert rows[0] == rows[1]
-    changed, same = (1, 0) if side == "item" else (0, 1)
-    assert [row[same] for row in before] == [row[same] for row in after]
-    swapped = {(mine[changed], theirs[changed]) for mine, theirs in zip(before, after, strict=True)}
-    assert {a for a, _ in swapped} == {b for _, b in swapped} and len(swapped) == len({a for a, _ in swapped})
-    assert all(a != b for a, b in swapped)
-    assert read(shuffle_texts=side)[1] == after != read(shuffle_texts=side, split_seed=4)[1]
-    with pytest.raises(ValueError, match="shuffle_texts"):
-        tiny(shuffle_texts="both")
-
-
-def test_random_weights_have_the_same_shape(small_bert: str) -> None:
-    states = []
-    for number, seed in enumerate((None, 4, 4, 5)):
-        torch.manual_seed(number)  # is not what they are drawn from
-        states.append(load_language_model(small_bert, layers=1, random_seed=seed).state_dict())
-    assert {k: v.shape for k, v in states[0].items()} == {k: v.shape for k, v in states[1].items()}
-    matrices = [name for name, value in states[0].items() if value.dim() == 2]
-    assert matrices and all(not torch.equal(states[0][name], states[1][name]) for name in matrices)
-    assert all(torch.equal(states[1][name], states[2][name]) for name in states[1])
-    assert not any(torch.equal(states[1][name], states[3][name]) for name in matrices)
-    torch.manual_seed(0)
-    expected = torch.rand(3)
-    torch.manual_seed(0)
-    load_language_model(small_bert, random_seed=4)
-    assert torch.equal(torch.rand(3), expected)  # nothing else is drawn otherwise
-    with pytest.raises(ValueError, match="language_model_weights"):
-        ALTConfig("ALT_DCN", "ml-100k", None, {"language_model_weights": "none"})

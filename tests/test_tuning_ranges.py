@@ -1,0 +1,98 @@
+"""Ranges of a tuning: what is read, refused by line and remedy, and understood as RecBole does."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from recbole.trainer import HyperTuning
+
+import recbole_alt
+from recbole_alt.config import ALTConfig, properties_dir
+from recbole_alt.tuning import search
+from recbole_alt.tuning.ranges import check_ranges, find_ranges, read_ranges
+
+for package in ("hyperopt", "matplotlib"):
+    pytest.importorskip(package, reason="pip install 'recbole_alt[tune]'")
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+Keys = Callable[..., dict[str, Any]]
+
+
+@pytest.mark.parametrize(
+    ("line", "named"),
+    [
+        ("learning_rate", "'learning_rate' is not 'key kind values'"),
+        ("learning_rate choice", "is not 'key kind values'"),
+        ("learning_rate normal 0,1", "choice, uniform, quniform, loguniform"),
+        ("learner choice [adam, adamw]", "text in quotes"),
+        ("learning_rate choice [open('x', 'w')]", "Python's notation"),
+        ("learning_rate choice 1e-3", "not a list"),
+        ("learning_rate choice []", "not a list with values"),
+        ("learning_rate choice [1e-3, 0.001]", "0.001 twice"),
+        ("learning_rate choice [{1, 2}]", "must be numbers"),
+        ("learning_rate uniform 0.1", "1 number"),
+        ("learning_rate uniform 0.2,0.1", "below the second"),
+        ("learning_rate uniform a,b", "could not convert"),
+        ("learning_rate uniform 0,inf", "below the second"),
+        ("embedding_size quniform 8,64,0", "above 0"),
+        ("weight_decay choice [0.1]\nweight_decay choice [0.2]", "line 3: weight_decay has a range already"),
+        ("learning_rat choice [1e-3]", "did you mean 'learning_rate'"),
+        ("mask_ratio choice [0.2, 2]", r"mask_ratio must be a number in \(0, 1\], not 2"),
+        ("schedule choice ['constant', 'cosin']", "'cosin' is none of"),
+        ("valid_metric choice ['AUC', 'LogLoss']", "valid_metric can't be tuned"),
+        ("learning_rate uniform 1e-4,1e-2", "write learning_rate choice"),  # exhaustive
+        ("# nothing", "has no ranges"),
+    ],
+)
+def test_bad_ranges_name_line_and_remedy(line: str, named: str, tune: Any) -> None:
+    with pytest.raises(ValueError, match=named) as refused:
+        tune("\n" + line)
+    if line != "# nothing":
+        assert "ranges, line " in str(refused.value) and "\n" not in str(refused.value)
+    assert not Path("x").exists() and not list(Path().glob("saved/*"))
+
+
+def test_a_fixed_key_is_not_tuned(tune: Any, keys: Keys, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["run_hyper_alt.py", "--learning_rate=0.5"])
+    with pytest.raises(ValueError, match="line 1: learning_rate is tuned, and --learning_rate fixes it"):
+        tune("learning_rate choice [1e-3, 1e-2]")
+    with pytest.raises(ValueError, match="--learning_rate on the command line fixes it"):  # under stock HyperTuning
+        given = keys() | {"model": "ALT_DCN", "dataset": "tiny"}
+        recbole_alt.objective_function(given | {"learning_rate": 0.1})
+    monkeypatch.setattr(sys, "argv", ["run_hyper_alt.py"])
+    with pytest.raises(ValueError, match="pretrained_checkpoint brings"):
+        tune("mask_ratio choice [0.2, 0.3]", {"pretrained_checkpoint": "some.pth"})
+
+
+def test_ends_of_a_range_are_checked(tune: Any) -> None:
+    with pytest.raises(ValueError, match=r"line 1: mask_ratio must be a number in \(0, 1\], not 2"):
+        tune("mask_ratio uniform 0.1,2", algo="random")
+
+
+def test_whole_numbers_and_logarithms_as_recbole(tmp_path: Path) -> None:
+    file = tmp_path / "r"
+    file.write_text(
+        "embedding_size quniform 8,64,8\nweight_decay quniform 0.1,0.5,0.1\nlearning_rate loguniform -8,-2\n"
+    )
+    size, decay, rate = read_ranges(file)
+    assert size.decode(24.0) == 24 and isinstance(size.decode(24.0), int)
+    assert decay.decode(0.1 + 0.2) == 0.3
+    theirs = HyperTuning._build_space_from_file(str(file))
+    assert str(rate.hyperopt()) == str(theirs["learning_rate"])
+    assert str(rate) == "learning_rate: 0.0003355 to 0.1353, on a logarithmic scale"
+
+
+@pytest.mark.parametrize("name", sorted(file.stem for file in (properties_dir() / "hyper").glob("*.hyper")))
+def test_our_ranges_fit_our_keys_and_recbole_reads_them(name: str) -> None:
+    ranges = read_ranges(find_ranges(name))
+    check_ranges(ranges, ALTConfig("ALT_DCN", "ml-100k"), "joint", {})
+    assert search._total(ranges, "exhaustive", None) <= 20
+    theirs = HyperTuning._build_space_from_file(str(find_ranges(name)))
+    assert list(theirs) == [tuned.name for tuned in ranges]
+    with pytest.raises(ValueError, match="neither a file nor one of compatibility, finetune, pretrain"):
+        find_ranges("finetun")
