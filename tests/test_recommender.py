@@ -179,6 +179,8 @@ def test_every_trainable_parameter_is_in_its_group(mode: str, built: Callable[..
             continue
         if name.startswith("text.language_model."):
             expected = "language"
+        elif name == "alpha":
+            expected = "mixing"
         else:
             expected = (
                 "embedding" if "embedding" in name or ("first_order_linear" in name and "weight" in name) else "rest"
@@ -190,7 +192,8 @@ def test_the_trainer_gives_each_group_its_rate(built: Callable[..., Any]) -> Non
     keys = {"learning_rate": 0.3, "weight_decay": 0.01, "language_learning_rate": 0.2, "language_weight_decay": 0.05}
     b = built("joint", **keys)
     groups = {g["name"]: (g["lr"], g["weight_decay"]) for g in ALTTrainer(b.config, b.model).optimizer.param_groups}
-    assert groups == {"language": (0.2, 0.05), "embedding": (0.3, 0.01), "rest": (0.3, 0.01)}  # empty = the rest's
+    expected = {"language": (0.2, 0.05), "embedding": (0.3, 0.01), "rest": (0.3, 0.01)}  # empty = the rest's
+    assert groups == expected | {"mixing": (0.3, 0.0)}  # decay would choose the language model
     b = built("joint", **keys, embedding_learning_rate=0.0, embedding_weight_decay=0.0)
     groups = {g["name"]: (g["lr"], g["weight_decay"]) for g in ALTTrainer(b.config, b.model).optimizer.param_groups}
     assert groups["embedding"] == (0.0, 0.0)

@@ -49,8 +49,8 @@ class ALTTrainer(Trainer):
     def _build_optimizer(self, **kwargs: Any) -> torch.optim.Optimizer:
         if kwargs:
             return super()._build_optimizer(**kwargs)
-        rates = {"rest": self.learning_rate}
-        decays = {"rest": self.weight_decay}
+        rates = {"rest": self.learning_rate, "mixing": self.learning_rate}
+        decays = {"rest": self.weight_decay, "mixing": 0.0}
         for group in ("language", "embedding"):
             rate, decay = self.config[f"{group}_learning_rate"], self.config[f"{group}_weight_decay"]
             rates[group] = self.learning_rate if rate is None else rate

@@ -13,13 +13,16 @@ from recbole_alt.model.backbones import Backbone, embedding_tables
 from recbole_alt.model.language import LanguageModel
 
 #: Groups a parameter may be in; each has its own learning rate and weight decay.
-GROUPS = ("language", "embedding", "rest")
+GROUPS = ("language", "embedding", "mixing", "rest")
 
 
 def parameter_groups(
     model: nn.Module, learning_rates: Mapping[str, float], weight_decays: Mapping[str, float]
 ) -> list[dict[str, Any]]:
-    """Sort trainable parameters: the language model's, the CTR embeddings', and all others.
+    """Sort trainable parameters: the language model's, the CTR embeddings', what mixes the towers, and all others.
+
+    ``mixing`` is what ``model`` owns itself rather than by a part of it: ``joint``'s α. Weight decay would pull it to
+    0, which is no smaller model but the language model alone.
 
     Args:
         model: holds any number of :class:`LanguageModel` and :class:`Backbone`.
@@ -29,7 +32,7 @@ def parameter_groups(
     Returns:
         the non-empty groups, for any torch optimiser; every parameter in exactly one.
     """
-    group_of: dict[nn.Parameter, str] = {}
+    group_of: dict[nn.Parameter, str] = dict.fromkeys(model.parameters(recurse=False), "mixing")
     for module in model.modules():
         if isinstance(module, LanguageModel):
             group_of |= dict.fromkeys(module.parameters(), "language")

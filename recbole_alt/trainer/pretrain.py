@@ -52,7 +52,7 @@ class ALTPretrainTrainer(AbstractTrainer):
         steps = config["pretrain_steps"]
         self.total_steps = steps if steps is not None else config["pretrain_epochs"] * self.batches.steps_per_epoch
         rate, language_rate = config["pretrain_learning_rate"], config["pretrain_language_learning_rate"]
-        rates = {"rest": rate, "embedding": rate, "language": rate if language_rate is None else language_rate}
+        rates = dict.fromkeys(GROUPS, rate) | {"language": rate if language_rate is None else language_rate}
         decays = dict.fromkeys(GROUPS, config["pretrain_weight_decay"])
         self.optimizer = torch.optim.AdamW(parameter_groups(model, rates, decays), fused=True)
         self.scheduler = scheduler(
