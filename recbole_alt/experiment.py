@@ -19,6 +19,7 @@ from recbole_alt.checks import check_values
 from recbole_alt.config import ALTConfig
 from recbole_alt.data.build import build_batches
 from recbole_alt.data.loader import BatchLoader
+from recbole_alt.memory import PeakMemory
 from recbole_alt.model.build import build_alignment
 from recbole_alt.model.precision import fastest_precision
 from recbole_alt.trainer import checkpoint
@@ -52,6 +53,8 @@ class StageResult:
     Attributes:
         seconds: wall-clock seconds of training; validation included, loading and testing not.
         texts_encoded: texts the language model encoded in training and validation.
+        peak_memory_mib: the most memory in training and validation, since the stage last went on; see
+            :class:`PeakMemory`. None in records older than that.
         valid: validation metrics of the chosen epoch, in lower case (``auc``, ``logloss``).
         test: test metrics of that epoch, scored once.
         details: steps, final losses and the like.
@@ -59,6 +62,7 @@ class StageResult:
 
     seconds: float
     texts_encoded: int
+    peak_memory_mib: float | None = None
     valid: dict[str, float] = field(default_factory=dict)
     test: dict[str, float] = field(default_factory=dict)
     details: dict[str, Any] = field(default_factory=dict)
@@ -107,6 +111,7 @@ class Experiment:
         if self.config["pretrained_checkpoint"] or self._finished("pretrain"):
             return
         self._seed()
+        memory = PeakMemory(self.config["device"])
         dataset = self.train_data._dataset
         model = build_alignment(self.config, dataset, self.model_class.backbone_class)
         self.logger.info(f"Texts of the first training row: {dataset.prompts.texts(dataset[:1])[0]}")
@@ -116,7 +121,8 @@ class Experiment:
             trainer.resume()
         summary = trainer.fit(show_progress=bool(self.config["show_progress"]))
         trainer.tensorboard.close()
-        self._finish("pretrain", StageResult(summary.pop("seconds"), summary.pop("texts_encoded"), details=summary))
+        seconds, texts = summary.pop("seconds"), summary.pop("texts_encoded")
+        self._finish("pretrain", StageResult(seconds, texts, memory.mib(), details=summary))
 
     def finetune(self, stage: str) -> None:
         """Stage 2 in mode ``stage``; ``plain`` is the backbone alone, from RecBole's own initialisation."""
@@ -124,6 +130,7 @@ class Experiment:
             return
         config = self._stage_config(stage)
         self._seed()
+        memory = PeakMemory(config["device"])
         model = self.model_class(config, self.train_data._dataset).to(config["device"])
         trainer = ALTTrainer(config, model)
         if stage != "plain":
@@ -135,12 +142,12 @@ class Experiment:
             trainer.resume_checkpoint(trainer.last_file)
         progress = bool(config["show_progress"])
         _, valid = trainer.fit(self._train_loader(config, model), self.valid_data, show_progress=progress)
-        texts = model.texts_encoded
+        texts, peak = model.texts_encoded, memory.mib()
         test = self._test(trainer, stage, progress)
         details = {"epochs": len(trainer.train_loss_dict)}
         if stage == "joint":
             details["alpha"] = model.alpha.item()
-        self._finish(stage, StageResult(trainer.seconds, texts, _floats(valid), test, details))
+        self._finish(stage, StageResult(trainer.seconds, texts, peak, _floats(valid), test, details))
         trainer.tensorboard.close()
         if self.test_data is not None:  # else whoever brings it goes on here
             trainer.last_file.unlink(missing_ok=True)

@@ -14,7 +14,8 @@ from recbole_alt.config import ALTConfig, base_model_name
 from recbole_alt.experiment import StageResult
 
 _PACKAGES = ("recbole_alt", "recbole", "torch", "transformers", "numpy", "pandas")
-_COLUMNS = ("", "valid AUC", "valid LogLoss", "test AUC", "test LogLoss", "seconds", "texts encoded")
+_COLUMNS = ("", "valid AUC", "valid LogLoss", "test AUC", "test LogLoss", "seconds", "texts encoded",
+            "peak MiB")  # fmt: skip
 
 
 def result_record(config: ALTConfig, stages: Mapping[str, StageResult]) -> dict[str, Any]:
@@ -25,7 +26,12 @@ def result_record(config: ALTConfig, stages: Mapping[str, StageResult]) -> dict[
         "configuration": ALTConfig.snapshot(config).__getstate__()["values"] | {"data_path": given},
         "versions": {"python": platform.python_version(), **{name: _version(name) for name in _PACKAGES}},
         "stages": {
-            name: {"seconds": stage.seconds, "texts_encoded": stage.texts_encoded, **stage.details}
+            name: {
+                "seconds": stage.seconds,
+                "texts_encoded": stage.texts_encoded,
+                "peak_memory_mib": stage.peak_memory_mib,
+                **stage.details,
+            }
             for name, stage in stages.items()
         },
         "results": {name: {"valid": stage.valid, "test": stage.test} for name, stage in stages.items() if stage.valid},
@@ -56,7 +62,9 @@ def result_table(record: Mapping[str, Any]) -> str:
             reached = record["results"].get(name, {"valid": {}, "test": {}})
             metrics = [reached[split].get(metric) for split in ("valid", "test") for metric in ("auc", "logloss")]
             cells = ["" if value is None else f"{value:.4f}" for value in metrics]
-            rows.append([title, *cells, f"{stage['seconds']:.0f}", f"{stage['texts_encoded']:,}"])
+            memory = stage.get("peak_memory_mib")  # older records lack it
+            costs = [f"{stage['seconds']:.0f}", f"{stage['texts_encoded']:,}", f"{memory:,.0f}" if memory else ""]
+            rows.append([title, *cells, *costs])
     widths = [max(len(row[i]) for row in rows) for i in range(len(_COLUMNS))]
     lines = ["| " + " | ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) + " |" for row in rows]
     lines.insert(1, "|" + "|".join("-" * (w + 1) + (":" if i else "-") for i, w in enumerate(widths)) + "|")

@@ -17,7 +17,6 @@ from recbole_alt import experiment, run_recbole_alt
 from recbole_alt.benchmark import ABLATIONS, Campaign, run_campaign, scores, summary, tables, write_report
 from recbole_alt.benchmark.__main__ import main
 from recbole_alt.benchmark.axes import COMPLETE, DataSpec, Run
-from recbole_alt.benchmark.grid import as_override, combinations, read_grid
 from recbole_alt.benchmark.scores import Scores
 from recbole_alt.config import ALTConfig
 from recbole_alt.trainer.finetune import ALTTrainer
@@ -134,7 +133,9 @@ def test_the_trial_that_won_is_the_first_seeds_run(campaign: Made, monkeypatch: 
     epochs = counted(monkeypatch, ALTTrainer, "_train_epoch")
     run_campaign(campaign(**one), Path("tuned"))
     assert not epochs and not list(Path("tuned").rglob("*.pth"))
+    trials = [json.loads(file.read_text()) for file in Path("tuned").glob("trials/*.json")]
     for record in summary.read_runs(Path("tuned")):
+        assert record["costs"] in [trial["costs"] for trial in trials]  # of its training, not of the test alone
         folder = Path("alone") / record["run"]["stage"]
         run_campaign(campaign(record["parameters"], params_file="none", **one), folder)
         again = next(r for r in summary.read_runs(folder) if r["run"] == record["run"])
@@ -280,11 +281,6 @@ def test_every_mode_has_the_same_budget(campaign: Made) -> None:
     assert "dropout_prob" not in tried["LR", "plain"][0]
     config = axes.config(Run(spec, 1.0, "AutoInt", None, COMPLETE, "ctr", 2020), {"dropout_prob": 0.1})
     assert config["finetune"]["ctr"]["dropout_probs"] == [0.1, 0.1, 0.1]
-    assert as_override("dropout_prob", 0.1, ALTConfig("ALT_EulerNet", "ml-100k")) == {"drop_ex": 0.1, "drop_im": 0.1}
-    assert combinations([], 6) == [{}]
-    Path("bad").write_text("mask_ratio choice [0.1, 0.2]")
-    with pytest.raises(ValueError, match="mask_ratio is no key of stage 2"):
-        read_grid("bad")
 
 
 def test_datasets_and_bad_input(campaign: Made, tmp_path: Path) -> None:

@@ -34,6 +34,7 @@ def test_result_json_and_table(keys: Keys) -> None:
     assert set(record["stages"]) == {"pretrain", "ctr", "lm", "joint", "plain"}
     for name, stage in record["stages"].items():
         assert stage["seconds"] > 0, name
+        assert 100 < stage["peak_memory_mib"] < 100_000, name  # Python with torch alone takes the first
         assert (stage["texts_encoded"] > 0) == (name in ("pretrain", "lm", "joint")), name
     assert record["stages"]["pretrain"]["steps"] == 4
     assert {"loss/contrastive", "loss/masked_language", "loss/masked_tabular"} <= record["stages"]["pretrain"][
@@ -57,6 +58,7 @@ def test_result_json_and_table(keys: Keys) -> None:
         )
         assert row[1:5] == expected
         assert row[6] == f"{record['stages'][stage]['texts_encoded']:,}"
+        assert row[7] == f"{record['stages'][stage]['peak_memory_mib']:,.0f}"
 
 
 def test_only_what_is_asked_for_runs(keys: Keys) -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from itertools import product
-from math import ceil, prod
+from math import ceil
 from typing import Any
 
 from recbole_alt.checks import check_values
@@ -37,16 +38,24 @@ def read_grid(name: str) -> list[dict[str, Any]]:
 
 
 def combinations(ranges: Sequence[dict[str, Any]], most: int) -> list[dict[str, Any]]:
-    """Every combination of ``ranges``; where these are more than ``most``, an evenly spread fraction of them.
+    """Every combination of ``ranges``; where these are more than ``most``, so many of them, evenly spread.
 
-    The fraction keeps the combinations whose positions add up to a multiple of a number, so that each value of a key
-    meets each of another about as often.
+    They are of as few diagonals of the grid as hold enough (on one diagonal, positions add up to the same modulo the
+    most values of a key, and each value of that key meets each of another equally often); among these, values that were
+    taken least often come next.
     """
-    total = prod(len(tuned["values"]) for tuned in ranges)
-    step = ceil(total / most)
-    whole = product(*(enumerate(tuned["values"]) for tuned in ranges))
-    kept = [drawn for drawn in whole if sum(position for position, _ in drawn) % step == 0]
-    return [{r["name"]: value for r, (_, value) in zip(ranges, drawn, strict=True)} for drawn in kept[:most]]
+    sizes = [len(tuned["values"]) for tuned in ranges]
+    kept = list(product(*map(range, sizes)))
+    if len(kept) > most:
+        widest = max(sizes)
+        diagonals = ceil(most * widest / len(kept))
+        near = [drawn for drawn in kept if sum(drawn) % widest < diagonals]
+        taken, kept = Counter[tuple[int, int]](), []
+        while len(kept) < most:
+            kept.append(min(near, key=lambda drawn: sum(taken[value] for value in enumerate(drawn))))
+            near.remove(kept[-1])
+            taken.update(enumerate(kept[-1]))
+    return [{r["name"]: r["values"][p] for r, p in zip(ranges, drawn, strict=True)} for drawn in sorted(kept)]
 
 
 def as_override(name: str, value: Any, config: Any) -> dict[str, Any]:

@@ -5,9 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
-import resource
 import shutil
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -142,23 +140,25 @@ class Runner(Objective):
         assert file is not None
         if file.is_file():
             return
-        parameters, before = self.choice(run) or {}, self._take_over_trial(run, file.parent)
+        parameters, trained = self.choice(run) or {}, self._take_over_trial(run, file.parent)
         record = self._train_one(run, parameters, file.parent, tested=True)
         for rest in file.parent.glob("*.pth"):
             rest.unlink()
-        write_json(file, {"parameters": parameters, **record, "wall": before + record["wall"]})
+        if trained:  # what follows it cost next to nothing
+            record |= {"wall": trained["wall"] + record["wall"], "costs": trained["costs"]}
+        write_json(file, {"parameters": parameters, **record})
         self.remaining.end(("run", run, ""), record)
         logger.info(f"{said}, {run.slug}: {outcome(record)}; {self.remaining}")
 
-    def _take_over_trial(self, run: Run, folder: Path) -> float:
-        """Where ``run`` is the trial that won, its training is over: only the test is missing. The seconds it took."""
+    def _take_over_trial(self, run: Run, folder: Path) -> dict[str, Any] | None:
+        """Where ``run`` is the trial that won, its training is over: only the test is missing. The trial's record."""
         trial = self.folder / "trials" / folder.name
         if trial.is_dir():
             (trial / f"{run.stage}.json").unlink(missing_ok=True)  # says that all is done
             folder.parent.mkdir(exist_ok=True)
             os.replace(trial, folder)
         record = self._measured(trial.with_name(f"{trial.name}.json"))
-        return record["wall"] if record and (folder / f"{run.stage}-last.pth").is_file() else 0.0
+        return record if (folder / f"{run.stage}-last.pth").is_file() else None
 
     def _is_trained(self, run: Run) -> bool:
         """Whether ``run`` is a training of its own and no trial that won."""
@@ -199,7 +199,6 @@ class Runner(Objective):
         stage = experiment.stages.get(run.stage)
         spent = self._spent(self._alignment_name(run)) if run.stage != "plain" and stage else {}
         record = result_record(config, experiment.stages)
-        unit = 2**20 if sys.platform == "darwin" else 2**10
         return {
             "run": asdict(run) | {"data": run.data.label},
             "score": stage.valid[metric] if stage else None,
@@ -211,7 +210,7 @@ class Runner(Objective):
             "costs": {
                 "seconds": stage.seconds if stage else None,
                 "texts_encoded": stage.texts_encoded if stage else None,
-                "peak_memory_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit,  # of the process so far
+                "peak_memory_mib": stage.peak_memory_mib if stage else None,
                 **{f"alignment_{name}": value for name, value in spent.items()},
             },
             "details": stage.details if stage else {},
@@ -242,6 +241,7 @@ class Runner(Objective):
         return {
             "seconds": stage["seconds"],
             "texts_encoded": stage["texts_encoded"],
+            "peak_memory_mib": stage.get("peak_memory_mib"),  # older campaigns lack it
             "steps": details["steps"],
             "interactions_seen": details["interactions_seen"],
         }

@@ -16,7 +16,7 @@ from recbole_alt.benchmark.statistics import bootstrap_differences, paired_t_tes
 
 METRICS = ("valid_auc", "valid_logloss", "auc", "logloss", "gauc", "cold_user_auc", "cold_item_auc")
 COSTS = ("seconds", "texts_encoded", "alignment_seconds", "alignment_texts_encoded", "alignment_interactions_seen",
-         "alignment_steps", "peak_memory_mib")  # fmt: skip
+         "alignment_steps", "alignment_peak_memory_mib", "peak_memory_mib")  # fmt: skip
 #: What a row is of, apart from its seeds.
 CELL = ("data", "train_share", "model", "language_model", "variant", "stage")
 _ORDER = {name: position for position, name in enumerate(("plain", "ctr", "lm", "joint"))}

@@ -177,9 +177,10 @@ COST = (
         "alignment seconds": _number("alignment_seconds"),
         "its texts": _number("alignment_texts_encoded"),
         "its interactions": _number("alignment_interactions_seen"),
+        "its peak MiB": _number("alignment_peak_memory_mib"),
         "seconds": _number("seconds"),
         "texts encoded": _number("texts_encoded"),
-        "peak memory, MiB": _number("peak_memory_mib"),
+        "peak MiB": _number("peak_memory_mib"),
     }
 )
 

@@ -1,0 +1,212 @@
+"""Whether texts hold anything that a trained CTR model does not know: ``python -m recbole_alt.probe RUN``.
+
+A linear probe: clicks of validation rows are predicted from the model's own score and the first principal components of
+the texts' states in the pretrained language model. What it adds holds for texts the probe was not fitted with, and is
+compared with what the states of *other* texts add, which can be chance alone. It needs no alignment: the plain model of
+``run_recbole_alt.py '--finetune_modes=[]'`` is enough to ask before paying for one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import numpy as np
+import torch
+from recbole.utils import get_model
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GroupKFold
+
+from recbole_alt.benchmark.statistics import auc
+from recbole_alt.config import require_registered
+from recbole_alt.experiment import Data, load_data, write_json
+from recbole_alt.model.build import build_text
+from recbole_alt.model.text_cache import TextCache
+from recbole_alt.trainer import checkpoint
+
+#: Validation rows that are read at most.
+_ROWS = 200_000
+#: Principal components of the texts' states.
+_COMPONENTS = 32
+#: Strengths of the probe, small is strong; the best is taken, for the right texts and for others alike.
+_STRENGTHS = (1e-4, 1e-3, 1e-2)
+_FOLDS = 5
+#: How often texts are dealt out to others.
+_SHUFFLES = 5
+
+
+@dataclass
+class Probe:
+    """What the texts of one segment add to one model.
+
+    Attributes:
+        stage: of the run: ``plain``, ``ctr``, ``lm`` or ``joint``.
+        segment: of the prompt: ``user``, ``item``, or both in one.
+        texts, rows: distinct texts, and validation rows.
+        auc: of the model alone.
+        with_texts: with the probe of the rows' texts.
+        with_others: with the probe of texts dealt out anew, once each.
+    """
+
+    stage: str
+    segment: str
+    texts: int
+    rows: int
+    auc: float
+    with_texts: float
+    with_others: list[float]
+
+
+def probe(folder: str | os.PathLike[str], data: Data | None = None) -> list[Probe]:
+    """Ask every finetuned model of a run.
+
+    Args:
+        folder: of the run.
+        data: what :func:`~recbole_alt.experiment.load_data` made for the run, so as not to read it again.
+
+    Raises:
+        ValueError: no finetuned model there, its data are other ones now, or one class only.
+    """
+    files = [Path(folder) / f"{stage}.pth" for stage in ("plain", "ctr", "lm", "joint")]
+    files = [file for file in files if file.is_file()]
+    if not files:
+        raise ValueError(f"{os.fspath(folder)!r} holds no finetuned model (plain.pth, ctr.pth, lm.pth, joint.pth)")
+    found = []
+    states: list[tuple[str, np.ndarray, np.ndarray]] = []
+    for file in files:
+        state = checkpoint.load(file)
+        config = state["config"]
+        require_registered(config["model"], file)
+        data = data or load_data(config)
+        train, rows = data[1]._dataset, some_rows(data[2]._dataset, config["seed"])
+        states = states or text_states(config, train.prompts, rows)
+        clicks = (rows[config["LABEL_FIELD"]] > 0.5).numpy()
+        logits = score(config, state, train, rows, file)
+        found += [ask(file.stem, name, logits, clicks, vectors, of, config["seed"]) for name, vectors, of in states]
+    return found
+
+
+def some_rows(dataset: Any, seed: int) -> Any:
+    """At most 200,000 joined rows of ``dataset``, the same in every call."""
+    chosen = np.random.default_rng(seed).permutation(len(dataset))[:_ROWS]
+    return dataset[np.sort(chosen)]
+
+
+@torch.no_grad()
+def score(config: Any, state: dict[str, Any], train: Any, rows: Any, file: Path) -> np.ndarray:
+    """Logits [N] of the model in ``state``."""
+    model = get_model(config["model"])(config, train).to(config["device"])
+    try:
+        model.load_state_dict(state["state_dict"])
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(f"{str(file)!r} was made from other data than are there now: {reason}") from None
+    model.load_other_parameter(state["other_parameter"])
+    model.eval()
+    size = config["eval_batch_size"]
+    parts = [model(rows[i : i + size].to(config["device"])) for i in range(0, len(rows), size)]
+    return torch.cat(parts).double().cpu().numpy()
+
+
+@torch.no_grad()
+def text_states(config: Any, prompts: Any, rows: Any) -> list[tuple[str, np.ndarray, np.ndarray]]:
+    """Of each segment its name, the pooled states of its distinct texts [T, H], and the text of each row [N]."""
+    cache = TextCache(build_text(config, prompts).to(config["device"]).eval().language_model)
+    return [
+        (texts.segment.name, cache.pooled(texts, config["device"]).double().cpu().numpy(), texts.row.numpy())
+        for texts in prompts.distinct(rows)
+    ]
+
+
+def ask(
+    stage: str, segment: str, logits: np.ndarray, clicks: np.ndarray, states: np.ndarray, of: np.ndarray, seed: int
+) -> Probe:
+    """Fit and score the probe.
+
+    Args:
+        stage, segment: for the record.
+        logits: [N] of the model.
+        clicks: [N] bool.
+        states: [T, H] of the texts.
+        of: [N] the text of each row.
+        seed: of how texts are dealt out.
+
+    Raises:
+        ValueError: one class only.
+    """
+    alone = auc(clicks, logits)
+    if alone is None:
+        raise ValueError("the validation rows have one class only: there is no AUC to add to")
+    components = principal_components(states)
+    rng = np.random.default_rng(seed)
+    others = [probed(logits, clicks, components[rng.permutation(len(states))], of) for _ in range(_SHUFFLES)]
+    with_texts = probed(logits, clicks, components, of)
+    return Probe(stage, segment, len(states), len(clicks), alone, with_texts, others)
+
+
+def principal_components(states: np.ndarray) -> np.ndarray:
+    """The first components [T, K] of ``states`` [T, H], each with a variance of 1."""
+    centred = states - states.mean(0)
+    left, values, _ = np.linalg.svd(centred, full_matrices=False)
+    kept = values > 1e-6 * values[0] if values[0] > 0 else values > 0
+    return left[:, kept][:, :_COMPONENTS] * len(states) ** 0.5
+
+
+def probed(logits: np.ndarray, clicks: np.ndarray, components: np.ndarray, of: np.ndarray) -> float:
+    """AUC of rows whose texts the probe was not fitted with: each text is left out once, in one of five parts."""
+    if not components.size:
+        return auc(clicks, logits) or 0.0  # all texts are the same
+    spread = (logits - logits.mean()) / max(float(logits.std()), 1e-12)
+    features = np.column_stack([spread, components[of]])
+    reached = []
+    for strength in _STRENGTHS:
+        scores = np.empty(len(logits))
+        for fitted, left_out in GroupKFold(min(_FOLDS, int(of.max()) + 1)).split(features, groups=of):
+            fit = LogisticRegression(C=strength, max_iter=200).fit(features[fitted], clicks[fitted])
+            scores[left_out] = fit.decision_function(features[left_out])
+        reached.append(auc(clicks, scores))
+    return max(value for value in reached if value is not None)
+
+
+def to_markdown(found: Sequence[Probe]) -> str:
+    """A table: what the right texts add, beside what texts of others do."""
+    lines = [
+        f"AUC on {found[0].rows:,} validation rows, alone and with a linear probe of the texts' states",
+        "",
+        "| model | texts of | distinct | alone | with the texts | with others' texts | gain over others |",
+        "|---|---|---:|---:|---:|---:|---:|",
+    ]
+    for one in found:
+        others = fmean(one.with_others)
+        cells = [f"{one.auc:.4f}", f"{one.with_texts:.4f}", f"{others:.4f} ({min(one.with_others):.4f} to "
+                 f"{max(one.with_others):.4f})", f"{one.with_texts - others:+.4f}"]  # fmt: skip
+        lines.append(f"| {one.stage} | {one.segment} | {one.texts:,} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def main() -> int:
+    """Print the table; 2 and one line on standard error for bad input."""
+    parser = argparse.ArgumentParser(description="Whether texts hold anything that a trained CTR model does not know.")
+    parser.add_argument("folder", help="of a run: saved/ALT_DCN-ml-100k-...")
+    parser.add_argument("--json", metavar="FILE", help="write what was found there, too")
+    arguments = parser.parse_args()
+    sys.argv = sys.argv[:1]  # nothing for RecBole to read
+    try:
+        found = probe(arguments.folder)
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print(to_markdown(found))
+    if arguments.json:
+        write_json(Path(arguments.json), [asdict(one) for one in found])
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
