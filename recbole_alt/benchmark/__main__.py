@@ -35,7 +35,7 @@ def main() -> int:
     """Run; 2 and one line on standard error for bad input."""
     parser = argparse.ArgumentParser(
         description="Plain backbones against aligned ones, over datasets and seeds, with the statistics.",
-        epilog="Any key of the YAML files, for every run: --key=value. docs/evidence.md explains the rest.",
+        epilog="Any key of the YAML files, for every run: --key=value. docs/campaigns.md explains the rest.",
         allow_abbrev=False,
     )
     parser.add_argument("--out", required=True, help="folder of the campaign; one that exists goes on where it was")
