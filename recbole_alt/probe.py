@@ -34,8 +34,10 @@ from recbole_alt.trainer import checkpoint
 _ROWS = 200_000
 #: Principal components of the texts' states.
 _COMPONENTS = 32
-#: Strengths of the probe, small is strong; the best is taken, for the right texts and for others alike.
-_STRENGTHS = (1e-4, 1e-3, 1e-2)
+#: How freely the probe follows the texts; the best is taken, for the right texts and for others alike.
+_FREEDOM = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2)
+#: Scale of the model's score beside the components, so that the penalty is on them alone.
+_SCORE_SCALE = 100.0
 _FOLDS = 5
 #: How often texts are dealt out to others.
 _SHUFFLES = 5
@@ -163,13 +165,14 @@ def probed(logits: np.ndarray, clicks: np.ndarray, components: np.ndarray, of: n
     if not components.size:
         return auc(clicks, logits) or 0.0  # all texts are the same
     spread = (logits - logits.mean()) / max(float(logits.std()), 1e-12)
-    features = np.column_stack([spread, components[of]])
+    features = np.column_stack([_SCORE_SCALE * spread, components[of]])
     reached = []
-    for strength in _STRENGTHS:
+    for freedom in _FREEDOM:
         scores = np.empty(len(logits))
         for fitted, left_out in GroupKFold(min(_FOLDS, int(of.max()) + 1)).split(features, groups=of):
-            fit = LogisticRegression(C=strength, max_iter=200).fit(features[fitted], clicks[fitted])
-            scores[left_out] = fit.decision_function(features[left_out])
+            fit = LogisticRegression(C=freedom, solver="newton-cholesky").fit(features[fitted], clicks[fitted])
+            slope, of_texts = max(_SCORE_SCALE * float(fit.coef_[0, 0]), 1e-3), fit.coef_[0, 1:]
+            scores[left_out] = spread[left_out] + features[left_out, 1:] @ of_texts / slope  # parts share a scale
         reached.append(auc(clicks, scores))
     return max(value for value in reached if value is not None)
 

@@ -49,7 +49,8 @@ def test_no_text_is_learned_by_heart() -> None:
     by_heart = np.asarray([clicks[of == text].mean() for text in range(60)])[of]
     reached = auc(clicks, logits + 3 * by_heart)
     assert reached is not None and reached > found.auc + 0.05
-    assert max(found.with_texts, *found.with_others) < found.auc + 0.02
+    for with_probe in (found.with_texts, *found.with_others):
+        assert found.auc - 0.005 < with_probe < found.auc + 0.02  # where there is nothing to follow, it stays
 
 
 @pytest.mark.parametrize("texts", [1, 2, 4])
