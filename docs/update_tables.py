@@ -2,7 +2,8 @@
 
 A line ``<!-- table: docs/results/NAME.json -->`` is followed by the command that wrote the file and the
 table made from it; everything up to ``<!-- end -->`` is replaced. Of a campaign's report,
-``<!-- table: docs/results/NAME/tables.md: plain and aligned -->`` shows the tables of that title.
+``<!-- table: docs/results/NAME/tables.md: plain and aligned -->`` shows the tables of that title; of a probe's file its
+table is shown.
 ``python docs/update_tables.py``
 """
 
@@ -14,6 +15,7 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
+from recbole_alt import probe
 from recbole_alt.report import result_table
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -27,6 +29,8 @@ def block(file: str, title: str | None) -> str:
     record = json.loads((ROOT / file).read_text())
     if isinstance(record, dict):
         return run_block(file, record)
+    if "with_texts" in record[0]:
+        return f"\n{probe.to_markdown([probe.Probe(**one) for one in record])}\n"
     make = speed_rows if "ratio" in record[0] else shortcut_rows
     command = {"compile": "compiled.py", "shortcuts": "shortcuts.py"}.get(Path(file).stem, "run.py")
     if any(result.get("details", {}).get("quick") for result in record):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import resource
 import sys
 from contextlib import suppress
@@ -25,6 +27,9 @@ class PeakMemory:
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
         else:
+            gc.collect()
+            with suppress(OSError, AttributeError):  # glibc alone has it
+                ctypes.CDLL(None).malloc_trim(0)  # what was freed before goes back to the system
             with suppress(OSError):
                 Path("/proc/self/clear_refs").write_text("5")  # man proc_pid_clear_refs: begins a new high-water mark
 
