@@ -212,11 +212,12 @@ def test_a_stopped_run_goes_on_as_if_never_stopped(
         assert differing(final[name], again[name]) == [], name
     assert resumed["record"]["results"] == whole["record"]["results"]
     for name, expected in whole["record"]["stages"].items():
-        again_expected = {**expected, "seconds": 0}
+        of_the_machine = {"seconds": 0, "peak_memory_mib": 0}
+        again_expected = expected | of_the_machine
         if how is FROZEN:  # what was kept in memory is encoded again
             again_expected["texts_encoded"] = resumed["record"]["stages"][name]["texts_encoded"]
             assert again_expected["texts_encoded"] >= expected["texts_encoded"]
-        assert {**resumed["record"]["stages"][name], "seconds": 0} == again_expected
+        assert resumed["record"]["stages"][name] | of_the_machine == again_expected
 
 
 @pytest.mark.parametrize(("trainer", "stage"), [(ALTPretrainTrainer, None), (ALTTrainer, "ctr")])
