@@ -121,9 +121,9 @@ def build_seeded(config: Any, dataset: Any, model_class: type) -> Backbone:
     return build_backbone(config, dataset, model_class).eval()
 
 
-def some_rows(dataset: Any, seed: int) -> Any:
-    """At most 1,024 joined rows of ``dataset``, the same in every call."""
-    chosen = np.random.default_rng(seed).permutation(len(dataset))[:_ROWS]
+def some_rows(dataset: Any, seed: int, most: int = _ROWS) -> Any:
+    """At most so many joined rows of ``dataset``, the same in every call."""
+    chosen = np.random.default_rng(seed).permutation(len(dataset))[:most]
     return dataset[np.sort(chosen)]
 
 

@@ -25,6 +25,7 @@ from sklearn.model_selection import GroupKFold
 
 from recbole_alt.benchmark.statistics import auc
 from recbole_alt.config import require_registered
+from recbole_alt.diagnose import some_rows
 from recbole_alt.experiment import Data, load_data, write_json
 from recbole_alt.model.build import build_text
 from recbole_alt.model.text_cache import TextCache
@@ -86,18 +87,12 @@ def probe(folder: str | os.PathLike[str], data: Data | None = None) -> list[Prob
         config = state["config"]
         require_registered(config["model"], file)
         data = data or load_data(config)
-        train, rows = data[1]._dataset, some_rows(data[2]._dataset, config["seed"])
+        train, rows = data[1]._dataset, some_rows(data[2]._dataset, config["seed"], _ROWS)
         states = states or text_states(config, train.prompts, rows)
         clicks = (rows[config["LABEL_FIELD"]] > 0.5).numpy()
         logits = score(config, state, train, rows, file)
         found += [ask(file.stem, name, logits, clicks, vectors, of, config["seed"]) for name, vectors, of in states]
     return found
-
-
-def some_rows(dataset: Any, seed: int) -> Any:
-    """At most 200,000 joined rows of ``dataset``, the same in every call."""
-    chosen = np.random.default_rng(seed).permutation(len(dataset))[:_ROWS]
-    return dataset[np.sort(chosen)]
 
 
 @torch.no_grad()
