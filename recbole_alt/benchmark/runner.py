@@ -144,9 +144,8 @@ class Runner(Objective):
         record = self._train_one(run, parameters, file.parent, tested=True)
         for rest in file.parent.glob("*.pth"):
             rest.unlink()
-        if trained:  # what follows it cost next to nothing
-            record |= {"wall": trained["wall"] + record["wall"], "costs": trained["costs"]}
-        write_json(file, {"parameters": parameters, **record})
+        whole = {"wall": trained["wall"] + record["wall"], "costs": trained["costs"]} if trained else {}
+        write_json(file, {"parameters": parameters, **record, **whole})
         self.remaining.end(("run", run, ""), record)
         logger.info(f"{said}, {run.slug}: {outcome(record)}; {self.remaining}")
 
