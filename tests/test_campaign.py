@@ -275,7 +275,7 @@ def test_every_mode_has_the_same_budget(campaign: Made) -> None:
     assert tried["DCN", "plain"] == tried["DCN", "joint"]
     seen = {name: [trial[name] for trial in tried["DCN", "plain"]] for name in tried["DCN", "plain"][0]}
     assert {name: {v: values.count(v) for v in values} for name, values in seen.items()} == {
-        "learning_rate": {3e-3: 3, 1e-2: 3}, "weight_decay": {0.5: 2, 1.0: 2, 2.0: 2},
+        "learning_rate": {1e-3: 3, 3e-3: 3}, "weight_decay": {0.5: 2, 1.0: 2, 2.0: 2},
         "dropout_prob": {0.0: 2, 0.2: 2, 0.5: 2},
     }  # fmt: skip
     assert "dropout_prob" not in tried["LR", "plain"][0]
