@@ -160,6 +160,22 @@ def test_validation_alone_selects(campaign: Made, monkeypatch: pytest.MonkeyPatc
             assert record["valid"] == chosen["valid"]  # the very run that was chosen
 
 
+def test_an_ablation_may_be_tuned_alone(campaign: Made) -> None:
+    one = {"models": ["DCN"], "seeds": 1, "modes": ["ctr"], "ablations": ["no_pretraining", "no_contrast"]}
+    run_campaign(campaign(**one, tuned_alone=["no_pretraining"]), Path("out"))
+    trials = [json.loads(file.read_text()) for file in Path("out").glob("trials/*.json")]
+    best = {
+        variant: max(t["valid"]["auc"] for t in trials if t["run"]["variant"] == variant)
+        for variant in ("plain", COMPLETE, "no_pretraining")
+    }
+    assert len(trials) == 6
+    runs = {record["run"]["variant"]: record for record in summary.read_runs(Path("out"))}
+    assert {variant: runs[variant]["valid"]["auc"] for variant in best} == best
+    assert runs["no_contrast"]["parameters"] == runs[COMPLETE]["parameters"]
+    assert "| no pretraining, tuned alone | DCN" in Path("out/report/tables.md").read_text()
+    assert campaign(**one, tuned_alone=["all"]).tuned_alone == one["ablations"]
+
+
 def test_the_report_alone(campaign: Made, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
     run_campaign(
         campaign(models=["DCN"], ablations=["no_contrast"], params_file="none"), Path("out"), ["x.py", "--a=1"]
@@ -306,6 +322,7 @@ def test_datasets_and_bad_input(campaign: Made, tmp_path: Path) -> None:
         ({"variants": {"a b": {}}}, "'a b' is taken, or no word"),
         ({"variants": {"steps_5": {}}}, "'steps_5' is taken"),
         ({"variants": "more"}, "variants must be"),
+        ({"tuned_alone": ["no_contrast"]}, "'no_contrast' is none of"),
         ({"variants": {"more": 1}}, "more must hold"),
         ({"variants": {"more": {"seed": 1}}}, "seed is what the campaign"),
         ({"variants": {"more": {"learning_rate": 0.1}}}, "learning_rate is tuned"),

@@ -49,6 +49,7 @@ def main() -> int:
     parser.add_argument("--ablations", type=_list(str), help="names of recbole_alt.benchmark.ABLATIONS")
     parser.add_argument("--variants", type=_yaml, help="YAML: {name: {key: value}, ...}")
     parser.add_argument("--budgets", type=_list(int), help="further pretrain_steps")
+    parser.add_argument("--tuned_alone", type=_list(str), help="ablations to tune for themselves, or all")
     parser.add_argument("--train_shares", type=_list(float), help="of the training interactions (default 1.0)")
     parser.add_argument("--params_file", help="ranges tuned on validation, or none (default compatibility)")
     parser.add_argument("--tuning_trials", type=int, help="most combinations of these (default 6)")

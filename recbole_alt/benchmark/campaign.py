@@ -17,7 +17,8 @@ from recbole_alt.tuning.ranges import needed
 from recbole_alt.tuning.trials import REPORTING, logger, quiet
 
 #: Axes that may grow when a campaign goes on; the rest must be as before.
-_AXES = {"models", "datasets", "language_models", "seeds", "modes", "ablations", "variants", "budgets", "train_shares"}
+_AXES = {"models", "datasets", "language_models", "seeds", "modes", "ablations", "variants", "budgets", "tuned_alone",
+         "train_shares"}  # fmt: skip
 
 
 def run_campaign(campaign: Campaign, folder: Path, command: Sequence[str] = ()) -> None:

@@ -40,6 +40,8 @@ class Campaign:
         variants: further changes of the configuration to compare, name → keys; ``finetune_modes`` among them says which
             modes a variant makes sense for.
         budgets: further ``pretrain_steps`` to align for.
+        tuned_alone: ablations, variants and budgets (``steps_<n>``) that get parameters of their own, or ``all``; the
+            rest take what was chosen for the complete method.
         train_shares: of the training interactions.
         params_file: ranges searched on validation for each stage, or ``none``.
         tuning_trials: at most so many combinations of these are tried.
@@ -57,6 +59,7 @@ class Campaign:
     ablations: list[str] = field(default_factory=list)
     variants: dict[str, dict[str, Any]] = field(default_factory=dict)
     budgets: list[int] = field(default_factory=list)
+    tuned_alone: list[str] = field(default_factory=list)
     train_shares: list[float] = field(default_factory=lambda: [1.0])
     params_file: str = "compatibility"
     tuning_trials: int = 6
@@ -74,11 +77,17 @@ class Campaign:
         for axis in _axes():
             values = getattr(self, axis.name)
             if isinstance(values, list):
-                if axis.name not in ("modes", "ablations", "budgets") and not values:
+                if axis.name not in ("modes", "ablations", "budgets", "tuned_alone") and not values:
                     raise ValueError(f"{axis.name} is empty")
                 if any(value in values[:i] for i, value in enumerate(values)):
                     raise ValueError(f"{axis.name} names something twice: {values}")
         self._check_variants()
+        changed = [name for name in self.changes if name != COMPLETE]
+        if self.tuned_alone == ["all"]:
+            object.__setattr__(self, "tuned_alone", changed)
+        for name in self.tuned_alone:
+            if name not in changed:
+                raise ValueError(f"tuned_alone: {name!r} is none of this campaign's changes: {', '.join(changed)}")
         if len({data.label for data in self.datasets}) < len(self.datasets):
             raise ValueError("datasets: two have the same name; name their files otherwise")
         own = _OWN_KEYS if self.language_models == [None] else _OWN_KEYS | {"language_model"}
@@ -134,8 +143,9 @@ class Campaign:
         return made
 
     def tuning_of(self, run: Run) -> Run:
-        """What is trained to choose the parameters of ``run``: the complete method, with the first seed."""
-        return replace(run, variant=PLAIN if run.stage == "plain" else COMPLETE, seed=self.seeds[0])
+        """What chooses the parameters of ``run``, with the first seed: the complete method for most ablations."""
+        own = run.variant in (PLAIN, *self.tuned_alone)
+        return replace(run, variant=run.variant if own else COMPLETE, seed=self.seeds[0])
 
     def trials(self, run: Run) -> list[dict[str, Any]]:
         """Parameters to try for ``run``; one empty combination where nothing is tuned."""

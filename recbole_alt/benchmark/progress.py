@@ -95,7 +95,7 @@ def announce(campaign: Campaign, remaining: Remaining) -> Iterator[str]:
     """The plan, line by line."""
     counts, done = remaining.counts(), remaining.done
     for name in ("datasets", "train_shares", "models", "language_models", "modes", "ablations", "variants", "budgets",
-                 "seeds"):  # fmt: skip
+                 "tuned_alone", "seeds"):  # fmt: skip
         values = [value.label for value in campaign.datasets] if name == "datasets" else getattr(campaign, name)
         if values and values not in ([None], [1.0]):
             yield f"{name}: {', '.join(map(str, values))}"

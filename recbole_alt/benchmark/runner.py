@@ -200,6 +200,7 @@ class Runner(Objective):
         record = result_record(config, experiment.stages)
         return {
             "run": asdict(run) | {"data": run.data.label},
+            "tuned_alone": run.variant in self.campaign.tuned_alone,
             "score": stage.valid[metric] if stage else None,
             "bigger": bool(config["valid_metric_bigger"]),
             "valid": stage.valid if stage else {},

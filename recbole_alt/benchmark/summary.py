@@ -95,6 +95,7 @@ def summarise(records: Sequence[Record], resamples: int = 400) -> list[dict[str,
         for name in ("rows", "cold_user_rows", "cold_item_rows", "gauc_users", "gauc_left_out"):
             row[name] = next((run["test"].get(name) for run in good.values()), None)
         row["parameters"] = json.dumps(next(iter(runs.values()))["parameters"])
+        row["tuned_alone"] = any(run.get("tuned_alone") for run in runs.values())  # older campaigns lack it
         for prefix, other in (("vs_plain", base_of(cell)), ("vs_complete", complete_of(cell))):
             applies = cell != other and cell[4] != PLAIN and not (prefix == "vs_complete" and cell[4] == COMPLETE)
             if applies and other in groups:

@@ -137,7 +137,9 @@ def _good(row: Row) -> str:
 
 
 _WHAT: dict[str, Callable[[Row], str]] = {"model": lambda r: r["model"], "mode": lambda r: r["stage"], "seeds": _good}
-_VARIANT: dict[str, Callable[[Row], str]] = {"variant": lambda r: r["variant"].replace("_", " ")}
+_VARIANT: dict[str, Callable[[Row], str]] = {
+    "variant": lambda r: r["variant"].replace("_", " ") + (", tuned alone" if r["tuned_alone"] else "")
+}
 QUALITY = _WHAT | {
     "valid AUC": _metric("valid_auc"),
     "test AUC": _metric("auc"),
