@@ -7,7 +7,6 @@ are built from them the first time they are asked for.
 
 from __future__ import annotations
 
-import csv
 from typing import Any
 
 import numpy as np
@@ -19,6 +18,7 @@ from recbole.utils import FeatureSource, FeatureType
 
 from recbole_alt import compat
 from recbole_alt.checks import check_values
+from recbole_alt.data.atomic import AtomicFile
 from recbole_alt.data.prompts import PromptTable
 from recbole_alt.data.template import CONTEXT, ITEM, USER, build_template
 from recbole_alt.data.words import (
@@ -80,26 +80,11 @@ class ALTDataset(Dataset):
             ) from None
 
     def _load_feat(self, filepath: str, source: Any) -> pd.DataFrame | None:
-        self._check_file(filepath)
+        self._file(filepath).check()
         feat = super()._load_feat(filepath, source)
         for name in self._prompt_only(source):
             feat = self._add_text(feat, name, filepath, source)
         return feat
-
-    def _check_file(self, filepath: str) -> None:
-        """Refuse what RecBole would stumble over: a header without types, or no row below it."""
-        with open(filepath, encoding=self.config["encoding"]) as file:
-            header, row = file.readline().rstrip("\r\n"), file.readline()
-        known = ", ".join(kind.value for kind in FeatureType)
-        for typed in header.split(self.config["field_separator"]):
-            name, _, kind = typed.partition(":")
-            if not name or kind not in {known_kind.value for known_kind in FeatureType}:
-                raise ValueError(
-                    f"{filepath}: its first line must name each column as name:type with a type of {known}, "
-                    f"separated by {self.config['field_separator']!r}; found {typed!r}"
-                )
-        if not row.strip():
-            raise ValueError(f"{filepath} has no rows")
 
     def _prompt_only(self, source: Any) -> list[str]:
         given = self.config["prompt_only"] or {}
@@ -110,28 +95,16 @@ class ALTDataset(Dataset):
                 raise ValueError(f"prompt_only: {suffix} must be a list such as [{names}], not {names!r}")
         return list(given.get(getattr(source, "value", source)) or [])
 
+    def _file(self, filepath: str) -> AtomicFile:
+        return AtomicFile(filepath, self.config["field_separator"], self.config["encoding"])
+
     def _add_text(self, feat: pd.DataFrame | None, name: str, filepath: str, source: Any) -> pd.DataFrame:
         """Append the column ``name`` as one token a row; :meth:`_fill_nan` takes it away again."""
-        separator = self.config["field_separator"]
-        with open(filepath, encoding=self.config["encoding"]) as file:
-            header = file.readline().rstrip("\r\n").split(separator)
-        column = next((typed for typed in header if typed.split(":")[0] == name), None)
-        if column is None:
-            raise ValueError(f"prompt_only: {filepath} has no field {name!r}; it has {', '.join(header)}")
+        text = self._file(filepath).text(name)
         if feat is None:
             raise ValueError(f"prompt_only: load the id of {filepath} with load_col, so that {name!r} has an owner")
         if name in feat:
             raise ValueError(f"{name!r} is both in load_col and in prompt_only: the CTR model sees the first; drop one")
-        text = pd.read_csv(
-            filepath,
-            sep=separator,
-            usecols=[column],
-            dtype=str,
-            encoding=self.config["encoding"],
-            quoting=csv.QUOTE_NONE,
-            keep_default_na=False,
-            na_values=[""],
-        )[column]
         self.field2source[name], self.field2type[name], self.field2seqlen[name] = source, FeatureType.TOKEN, 1
         return feat.assign(**{name: text.values})
 
