@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -70,26 +70,33 @@ class Campaign:
         known = [name.removeprefix(PREFIX) for name in registered_models()]
         if self.models == ["all"]:
             object.__setattr__(self, "models", known)
-        for key, allowed in (("models", known), ("modes", MODES), ("ablations", tuple(ABLATIONS))):
-            for value in getattr(self, key):
-                if value not in allowed:
-                    raise ValueError(f"{key}: {value!r} is none of {', '.join(allowed)}")
-        for axis in _axes():
-            values = getattr(self, axis.name)
-            if isinstance(values, list):
-                if axis.name not in ("modes", "ablations", "budgets", "tuned_alone") and not values:
-                    raise ValueError(f"{axis.name} is empty")
-                if any(value in values[:i] for i, value in enumerate(values)):
-                    raise ValueError(f"{axis.name} names something twice: {values}")
+        self._check_names({"models": known, "modes": MODES, "ablations": list(ABLATIONS)})
         self._check_variants()
         changed = [name for name in self.changes if name != COMPLETE]
         if self.tuned_alone == ["all"]:
             object.__setattr__(self, "tuned_alone", changed)
-        for name in self.tuned_alone:
-            if name not in changed:
-                raise ValueError(f"tuned_alone: {name!r} is none of this campaign's changes: {', '.join(changed)}")
+        self._check_names({"tuned_alone": changed})
+        self._check_lists()
+        self._check_keys()
+
+    def _check_names(self, known: Mapping[str, Sequence[str]]) -> None:
+        for name, allowed in known.items():
+            for value in getattr(self, name):
+                if value not in allowed:
+                    raise ValueError(f"{name}: {value!r} is none of {', '.join(allowed) or 'those asked for'}")
+
+    def _check_lists(self) -> None:
+        for axis in _axes():
+            values = getattr(self, axis.name)
+            if isinstance(values, list):
+                if not values and axis.name not in ("modes", "ablations", "budgets", "tuned_alone"):
+                    raise ValueError(f"{axis.name} is empty")
+                if any(value in values[:i] for i, value in enumerate(values)):
+                    raise ValueError(f"{axis.name} names something twice: {values}")
         if len({data.label for data in self.datasets}) < len(self.datasets):
             raise ValueError("datasets: two have the same name; name their files otherwise")
+
+    def _check_keys(self) -> None:
         own = _OWN_KEYS if self.language_models == [None] else _OWN_KEYS | {"language_model"}
         for key in sorted(own & self.keys.keys()):
             raise ValueError(f"{key} is what the campaign itself sets; leave it out")
