@@ -14,7 +14,7 @@ import pytest
 from interruptions import Stopped, counted
 
 from recbole_alt import experiment, run_recbole_alt
-from recbole_alt.benchmark import ABLATIONS, Campaign, run_campaign, scores, summary, tables, write_report
+from recbole_alt.benchmark import ABLATIONS, Campaign, choice, run_campaign, scores, summary, tables, write_report
 from recbole_alt.benchmark.__main__ import main
 from recbole_alt.benchmark.axes import COMPLETE, DataSpec, Run
 from recbole_alt.benchmark.scores import Scores
@@ -176,6 +176,45 @@ def test_an_ablation_may_be_tuned_alone(campaign: Made) -> None:
     assert campaign(**one, tuned_alone=["all"]).tuned_alone == one["ablations"]
 
 
+def test_several_seeds_choose(campaign: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+    one = {"models": ["DCN"], "seeds": 3, "modes": ["ctr"], "tuning_seeds": 2}
+    with monkeypatch.context() as patch:
+        epochs = counted(patch, ALTTrainer, "_train_epoch")
+        run_campaign(campaign(**one), Path("out"))
+    assert len(epochs) == 2 * (
+        2 * 2 + 1
+    )  # the best trials are the runs of their two seeds, the third seed's is trained
+    trials = [json.loads(file.read_text()) for file in Path("out").glob("trials/*.json")]
+    records = summary.read_runs(Path("out"))
+    assert len(trials) == 8 and len(records) == 6 and not list(Path("out").rglob("*.pth"))
+    for stage in ("plain", "ctr"):
+        by_rate: dict[float, dict[int, Any]] = {}
+        for trial in trials:
+            if trial["run"]["stage"] == stage:
+                by_rate.setdefault(trial["parameters"]["learning_rate"], {})[trial["run"]["seed"]] = trial["valid"]
+        best = max(by_rate, key=lambda rate: np.mean([valid["auc"] for valid in by_rate[rate].values()]))
+        runs = {record["run"]["seed"]: record for record in records if record["run"]["stage"] == stage}
+        assert {record["parameters"]["learning_rate"] for record in runs.values()} == {best}
+        assert all(runs[seed]["valid"] == valid for seed, valid in by_rate[best].items())
+    with pytest.raises(ValueError, match="tuning_seeds was 2 in 'out' and is 1 now"):
+        run_campaign(campaign(**one | {"tuning_seeds": 1}), Path("out"))
+
+
+def test_the_mean_of_the_seeds_chooses(tmp_path: Path) -> None:
+    def trial(name: str, *scores: float | None) -> choice.Trial:
+        runs = [Run(DataSpec("tiny"), 1.0, "DCN", None, COMPLETE, "ctr", seed) for seed in range(len(scores))]
+        files = {run: tmp_path / f"{name}-{run.seed}.json" for run in runs}
+        for file, score in zip(files.values(), scores, strict=True):
+            file.write_text(json.dumps({"score": score, "bigger": True}))
+            file.with_suffix("").mkdir()
+        return choice.Trial({"learning_rate": name}, files)
+
+    lucky, good, diverged = trial("lucky", 0.9, 0.1), trial("good", 0.6, 0.6), trial("diverged", 0.99, None)
+    assert choice.best_of([lucky, good, diverged]) is good and choice.best_of([diverged]) is None
+    choice.keep_the_best([lucky, good, diverged])
+    assert {path.name for path in tmp_path.iterdir() if path.is_dir()} == {"good-0", "good-1"}
+
+
 def test_the_report_alone(campaign: Made, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
     run_campaign(
         campaign(models=["DCN"], ablations=["no_contrast"], params_file="none"), Path("out"), ["x.py", "--a=1"]
@@ -322,6 +361,7 @@ def test_datasets_and_bad_input(campaign: Made, tmp_path: Path) -> None:
         ({"variants": {"a b": {}}}, "'a b' is taken, or no word"),
         ({"variants": {"steps_5": {}}}, "'steps_5' is taken"),
         ({"variants": "more"}, "variants must be"),
+        ({"tuning_seeds": 3}, "between 1 and the 2 seeds, not 3"),
         ({"tuned_alone": ["no_contrast"]}, "'no_contrast' is none of"),
         ({"variants": {"more": 1}}, "more must hold"),
         ({"variants": {"more": {"seed": 1}}}, "seed is what the campaign"),

@@ -53,6 +53,7 @@ def main() -> int:
     parser.add_argument("--train_shares", type=_list(float), help="of the training interactions (default 1.0)")
     parser.add_argument("--params_file", help="ranges tuned on validation, or none (default compatibility)")
     parser.add_argument("--tuning_trials", type=int, help="most combinations of these (default 6)")
+    parser.add_argument("--tuning_seeds", type=int, help="seeds each is tried with; their mean chooses (default 1)")
     parser.add_argument("--report", action="store_true", help="make tables and plots of what is there, and end")
     arguments, others = parser.parse_known_args()
     for other in others:

@@ -50,7 +50,8 @@ def _open(campaign: Campaign, folder: Path) -> None:
     file = folder / "campaign.json"
     if file.is_file():
         before = json.loads(file.read_text())
-        before["seeds"], seeds = before["seeds"][:1], now["seeds"][:1]
+        tuned = campaign.tuning_seeds
+        before["seeds"], seeds = before["seeds"][:tuned], now["seeds"][:tuned]
         for key in sorted(now.keys() - _AXES | {"seeds"}):
             if before.get(key) != (seeds if key == "seeds" else now[key]):
                 raise ValueError(

@@ -34,7 +34,7 @@ class Campaign:
         models: CTR models, as RecBole names them; ``all`` for every one there is.
         datasets: see :class:`DataSpec`.
         language_models: folders, packages or hub ids; none: the one that the configuration names.
-        seeds: of the runs. The first one also splits, and is tuned with.
+        seeds: of the runs. The first one also splits.
         modes: of finetuning.
         ablations: names from :data:`ABLATIONS`.
         variants: further changes of the configuration to compare, name → keys; ``finetune_modes`` among them says which
@@ -45,6 +45,7 @@ class Campaign:
         train_shares: of the training interactions.
         params_file: ranges searched on validation for each stage, or ``none``.
         tuning_trials: at most so many combinations of these are tried.
+        tuning_seeds: each combination is tried with so many of the first seeds; their mean chooses.
         keys: of the configuration, for every run.
 
     Raises:
@@ -63,6 +64,7 @@ class Campaign:
     train_shares: list[float] = field(default_factory=lambda: [1.0])
     params_file: str = "compatibility"
     tuning_trials: int = 6
+    tuning_seeds: int = 1
     keys: dict[str, Any] = field(default_factory=dict)
     _configs: dict[Run, ALTConfig] = field(default_factory=dict, init=False, repr=False, compare=False)
 
@@ -95,6 +97,8 @@ class Campaign:
                     raise ValueError(f"{axis.name} names something twice: {values}")
         if len({data.label for data in self.datasets}) < len(self.datasets):
             raise ValueError("datasets: two have the same name; name their files otherwise")
+        if not 1 <= self.tuning_seeds <= len(self.seeds):
+            raise ValueError(f"tuning_seeds must be between 1 and the {len(self.seeds)} seeds, not {self.tuning_seeds}")
 
     def _check_keys(self) -> None:
         own = _OWN_KEYS if self.language_models == [None] else _OWN_KEYS | {"language_model"}
@@ -150,9 +154,13 @@ class Campaign:
         return made
 
     def tuning_of(self, run: Run) -> Run:
-        """What chooses the parameters of ``run``, with the first seed: the complete method for most ablations."""
+        """What chooses the parameters of ``run``, here with the first seed: the complete method for most ablations."""
         own = run.variant in (PLAIN, *self.tuned_alone)
         return replace(run, variant=run.variant if own else COMPLETE, seed=self.seeds[0])
+
+    def trained_to_tune(self, tuning: Run) -> list[Run]:
+        """``tuning`` with each seed whose validation scores choose."""
+        return [replace(tuning, seed=seed) for seed in self.seeds[: self.tuning_seeds]]
 
     def trials(self, run: Run) -> list[dict[str, Any]]:
         """Parameters to try for ``run``; one empty combination where nothing is tuned."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any, ClassVar
 from recbole.utils import EvaluatorType
 
 from recbole_alt.benchmark.axes import Run
+from recbole_alt.benchmark.choice import Trial, best_of, keep_the_best
 from recbole_alt.benchmark.plan import Campaign
 from recbole_alt.benchmark.progress import Remaining, announce, outcome
 from recbole_alt.benchmark.scores import metrics, score_rows
@@ -25,7 +25,7 @@ from recbole_alt.report import result_record
 from recbole_alt.trainer import checkpoint
 from recbole_alt.trainer.finetune import ALTTrainer
 from recbole_alt.tuning.objective import Objective
-from recbole_alt.tuning.trials import FINETUNE_ONLY, REPORTING, best_trial, digest, logger
+from recbole_alt.tuning.trials import FINETUNE_ONLY, REPORTING, digest, logger
 
 
 class ScoredExperiment(Experiment):
@@ -60,14 +60,15 @@ class Runner(Objective):
         self._choices: dict[Run, dict[str, Any]] = {}
         self._names: dict[tuple[Run, str], str] = {}
         self._alignment_names: dict[Run, str] = {}
-        self._trials: dict[Run, list[tuple[dict[str, Any], Path]]] = {}
+        self._trials: dict[Run, list[Trial]] = {}
 
     def go(self) -> None:
         """Make every run that is missing."""
         runs = self.campaign.runs()
         for tuning in dict.fromkeys(map(self.campaign.tuning_of, runs)):
-            for parameters, file in self.trials_of(tuning):
-                self.remaining.add(("trial", tuning, str(parameters)), self._measured(file))
+            for trial in self.trials_of(tuning):
+                for run, file in trial.files.items():
+                    self.remaining.add(("trial", run, str(trial.parameters)), self._measured(file))
         for run in runs:
             made = self._run_file(run)
             self.remaining.add(("run", run, ""), self._measured(made) if made else None, self._is_trained(run))
@@ -77,21 +78,23 @@ class Runner(Objective):
             self._tune(self.campaign.tuning_of(run))
             self._run(run, f"run {number} of {len(runs)}")
             rest = runs[number:]
-            rest += [self.campaign.tuning_of(r) for r in rest if self.choice(r) is None]
+            for tuning in {self.campaign.tuning_of(r) for r in rest if self.choice(r) is None}:
+                rest += self.campaign.trained_to_tune(tuning)
             needed = {self._alignment_name(r) for r in rest if r.stage != "plain"}
             if run.stage != "plain" and self._alignment_name(run) not in needed:  # what it cost stays
                 (self.folder / "pretraining" / self._alignment_name(run) / "pretrain.pth").unlink(missing_ok=True)
 
     # -- tuning ------------------------------------------------------------------------------------------
 
-    def trials_of(self, tuning: Run) -> list[tuple[dict[str, Any], Path]]:
-        """Parameters to try, and the file of each trial."""
+    def trials_of(self, tuning: Run) -> list[Trial]:
+        """What to try; nothing where nothing is tuned."""
         if self.campaign.params_file == "none":
             return []
         if tuning not in self._trials:
+            runs = self.campaign.trained_to_tune(tuning)
             self._trials[tuning] = [
-                (parameters, self.folder / "trials" / f"{self._name(tuning, parameters)}.json")
-                for parameters in self.campaign.trials(tuning)
+                Trial(tried, {run: self.folder / "trials" / f"{self._name(run, tried)}.json" for run in runs})
+                for tried in self.campaign.trials(tuning)
             ]
         return self._trials[tuning]
 
@@ -103,35 +106,29 @@ class Runner(Objective):
         """
         tuning = self.campaign.tuning_of(run)
         if tuning not in self._choices:
-            files = [file for _, file in self.trials_of(tuning)]
-            if not all(file.is_file() for file in files):
+            trials = self.trials_of(tuning)
+            if not all(trial.is_over for trial in trials):
                 return None
-            best = best_trial([json.loads(file.read_text()) for file in files])
-            if files and best is None:
+            best = best_of(trials)
+            if trials and best is None:
                 raise ValueError(f"{tuning.slug}: every trial diverged; change {self.campaign.params_file}")
-            self._choices[tuning] = best["parameters"] if best else {}
+            self._choices[tuning] = best.parameters if best else {}
         return self._choices[tuning]
 
     def _tune(self, tuning: Run) -> None:
         trials = self.trials_of(tuning)
-        for number, (parameters, file) in enumerate(trials, 1):
-            if not file.is_file():
-                record = self._train_one(tuning, parameters, file.with_suffix(""), tested=False)
-                write_json(file, {"parameters": parameters, **record})
-                self._keep_the_best([file for _, file in trials[:number]])
-                self.remaining.end(("trial", tuning, str(parameters)), record)
-                said = ", ".join(f"{name}={value}" for name, value in parameters.items())
-                where = f"trial {number} of {len(trials)} for {tuning.slug}: {said}"
-                logger.info(f"{where}: {outcome(record)}; {self.remaining}")
-
-    @staticmethod
-    def _keep_the_best(files: Sequence[Path]) -> None:
-        """Delete the weights of all trials but the best, which a run may be made of."""
-        finished = {file: json.loads(file.read_text()) for file in files}
-        best = best_trial(list(finished.values()))
-        for file, record in finished.items():
-            if record is not best and file.with_suffix("").is_dir():
-                shutil.rmtree(file.with_suffix(""))
+        for number, trial in enumerate(trials, 1):
+            if trial.is_over:
+                continue
+            said = ", ".join(f"{name}={value}" for name, value in trial.parameters.items())
+            for run, file in trial.files.items():
+                if not file.is_file():
+                    record = self._train_one(run, trial.parameters, file.with_suffix(""), tested=False)
+                    write_json(file, {"parameters": trial.parameters, **record})
+                    self.remaining.end(("trial", run, str(trial.parameters)), record)
+                    where = f"trial {number} of {len(trials)} for {run.slug}: {said}"
+                    logger.info(f"{where}: {outcome(record)}; {self.remaining}")
+            keep_the_best(trials[:number])
 
     # -- runs --------------------------------------------------------------------------------------------
 
@@ -150,7 +147,7 @@ class Runner(Objective):
         logger.info(f"{said}, {run.slug}: {outcome(record)}; {self.remaining}")
 
     def _take_over_trial(self, run: Run, folder: Path) -> dict[str, Any] | None:
-        """Where ``run`` is the trial that won, its training is over: only the test is missing. The trial's record."""
+        """Where ``run`` is of the trial that won, its training is over and only the test is missing: its record."""
         trial = self.folder / "trials" / folder.name
         if trial.is_dir():
             (trial / f"{run.stage}.json").unlink(missing_ok=True)  # says that all is done
@@ -160,8 +157,9 @@ class Runner(Objective):
         return record if (folder / f"{run.stage}-last.pth").is_file() else None
 
     def _is_trained(self, run: Run) -> bool:
-        """Whether ``run`` is a training of its own and no trial that won."""
-        if run != self.campaign.tuning_of(run) or self.campaign.params_file == "none":
+        """Whether ``run`` is a training of its own and not of the trial that won."""
+        tuned = self.campaign.trained_to_tune(self.campaign.tuning_of(run))
+        if run not in tuned or self.campaign.params_file == "none":
             return True
         made = self._run_file(run)
         return made is not None and not (self.folder / "trials" / made.parent.name).is_dir()
@@ -201,6 +199,7 @@ class Runner(Objective):
         return {
             "run": asdict(run) | {"data": run.data.label},
             "tuned_alone": run.variant in self.campaign.tuned_alone,
+            "tuning_seeds": self.campaign.tuning_seeds if self.campaign.grid else 0,
             "score": stage.valid[metric] if stage else None,
             "bigger": bool(config["valid_metric_bigger"]),
             "valid": stage.valid if stage else {},

@@ -222,6 +222,9 @@ def _facts(records: Sequence[Record]) -> str:
                 f"alignment of {steps} steps, on average {means[0]:,.0f} texts and {means[1]:,.0f} interactions"
             )
     facts.append(f"seeds {', '.join(map(str, sorted({record['run']['seed'] for record in records})))}")
+    tried = sorted({record["tuning_seeds"] for record in records if record.get("tuning_seeds")})  # older ones lack it
+    if tried:
+        facts.append(f"parameters chosen with {'/'.join(map(str, tried))} of these")
     left_out = {record["test"].get("gauc_left_out") for record in records if record["test"]}
     facts.append(f"GAUC leaves out {'/'.join(map(str, sorted(filter(None, left_out)))) or 'no'} users with one class")
     facts.append(
