@@ -14,7 +14,7 @@ import pytest
 from interruptions import Stopped, counted
 
 from recbole_alt import experiment, run_recbole_alt
-from recbole_alt.benchmark import ABLATIONS, Campaign, choice, run_campaign, scores, summary, tables, write_report
+from recbole_alt.benchmark import ABLATIONS, Campaign, choice, run_campaign, runner, scores, summary, tables, write_report
 from recbole_alt.benchmark.__main__ import main
 from recbole_alt.benchmark.axes import COMPLETE, DataSpec, Run
 from recbole_alt.benchmark.scores import Scores
@@ -181,9 +181,7 @@ def test_several_seeds_choose(campaign: Made, monkeypatch: pytest.MonkeyPatch) -
     with monkeypatch.context() as patch:
         epochs = counted(patch, ALTTrainer, "_train_epoch")
         run_campaign(campaign(**one), Path("out"))
-    assert len(epochs) == 2 * (
-        2 * 2 + 1
-    )  # the best trials are the runs of their two seeds, the third seed's is trained
+    assert len(epochs) == 2 * (2 * 2 + 1)  # the best trials are the runs of two seeds; the third seed's is trained
     trials = [json.loads(file.read_text()) for file in Path("out").glob("trials/*.json")]
     records = summary.read_runs(Path("out"))
     assert len(trials) == 8 and len(records) == 6 and not list(Path("out").rglob("*.pth"))
@@ -198,6 +196,16 @@ def test_several_seeds_choose(campaign: Made, monkeypatch: pytest.MonkeyPatch) -
         assert all(runs[seed]["valid"] == valid for seed, valid in by_rate[best].items())
     with pytest.raises(ValueError, match="tuning_seeds was 2 in 'out' and is 1 now"):
         run_campaign(campaign(**one | {"tuning_seeds": 1}), Path("out"))
+
+
+def test_no_weights_stay_after_a_stop_between_trials(campaign: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+    one = {"models": ["DCN"], "seeds": 1, "modes": []}
+    with monkeypatch.context() as patch, pytest.raises(Stopped):
+        counted(patch, runner, "keep_the_best", stop=1)  # both trials are over, the loser is not deleted yet
+        run_campaign(campaign(**one), Path("out"))
+    assert len({file.parent for file in Path("out").rglob("*.pth")}) == 2
+    run_campaign(campaign(**one), Path("out"))
+    assert not list(Path("out").rglob("*.pth"))
 
 
 def test_the_mean_of_the_seeds_chooses(tmp_path: Path) -> None:

@@ -118,8 +118,6 @@ class Runner(Objective):
     def _tune(self, tuning: Run) -> None:
         trials = self.trials_of(tuning)
         for number, trial in enumerate(trials, 1):
-            if trial.is_over:
-                continue
             said = ", ".join(f"{name}={value}" for name, value in trial.parameters.items())
             for run, file in trial.files.items():
                 if not file.is_file():
