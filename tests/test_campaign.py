@@ -14,7 +14,17 @@ import pytest
 from interruptions import Stopped, counted
 
 from recbole_alt import experiment, run_recbole_alt
-from recbole_alt.benchmark import ABLATIONS, Campaign, choice, run_campaign, runner, scores, summary, tables, write_report
+from recbole_alt.benchmark import (
+    ABLATIONS,
+    Campaign,
+    choice,
+    run_campaign,
+    runner,
+    scores,
+    summary,
+    tables,
+    write_report,
+)
 from recbole_alt.benchmark.__main__ import main
 from recbole_alt.benchmark.axes import COMPLETE, DataSpec, Run
 from recbole_alt.benchmark.scores import Scores
