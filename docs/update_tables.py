@@ -2,8 +2,8 @@
 
 A line ``<!-- table: docs/results/NAME.json -->`` is followed by the command that wrote the file and the
 table made from it; everything up to ``<!-- end -->`` is replaced. Of a campaign's report,
-``<!-- table: docs/results/NAME/tables.md: plain and aligned -->`` shows the tables of that title; of a probe's file its
-table is shown.
+``<!-- table: docs/results/NAME/tables.md: plain and aligned -->`` shows the tables of that title, the facts they share
+once a page; of a probe's file its table is shown.
 ``python docs/update_tables.py``
 """
 
@@ -19,13 +19,14 @@ from recbole_alt import probe
 from recbole_alt.report import result_table
 
 ROOT = Path(__file__).resolve().parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "docs" / "evidence").glob("*.md"))]
 BLOCK = re.compile(r"(<!-- table: (\S+?)(?:: ([^>]*))? -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
-def block(file: str, title: str | None) -> str:
+def block(file: str, title: str | None, told: set[str]) -> str:
     """The command that wrote ``file``, and its table; of a report the tables whose title ends in ``title``."""
     if title is not None:
-        return report_block(file, title)
+        return report_block(file, title, told)
     record = json.loads((ROOT / file).read_text())
     if isinstance(record, dict):
         return run_block(file, record)
@@ -39,13 +40,18 @@ def block(file: str, title: str | None) -> str:
     return f"\n```\npython benchmarks/{command} --json={file}\n```\n\n{rows}\n\n"
 
 
-def report_block(file: str, title: str) -> str:
-    """The tables of a campaign's report whose title ends in ``title``, with the facts below them."""
-    sections = [section.split("\n\n", 1) for section in (ROOT / file).read_text().removeprefix("## ").split("\n## ")]
-    shown = [f"**{name}**\n\n{rest.strip()}" for name, rest in sections if name.endswith(title)]
+def report_block(file: str, title: str, told: set[str]) -> str:
+    """The tables of a campaign's report whose title ends in ``title``, each with its facts unless they were ``told``."""
+    text = (ROOT / file).read_text().removeprefix("## ").strip()
+    sections = [section.split("\n\n") for section in text.split("\n\n## ")]
+    shown = [section for section in sections if section[0].endswith(title)]
     if not shown:
-        raise ValueError(f"{file} has no table {title!r}; there are {', '.join(name for name, _ in sections)}")
-    return "\n" + "\n\n".join(shown) + "\n\n"
+        raise ValueError(f"{file} has no table {title!r}; there are {', '.join(name for name, *_ in sections)}")
+    parts = []
+    for name, table, facts in shown:
+        parts += [f"**{name}**", table] + ([] if facts in told else [facts])
+        told.add(facts)
+    return "\n" + "\n\n".join(parts) + "\n\n"
 
 
 def speed_rows(results: list[dict[str, Any]]) -> list[list[str]]:
@@ -103,9 +109,10 @@ def run_block(file: str, record: dict[str, Any]) -> str:
 
 def update(text: str) -> str:
     """``text`` with every block replaced."""
-    return BLOCK.sub(lambda match: match[1] + block(match[2], match[3]) + match[4], text)
+    told: set[str] = set()
+    return BLOCK.sub(lambda match: match[1] + block(match[2], match[3], told) + match[4], text)
 
 
 if __name__ == "__main__":
-    for page in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]:
+    for page in PAGES:
         page.write_text(update(page.read_text()))

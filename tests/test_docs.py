@@ -19,11 +19,6 @@ from recbole_alt.model.captures import CAPTURES, Captures
 from recbole_alt.model.families import FAMILIES
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-
-
-def yaml_blocks(page: Path) -> list[dict]:
-    return [yaml.safe_load(block) for block in re.findall(r"```yaml\n(.*?)```", page.read_text(), re.DOTALL)]
 
 
 def module_of(script: str) -> Any:
@@ -33,6 +28,13 @@ def module_of(script: str) -> Any:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+PAGES = module_of("update_tables").PAGES
+
+
+def yaml_blocks(page: Path) -> list[dict]:
+    return [yaml.safe_load(block) for block in re.findall(r"```yaml\n(.*?)```", page.read_text(), re.DOTALL)]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -46,10 +48,18 @@ def test_readme_has_a_table_with_figures() -> None:
     assert re.search(r"\| ALT_DCN joint +\| +0\.\d{4}", text)
 
 
+def headings(page: Path) -> list[str]:
+    """The anchors that a page's headings have where it is read."""
+    titles = re.findall(r"^#+ (.*)$", page.read_text(), re.MULTILINE)
+    return [re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles]
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_links_lead_somewhere(page: Path) -> None:
-    for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", page.read_text()):
-        assert (page.parent / target).exists(), target
+    for name, heading in re.findall(r"\]\((?!https?:)([^)#]*)#?([^)]*)\)", page.read_text()):
+        target = page.parent / name if name else page
+        assert target.exists(), name
+        assert not heading or heading in headings(target), f"{name}#{heading}"
 
 
 def test_keys_named_on_command_lines_exist() -> None:
