@@ -41,7 +41,7 @@ def block(file: str, title: str | None, told: set[str]) -> str:
 
 
 def report_block(file: str, title: str, told: set[str]) -> str:
-    """The tables of a campaign's report whose title ends in ``title``, each with its facts unless they were ``told``."""
+    """The tables of a campaign's report whose title ends in ``title``, with those facts that were not ``told`` yet."""
     text = (ROOT / file).read_text().removeprefix("## ").strip()
     sections = [section.split("\n\n") for section in text.split("\n\n## ")]
     shown = [section for section in sections if section[0].endswith(title)]
