@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +19,7 @@ from recbole_alt.benchmark import (
     ABLATIONS,
     Campaign,
     choice,
+    join_reports,
     run_campaign,
     runner,
     scores,
@@ -267,6 +269,40 @@ def test_the_report_alone(campaign: Made, monkeypatch: pytest.MonkeyPatch, capsy
     assert not [file for file in Path("out").rglob("*") if file.suffix in (".pkl", ".pickle")]
     for file in Path("out").rglob("scores.npz"):
         assert Scores.load(file).score.dtype == np.float32
+
+
+def test_a_joined_report_is_that_of_one_campaign(campaign: Made, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    run_campaign(campaign(params_file="none", modes=["ctr"]), Path("whole"), ["x.py"])
+    for model in ("DCN", "DeepFM"):
+        for run in Path("whole/runs").glob(f"*_{model}_*"):
+            shutil.copytree(run, Path(model, "runs", run.name))
+        write_report(Path(model))
+    shutil.copytree("DCN/report", "kept")
+    shutil.rmtree("DCN")  # the runs need not be at hand
+    monkeypatch.setattr(sys, "argv", ["run_compatibility.py", "--join=DeepFM,kept", "--out=joined"])
+    assert main() == 0 and Path("joined/report/tables.md").read_text() in capsys.readouterr().out
+    for name in ("tables.md", "tables.tex", "results.json", "results.csv", "tiny-backbones.svg"):
+        assert Path("joined/report", name).read_bytes() == Path("whole/report", name).read_bytes(), name
+    with Path("joined/report/runs.csv").open() as joined, Path("whole/report/runs.csv").open() as whole:
+        lines = [{k: v for k, v in line.items() if k != "folder"} for line in csv.DictReader(joined)]
+        assert sorted(map(str, lines)) == sorted(
+            str({k: v for k, v in line.items() if k != "folder"}) for line in csv.DictReader(whole)
+        )
+
+
+def test_reports_that_cannot_be_joined(campaign: Made) -> None:
+    run_campaign(campaign(models=["DCN"], seeds=1, params_file="none", modes=[]), Path("one"))
+    with pytest.raises(ValueError, match="join: 'nowhere' holds no report"):
+        join_reports([Path("one"), Path("nowhere")], Path("joined"))
+    shutil.copytree("one", "two")
+    with pytest.raises(ValueError, match=r"join: tiny 1\.0 DCN plain plain is in both 'one' and 'two'"):
+        join_reports([Path("one"), Path("two")], Path("joined"))
+    rows = json.loads(Path("two/report/results.json").read_text())
+    del rows[0]["commands"]
+    Path("two/report/results.json").write_text(json.dumps(rows))
+    with pytest.raises(ValueError, match="join: the report in 'two' is of an older version"):
+        join_reports([Path("two")], Path("joined"))
+    assert not Path("joined").exists()
 
 
 def test_losses_stand_like_wins() -> None:

@@ -3,6 +3,6 @@
 from recbole_alt.benchmark.axes import ABLATIONS
 from recbole_alt.benchmark.campaign import run_campaign
 from recbole_alt.benchmark.plan import Campaign
-from recbole_alt.benchmark.tables import write_report
+from recbole_alt.benchmark.report import join_reports, write_report
 
-__all__ = ["ABLATIONS", "Campaign", "run_campaign", "write_report"]
+__all__ = ["ABLATIONS", "Campaign", "join_reports", "run_campaign", "write_report"]

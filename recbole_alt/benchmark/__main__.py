@@ -55,6 +55,7 @@ def main() -> int:
     parser.add_argument("--tuning_trials", type=int, help="most combinations of these (default 6)")
     parser.add_argument("--tuning_seeds", type=int, help="seeds each is tried with; their mean chooses (default 1)")
     parser.add_argument("--report", action="store_true", help="make tables and plots of what is there, and end")
+    parser.add_argument("--join", type=_list(Path), help="make one report of these campaigns or reports, and end")
     arguments, others = parser.parse_known_args()
     for other in others:
         if not other.startswith("--") or "=" not in other:
@@ -62,17 +63,17 @@ def main() -> int:
     command = [Path(sys.argv[0]).name, *sys.argv[1:]]
     sys.argv = sys.argv[:1]  # nothing for RecBole to read
 
-    from recbole_alt.benchmark import Campaign, run_campaign, write_report
+    from recbole_alt.benchmark import Campaign, join_reports, run_campaign, write_report
     from recbole_alt.benchmark.plan import read_campaign
 
     folder = Path(arguments.out)
     try:
-        if arguments.report:
-            for file in write_report(folder):
+        if arguments.join or arguments.report:
+            for file in join_reports(arguments.join, folder) if arguments.join else write_report(folder):
                 print(file)
         else:
             given = read_campaign(arguments.campaign) if arguments.campaign else {}
-            own = {"out", "campaign", "report"}
+            own = {"out", "campaign", "report", "join"}
             given |= {key: value for key, value in vars(arguments).items() if key not in own and value is not None}
             keys = dict(other.removeprefix("--").split("=", 1) for other in others)
             run_campaign(Campaign.from_mapping({**given, "keys": {**given.get("keys", {}), **keys}}), folder, command)

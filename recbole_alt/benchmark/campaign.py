@@ -10,8 +10,8 @@ from filelock import FileLock, Timeout
 from recbole.utils import init_logger
 
 from recbole_alt.benchmark.plan import Campaign
+from recbole_alt.benchmark.report import write_report
 from recbole_alt.benchmark.runner import Runner
-from recbole_alt.benchmark.tables import write_report
 from recbole_alt.experiment import write_json
 from recbole_alt.tuning.ranges import needed
 from recbole_alt.tuning.trials import REPORTING, logger, quiet

@@ -14,15 +14,14 @@ import numpy as np
 from recbole_alt.benchmark.axes import COMPLETE, PLAIN
 from recbole_alt.benchmark.scores import popularity_bins
 from recbole_alt.benchmark.statistics import auc
-from recbole_alt.benchmark.summary import Record, base_of, grouped, scores_of
+from recbole_alt.benchmark.summary import Record, Row, base_of, grouped, scores_of
 from recbole_alt.tuning.ranges import needed
 
-Row = dict[str, Any]
 _BINS = 10  # of calibration, with as many rows each
 
 
-def draw_all(records: Sequence[Record], rows: Sequence[Row], folder: Path) -> list[Path]:
-    """Every plot that there are runs for; the files written."""
+def draw_all(rows: Sequence[Row], records: Sequence[Record], folder: Path) -> list[Path]:
+    """Every plot that there are rows or, for popularity and calibration, runs for; the files written."""
     written = []
     for data in dict.fromkeys(row["data"] for row in rows):
         here = [row for row in rows if row["data"] == data]
@@ -38,7 +37,8 @@ def draw_all(records: Sequence[Record], rows: Sequence[Row], folder: Path) -> li
             if figure is not None:
                 file = folder / f"{data}-{name}.svg"
                 figure.suptitle(data, fontsize="medium")
-                figure.savefig(file, metadata={"Date": None})
+                with needed("matplotlib").rc_context({"svg.hashsalt": file.name}):  # the same file for the same rows
+                    figure.savefig(file, metadata={"Date": None})
                 written.append(file)
     return written
 

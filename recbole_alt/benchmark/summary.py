@@ -22,7 +22,8 @@ CELL = ("data", "train_share", "model", "language_model", "variant", "stage")
 _ORDER = {name: position for position, name in enumerate(("plain", "ctr", "lm", "joint"))}
 
 Cell = tuple[Any, ...]
-Record = dict[str, Any]
+Record = dict[str, Any]  # of one run
+Row = dict[str, Any]  # of one cell, over its seeds
 
 
 def read_runs(folder: Path) -> list[Record]:
@@ -54,13 +55,14 @@ def grouped(records: Sequence[Record]) -> dict[Cell, dict[int, Record]]:
     groups: dict[Cell, dict[int, Record]] = {}
     for record in sorted(records, key=lambda record: record["run"]["seed"]):
         groups.setdefault(cell_of(record), {})[record["run"]["seed"]] = record
-    first = {PLAIN: 0, COMPLETE: 1}
+    return {cell: groups[cell] for cell in sorted(groups, key=place_of)}
 
-    def place(cell: Cell) -> tuple[Any, ...]:
-        data, share, model, language, variant, stage = cell
-        return (data, share, model, language or "", first.get(variant, 2), variant, _ORDER[stage])
 
-    return {cell: groups[cell] for cell in sorted(groups, key=place)}
+def place_of(cell: Cell) -> tuple[Any, ...]:
+    """Where a cell stands among others in tables."""
+    data, share, model, language, variant, stage = cell
+    first = {PLAIN: 0, COMPLETE: 1}.get(variant, 2)
+    return (data, share, model, language or "", first, variant, _ORDER[stage])
 
 
 def base_of(cell: Cell) -> Cell:
@@ -75,7 +77,7 @@ def complete_of(cell: Cell) -> Cell:
     return (data, share, model, language, COMPLETE, stage)
 
 
-def summarise(records: Sequence[Record], resamples: int = 400) -> list[dict[str, Any]]:
+def summarise(records: Sequence[Record], resamples: int = 400) -> list[Row]:
     """One flat row per cell; keys are the columns of ``results.csv``.
 
     ``vs_plain_*`` and, for ablations, ``vs_complete_*`` are means of paired differences, with ``_sd`` (over seeds),
@@ -85,7 +87,7 @@ def summarise(records: Sequence[Record], resamples: int = 400) -> list[dict[str,
     rows = []
     for cell, runs in groups.items():
         good = {seed: run for seed, run in runs.items() if run["error"] is None}
-        row: dict[str, Any] = dict(zip(CELL, cell, strict=True))
+        row: Row = dict(zip(CELL, cell, strict=True))
         row["seeds"] = " ".join(map(str, runs))
         row["diverged"] = len(runs) - len(good)
         for name in METRICS:

@@ -1,21 +1,13 @@
-"""The report of a campaign: Markdown, LaTeX and CSV, made from the files of its runs alone."""
+"""The tables of a report, as Markdown and LaTeX, made from its rows."""
 
 from __future__ import annotations
 
-import csv
-import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from statistics import fmean
-from typing import Any
 
 from recbole_alt.benchmark.axes import COMPLETE, PLAIN
-from recbole_alt.benchmark.plots import draw_all
-from recbole_alt.benchmark.summary import METRICS, Record, read_runs, summarise, value_of
-from recbole_alt.experiment import write_json
-
-Row = dict[str, Any]
+from recbole_alt.benchmark.facts import tell
+from recbole_alt.benchmark.summary import Row
 
 
 @dataclass(frozen=True)
@@ -50,34 +42,13 @@ class Table:
         )
 
 
-def write_report(folder: Path, resamples: int = 400) -> list[Path]:
-    """Tables and plots of the finished runs in ``folder``, into ``folder/report``.
-
-    Raises:
-        ValueError: no finished run.
-    """
-    records = read_runs(folder)
-    rows = summarise(records, resamples)
-    tables = make_tables(records, rows)
-    report = folder / "report"
-    report.mkdir(exist_ok=True)
-    (report / "tables.md").write_text("\n".join(table.markdown() for table in tables))
-    (report / "tables.tex").write_text("\n".join(table.latex() for table in tables))
-    write_json(report / "results.json", rows)
-    _write_csv(report / "results.csv", rows)
-    _write_csv(report / "runs.csv", [_flat(record) for record in records])
-    names = ("tables.md", "tables.tex", "results.json", "results.csv", "runs.csv")
-    return [*(report / name for name in names), *draw_all(records, rows, report)]
-
-
-def make_tables(records: Sequence[Record], rows: Sequence[Row]) -> list[Table]:
-    """For each dataset: quality, slices and costs, and ablations where there are any."""
+def make_tables(rows: Sequence[Row]) -> list[Table]:
+    """For each dataset and share of it: quality, slices and costs, and ablations where there are any."""
     tables = []
     for place in dict.fromkeys((row["data"], row["train_share"]) for row in rows):
         here = [row for row in rows if (row["data"], row["train_share"]) == place]
-        known = [record for record in records if (record["run"]["data"], record["run"]["train_share"]) == place]
         name = place[0] if place[1] == 1 else f"{place[0]}, {place[1]:.0%} of the training interactions"
-        facts = _facts(known)
+        facts = tell(here)
         main = [row for row in here if row["variant"] in (PLAIN, COMPLETE)]
         tables.append(_table(f"{name}: plain and aligned", facts, main, QUALITY))
         tables.append(_table(f"{name}: users and items unseen in training", facts, main, COLD))
@@ -187,72 +158,9 @@ COST = (
 )
 
 
-_LAYERS = {"language_model_layers": "all", "frozen_layers": "none"}
-
-
-def _facts(records: Sequence[Record]) -> str:
-    """What every number of a table depends on."""
-    config, rows = records[0]["configuration"], records[0]["rows"]
-    rule = [f"{name} ≥ {value} is a click" for name, value in (config["threshold"] or {}).items()]
-    rule += [f"{name} within {value} alone" for name, value in (config["val_interval"] or {}).items()]
-    evaluation = config["eval_args"]
-    aligned = [record for record in records if record["run"]["stage"] != "plain"]
-    complete = [record for record in aligned if record["run"]["variant"] == COMPLETE] or aligned
-
-    def said(key: str) -> str:
-        return ", ".join(sorted({str(record["configuration"][key]) for record in complete}))
-
-    facts = [
-        config["dataset"],
-        "; ".join(rule) or "label as given",
-        f"split {evaluation['split']} in order {evaluation['order']}, drawn with seed {config['split_seed']}",
-        f"{rows['train']:,} training, {rows['valid']:,} validation and {rows['test']:,} test rows",
-    ]
-    if aligned:
-        spent = [record["costs"] for record in complete if "alignment_steps" in record["costs"]]
-        layers, frozen = (said(key).replace("None", nothing) for key, nothing in _LAYERS.items())
-        facts.append(f"language model {said('language_model')}, layers: {layers}, of these not aligned: {frozen}")
-        facts.append(f"prompt scope {said('prompt_scope')}")
-        steps = "/".join(map(str, sorted({cost["alignment_steps"] for cost in spent})))
-        if spent:
-            means = [
-                fmean(cost[f"alignment_{name}"] for cost in spent) for name in ("texts_encoded", "interactions_seen")
-            ]
-            facts.append(
-                f"alignment of {steps} steps, on average {means[0]:,.0f} texts and {means[1]:,.0f} interactions"
-            )
-    facts.append(f"seeds {', '.join(map(str, sorted({record['run']['seed'] for record in records})))}")
-    tried = sorted({record["tuning_seeds"] for record in records if record.get("tuning_seeds")})  # older ones lack it
-    if tried:
-        facts.append(f"parameters chosen with {'/'.join(map(str, tried))} of these")
-    left_out = {record["test"].get("gauc_left_out") for record in records if record["test"]}
-    facts.append(f"GAUC leaves out {'/'.join(map(str, sorted(filter(None, left_out)))) or 'no'} users with one class")
-    facts.append(
-        "differences are to the plain backbone with the same seed; intervals by bootstrap over test rows, p by a "
-        "two-sided paired t-test over seeds"
-    )
-    versions = ", ".join(f"{name} {version}" for name, version in records[0]["versions"].items())
-    return f"{'; '.join(facts)}. `{shlex.join(['python', *records[0]['command']])}`. {versions}."
-
-
 def _latex(text: str) -> str:
     for plain, tex in (("\\", r"\textbackslash "), *((c, "\\" + c) for c in "_%&#{}$")):
         text = text.replace(plain, tex)
     for plain, tex in (("±", r"$\pm$"), ("Δ", r"$\Delta$"), ("≥", r"$\ge$"), ("–", "--"), ("~", r"\textasciitilde ")):
         text = text.replace(plain, tex)
     return text.replace("<", "$<$").replace("`", "")
-
-
-def _flat(record: Record) -> Row:
-    """One run as a line of ``runs.csv``."""
-    row = dict(record["run"]) | {name: value_of(record, name) for name in METRICS}
-    row |= {name: record["test"].get(name) for name in ("rows", "cold_user_rows", "cold_item_rows", "gauc_left_out")}
-    return row | record["costs"] | record["parameters"] | {"error": record["error"], "folder": record["folder"]}
-
-
-def _write_csv(file: Path, rows: Sequence[Row]) -> None:
-    names = list(dict.fromkeys(name for row in rows for name in row))
-    with file.open("w", newline="", encoding="utf-8") as opened:
-        writer = csv.DictWriter(opened, names)
-        writer.writeheader()
-        writer.writerows(rows)

@@ -1,0 +1,105 @@
+"""The report of a campaign, or of several that were run apart: tables, rows as JSON and CSV, and plots."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from recbole_alt.benchmark.facts import facts_of
+from recbole_alt.benchmark.plots import draw_all
+from recbole_alt.benchmark.summary import (
+    CELL,
+    METRICS,
+    Cell,
+    Record,
+    Row,
+    grouped,
+    place_of,
+    read_runs,
+    summarise,
+    value_of,
+)
+from recbole_alt.benchmark.tables import make_tables
+from recbole_alt.experiment import write_json
+
+
+def write_report(folder: Path, resamples: int = 400) -> list[Path]:
+    """Tables and plots of the finished runs in ``folder``, into ``folder/report``.
+
+    Raises:
+        ValueError: no finished run.
+    """
+    records = read_runs(folder)
+    groups = grouped(records)
+    rows = [row | facts_of(list(groups[_cell(row)].values())) for row in summarise(records, resamples)]
+    return _write(folder / "report", rows, [_flat(record) for record in records], records)
+
+
+def join_reports(folders: Sequence[Path], out: Path) -> list[Path]:
+    """One report, into ``out/report``, of campaigns that were run apart, as on several machines.
+
+    It is made from the rows of their reports (``results.json``, ``runs.csv``); the runs need not be at hand. Plots that
+    need every test row's score (popularity, calibration) stay with each campaign.
+
+    Args:
+        folders: campaigns, or their ``report`` folders.
+        out: where ``report`` is written.
+
+    Raises:
+        ValueError: no report, one by an older version, or two with the same rows.
+    """
+    rows: list[Row] = []
+    runs: list[Row] = []
+    found: dict[Cell, Path] = {}
+    for folder in folders:
+        report = folder / "report" if (folder / "report").is_dir() else folder
+        if not (report / "results.json").is_file():
+            raise ValueError(f"join: {str(folder)!r} holds no report; make it with --out={folder} --report")
+        for row in json.loads((report / "results.json").read_text()):
+            if "commands" not in row:
+                raise ValueError(
+                    f"join: the report in {str(folder)!r} is of an older version, which did not keep what its rows "
+                    "depend on; make it again with --report where its runs are"
+                )
+            cell = _cell(row)
+            if cell in found:
+                what = " ".join(str(part) for part in cell if part is not None)
+                raise ValueError(f"join: {what} is in both {str(found[cell])!r} and {str(folder)!r}; leave one out")
+            found[cell] = folder
+            rows.append(row)
+        with (report / "runs.csv").open(newline="", encoding="utf-8") as opened:
+            runs += csv.DictReader(opened)
+    return _write(out / "report", sorted(rows, key=lambda row: place_of(_cell(row))), runs, [])
+
+
+def _write(report: Path, rows: Sequence[Row], runs: Sequence[Row], records: Sequence[Record]) -> list[Path]:
+    tables = make_tables(rows)
+    report.mkdir(parents=True, exist_ok=True)
+    (report / "tables.md").write_text("\n".join(table.markdown() for table in tables))
+    (report / "tables.tex").write_text("\n".join(table.latex() for table in tables))
+    write_json(report / "results.json", rows)
+    _write_csv(report / "results.csv", rows)
+    _write_csv(report / "runs.csv", runs)
+    names = ("tables.md", "tables.tex", "results.json", "results.csv", "runs.csv")
+    return [*(report / name for name in names), *draw_all(rows, records, report)]
+
+
+def _cell(row: Row) -> Cell:
+    return tuple(row[name] for name in CELL)
+
+
+def _flat(record: Record) -> Row:
+    """One run as a line of ``runs.csv``."""
+    row = dict(record["run"]) | {name: value_of(record, name) for name in METRICS}
+    row |= {name: record["test"].get(name) for name in ("rows", "cold_user_rows", "cold_item_rows", "gauc_left_out")}
+    return row | record["costs"] | record["parameters"] | {"error": record["error"], "folder": record["folder"]}
+
+
+def _write_csv(file: Path, rows: Sequence[Row]) -> None:
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    with file.open("w", newline="", encoding="utf-8") as opened:
+        writer = csv.DictWriter(opened, names)
+        writer.writeheader()
+        writer.writerows(rows)
