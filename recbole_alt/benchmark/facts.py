@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from statistics import fmean
 
 from recbole_alt.benchmark.axes import COMPLETE
 from recbole_alt.benchmark.summary import Record, Row
 
+_LISTS = ("commands", "versions")  # JSON lists: seeds of one cell may have come later, by another command
 _NOTHING = {"language_model_layers": "all", "frozen_layers": "none"}
 
 
@@ -29,8 +30,10 @@ def facts_of(records: Sequence[Record]) -> Row:
         "encoder": f"{config['language_model']}, layers: {layers}, of these not aligned: {frozen}" if aligned else None,
         "prompt_scope": config["prompt_scope"] if aligned else None,
         "tuning_seeds": record.get("tuning_seeds"),  # older campaigns lack it
-        "commands": json.dumps(list(dict.fromkeys(shlex.join(["python", *record["command"]]) for record in records))),
-        "versions": ", ".join(f"{name} {version}" for name, version in record["versions"].items()),
+        "commands": _distinct(shlex.join(["python", *run["command"]]) for run in records),
+        "versions": _distinct(
+            ", ".join(f"{name} {number}" for name, number in run["versions"].items()) for run in records
+        ),
     }
 
 
@@ -49,7 +52,7 @@ def tell(rows: Sequence[Row]) -> str:
         facts += [f"language model {_each(complete, 'encoder')}", f"prompt scope {_each(complete, 'prompt_scope')}"]
         spent = [row for row in complete if row["alignment_steps"] is not None]
         if spent:
-            steps = "/".join(f"{steps:g}" for steps in sorted({row["alignment_steps"] for row in spent}))
+            steps = "/".join(f"{steps:.0f}" for steps in sorted({row["alignment_steps"] for row in spent}))
             texts, seen = (
                 fmean(row[f"alignment_{name}"] for row in spent) for name in ("texts_encoded", "interactions_seen")
             )
@@ -64,8 +67,12 @@ def tell(rows: Sequence[Row]) -> str:
         "differences are to the plain backbone with the same seed; intervals by bootstrap over test rows, p by a "
         "two-sided paired t-test over seeds"
     )
-    commands = dict.fromkeys(command for row in rows for command in json.loads(row["commands"]))
-    return f"{'; '.join(facts)}. {'; '.join(f'`{command}`' for command in commands)}. {_each(rows, 'versions')}."
+    commands, versions = (dict.fromkeys(one for row in rows for one in json.loads(row[key])) for key in _LISTS)
+    return f"{'; '.join(facts)}. {'; '.join(f'`{command}`' for command in commands)}. {' / '.join(versions)}."
+
+
+def _distinct(texts: Iterable[str]) -> str:
+    return json.dumps(list(dict.fromkeys(texts)))
 
 
 def _each(rows: Sequence[Row], name: str) -> str:

@@ -48,14 +48,16 @@ def join_reports(folders: Sequence[Path], out: Path) -> list[Path]:
         out: where ``report`` is written.
 
     Raises:
-        ValueError: no report, one by an older version, or two with the same rows.
+        ValueError: no report, one by an older version, two with the same rows, or one that would be overwritten.
     """
     rows: list[Row] = []
     runs: list[Row] = []
     found: dict[Cell, Path] = {}
     for folder in folders:
         report = folder / "report" if (folder / "report").is_dir() else folder
-        if not (report / "results.json").is_file():
+        if report.resolve() == (out / "report").resolve():
+            raise ValueError(f"join: {str(folder)!r} is to be joined, and would be overwritten; give another --out")
+        if not all((report / name).is_file() for name in ("results.json", "runs.csv")):
             raise ValueError(f"join: {str(folder)!r} holds no report; make it with --out={folder} --report")
         for row in json.loads((report / "results.json").read_text()):
             if "commands" not in row:
