@@ -16,6 +16,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")  # every test works, and fails, as 
 import torch
 
 from recbole_alt import run_hyper_alt
+from recbole_alt.benchmark import Campaign
 from recbole_alt.config import ALTConfig
 
 # CI draws the same examples every time, so that it fails for a change and not by luck; by hand they are new each time.
@@ -185,3 +186,16 @@ def tune(keys: Any) -> Callable[..., dict[str, Any]]:
         return run_hyper_alt("ALT_DCN", "tiny", None, keys(**(config or {})), **given)
 
     return run
+
+
+@pytest.fixture
+def campaign(keys: Any) -> Callable[..., Campaign]:
+    """``campaign(**axes)``: two backbones, two seeds, ctr and joint, a grid of two."""
+
+    def make(changes: dict[str, Any] | None = None, **axes: Any) -> Campaign:
+        Path("ranges").write_text("learning_rate choice [1e-3, 1e-2]\n")
+        of_runs = keys(pretrain_steps=2, epochs=1, **(changes or {}))
+        defaults = {"models": ["DCN", "DeepFM"], "datasets": ["tiny"], "seeds": 2, "modes": ["ctr", "joint"]}
+        return Campaign.from_mapping(defaults | {"params_file": "ranges", "keys": of_runs} | axes)
+
+    return make

@@ -1,11 +1,8 @@
-"""Campaigns: what is run and shared, stopping, and reports."""
+"""Campaigns: what is run and shared, and stopping."""
 
 from __future__ import annotations
 
-import csv
 import json
-import shutil
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,17 +16,13 @@ from recbole_alt.benchmark import (
     ABLATIONS,
     Campaign,
     choice,
-    join_reports,
     run_campaign,
     runner,
     scores,
     summary,
-    tables,
     write_report,
 )
-from recbole_alt.benchmark.__main__ import main
 from recbole_alt.benchmark.axes import COMPLETE, DataSpec, Run
-from recbole_alt.benchmark.scores import Scores
 from recbole_alt.config import ALTConfig
 from recbole_alt.trainer.finetune import ALTTrainer
 from recbole_alt.trainer.pretrain import ALTPretrainTrainer
@@ -40,20 +33,6 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 Keys = Callable[..., dict[str, Any]]
 Made = Callable[..., Campaign]
-GRID = "learning_rate choice [1e-3, 1e-2]\n"
-
-
-@pytest.fixture
-def campaign(keys: Keys) -> Made:
-    """``campaign(**axes)``: two backbones, two seeds, ctr and joint, a grid of two."""
-
-    def make(changes: dict[str, Any] | None = None, **axes: Any) -> Campaign:
-        Path("ranges").write_text(GRID)
-        of_runs = keys(pretrain_steps=2, epochs=1, **(changes or {}))
-        defaults = {"models": ["DCN", "DeepFM"], "datasets": ["tiny"], "seeds": 2, "modes": ["ctr", "joint"]}
-        return Campaign.from_mapping(defaults | {"params_file": "ranges", "keys": of_runs} | axes)
-
-    return make
 
 
 def results(folder: Path) -> dict[str, Any]:
@@ -233,115 +212,6 @@ def test_the_mean_of_the_seeds_chooses(tmp_path: Path) -> None:
     assert choice.best_of([lucky, good, diverged]) is good and choice.best_of([diverged]) is None
     choice.keep_the_best([lucky, good, diverged])
     assert {path.name for path in tmp_path.iterdir() if path.is_dir()} == {"good-0", "good-1"}
-
-
-def test_the_report_alone(campaign: Made, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
-    run_campaign(
-        campaign(models=["DCN"], ablations=["no_contrast"], params_file="none"), Path("out"), ["x.py", "--a=1"]
-    )
-    for file in Path("out/report").iterdir():
-        file.unlink()
-    fitted = counted(monkeypatch, ALTTrainer, "fit")
-    monkeypatch.setattr(sys, "argv", ["run_compatibility.py", "--out=out", "--report"])
-    assert main() == 0 and not fitted
-    printed, text = capsys.readouterr().out, Path("out/report/tables.md").read_text()
-    assert text in printed
-    for said in (
-        "rating ≥ 3 is a click", "seeds 2020, 2021", "prompt scope entity", "alignment of 2 steps",
-        "layers: 1, of these not aligned: none",
-    ):  # fmt: skip
-        assert text.count(said) == 4, said
-    for said in ("x.py --a=1", "{'RS'", "no contrast", "torch "):
-        assert said in text, said
-    tex = Path("out/report/tables.tex").read_text()
-    assert tex.count(r"\begin{tabular}") == 4 == text.count("## ") and "%" not in tex.replace(r"\%", "")
-    with Path("out/report/runs.csv").open() as opened:
-        lines = list(csv.DictReader(opened))
-    assert len(lines) == 10 and {line["stage"] for line in lines} == {"plain", "ctr", "joint"}
-    rows = json.loads(Path("out/report/results.json").read_text())
-    for row in rows:
-        mine = [
-            float(line["auc"]) for line in lines if (line["variant"], line["stage"]) == (row["variant"], row["stage"])
-        ]
-        assert row["auc"] == pytest.approx(np.mean(mine)) and row["auc_sd"] == pytest.approx(np.std(mine, ddof=1))
-    drawn = {file.name for file in Path("out/report").glob("*.svg")}
-    assert {"tiny-backbones.svg", "tiny-popularity.svg", "tiny-calibration.svg"} <= drawn
-    assert not [file for file in Path("out").rglob("*") if file.suffix in (".pkl", ".pickle")]
-    for file in Path("out").rglob("scores.npz"):
-        assert Scores.load(file).score.dtype == np.float32
-
-
-def test_a_joined_report_is_that_of_one_campaign(campaign: Made, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
-    run_campaign(campaign(params_file="none", modes=["ctr"]), Path("whole"), ["x.py"])
-    for model in ("DCN", "DeepFM"):
-        for run in Path("whole/runs").glob(f"*_{model}_*"):
-            shutil.copytree(run, Path(model, "runs", run.name))
-        write_report(Path(model))
-    shutil.copytree("DCN/report", "kept")
-    shutil.rmtree("DCN")  # the runs need not be at hand
-    monkeypatch.setattr(sys, "argv", ["run_compatibility.py", "--join=DeepFM,kept", "--out=joined"])
-    assert main() == 0 and Path("joined/report/tables.md").read_text() in capsys.readouterr().out
-    for name in ("tables.md", "tables.tex", "results.json", "results.csv", "tiny-backbones.svg"):
-        assert Path("joined/report", name).read_bytes() == Path("whole/report", name).read_bytes(), name
-    with Path("joined/report/runs.csv").open() as joined, Path("whole/report/runs.csv").open() as whole:
-        lines = [{k: v for k, v in line.items() if k != "folder"} for line in csv.DictReader(joined)]
-        assert sorted(map(str, lines)) == sorted(
-            str({k: v for k, v in line.items() if k != "folder"}) for line in csv.DictReader(whole)
-        )
-
-
-def test_reports_that_cannot_be_joined(campaign: Made) -> None:
-    run_campaign(campaign(models=["DCN"], seeds=1, params_file="none", modes=[]), Path("one"))
-    with pytest.raises(ValueError, match="join: 'nowhere' holds no report"):
-        join_reports([Path("one"), Path("nowhere")], Path("joined"))
-    shutil.copytree("one", "two")
-    with pytest.raises(ValueError, match=r"join: tiny 1\.0 DCN plain plain is in both 'one' and 'two'"):
-        join_reports([Path("one"), Path("two")], Path("joined"))
-    rows = json.loads(Path("two/report/results.json").read_text())
-    del rows[0]["commands"]
-    Path("two/report/results.json").write_text(json.dumps(rows))
-    with pytest.raises(ValueError, match="join: the report in 'two' is of an older version"):
-        join_reports([Path("two")], Path("joined"))
-    assert not Path("joined").exists()
-
-
-def test_losses_stand_like_wins() -> None:
-    rng = np.random.default_rng(0)
-    label = rng.integers(0, 2, 400)
-    good = np.clip(label * 0.3 + rng.random(400) * 0.6, 0, 1).astype(np.float32)
-    bad = rng.random(400).astype(np.float32)
-
-    def record(stage: str, seed: int, score: np.ndarray) -> dict[str, Any]:
-        folder = Path(f"{stage}-{seed}")
-        folder.mkdir()
-        made = Scores(score, label.astype(np.uint8), rng.integers(1, 20, 400) * 0 + 1)
-        made.save(folder / "scores.npz")
-        run = {"data": "d", "train_share": 1.0, "model": "DCN", "language_model": None}
-        run |= {"stage": stage, "seed": seed}
-        found = {name: value for name, value in scores.metrics(made).items() if value is not None}
-        run["variant"] = "plain" if stage == "plain" else COMPLETE
-        rest = {"valid": {"auc": 0.5, "logloss": 0.7}, "error": None, "costs": {}, "parameters": {}}
-        return rest | {"run": run, "test": found, "folder": str(folder)}
-
-    records = []
-    for seed in (1, 2):
-        better = np.clip(good + label * 0.01 * seed, 0, 1)
-        records += [record("plain", seed, good), record("ctr", seed, bad), record("joint", seed, better)]
-    loss, win = (next(r for r in summary.summarise(records, 50) if r["stage"] == stage) for stage in ("ctr", "joint"))
-    assert loss["vs_plain_auc"] < loss["vs_plain_auc_high"] < 0 < win["vs_plain_auc_low"] < win["vs_plain_auc"]
-    lost, won = tables.QUALITY["ΔAUC [95 %]"](loss), tables.QUALITY["ΔAUC [95 %]"](win)
-    assert lost.startswith("-0.") and won.startswith("+0.") and lost.count(",") == won.count(",") == 1
-    assert loss["vs_plain_logloss"] > 0 and win["vs_plain_auc_p"] is not None
-    gains = [joint["test"]["auc"] - plain["test"]["auc"] for plain, _, joint in (records[:3], records[3:])]
-    assert (win["vs_plain_auc"], win["vs_plain_auc_sd"]) == pytest.approx((np.mean(gains), np.std(gains, ddof=1)))
-    records[1]["error"], records[1]["test"], records[1]["valid"] = "nan", {}, {}
-    row = next(r for r in summary.summarise(records, 50) if r["stage"] == "ctr")
-    assert row["diverged"] == 1 and row["vs_plain_pairs"] == 1 and "diverged" in tables.QUALITY["seeds"](row)
-    other = Scores.load(Path("plain-1/scores.npz"))
-    Scores(other.score, 1 - other.label, other.user).save(Path("plain-2/scores.npz"))
-    summary._load.cache_clear()
-    with pytest.raises(ValueError, match="other test rows"):
-        summary.summarise(records, 50)
 
 
 # -- the plan ----------------------------------------------------------------------------------------------
