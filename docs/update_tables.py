@@ -3,7 +3,8 @@
 A line ``<!-- table: docs/results/NAME.json -->`` is followed by the command that wrote the file and the
 table made from it; everything up to ``<!-- end -->`` is replaced. Of a campaign's report,
 ``<!-- table: docs/results/NAME/tables.md: plain and aligned -->`` shows the tables of that title, the facts they share
-once a page; of a probe's file its table is shown.
+once a page; of a probe's file its table is shown. ``<!-- table: gains: docs/results/ONE docs/results/OTHER@0.2 -->``
+puts the gains of several reports in one table, of the other those with 20 % of the training interactions alone.
 ``python docs/update_tables.py``
 """
 
@@ -16,6 +17,7 @@ from statistics import mean, stdev
 from typing import Any
 
 from recbole_alt import probe
+from recbole_alt.benchmark.tables import gains_table
 from recbole_alt.report import result_table
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -25,6 +27,8 @@ BLOCK = re.compile(r"(<!-- table: (\S+?)(?:: ([^>]*))? -->\n).*?(<!-- end -->)",
 
 def block(file: str, title: str | None, told: set[str]) -> str:
     """The command that wrote ``file``, and its table; of a report the tables whose title ends in ``title``."""
+    if file == "gains":
+        return gains_block((title or "").split())
     if title is not None:
         return report_block(file, title, told)
     record = json.loads((ROOT / file).read_text())
@@ -52,6 +56,20 @@ def report_block(file: str, title: str, told: set[str]) -> str:
         parts += [f"**{name}**", table] + ([] if facts in told else [facts])
         told.add(facts)
     return "\n" + "\n\n".join(parts) + "\n\n"
+
+
+def gains_block(reports: list[str]) -> str:
+    """What the complete method gains over each plain model, in several campaigns."""
+    rows = []
+    for report in reports:
+        folder, _, share = report.partition("@")
+        found = json.loads((ROOT / folder / "results.json").read_text())
+        found = [row for row in found if not share or row["train_share"] == float(share)]
+        if not found:
+            raise ValueError(f"{report} has no rows")
+        rows += found
+    _, table, facts = gains_table(rows).markdown().strip().split("\n\n")
+    return f"\n{table}\n\n{facts}\n\n"
 
 
 def speed_rows(results: list[dict[str, Any]]) -> list[list[str]]:

@@ -46,7 +46,7 @@ def test_the_report_alone(campaign: Made, monkeypatch: pytest.MonkeyPatch, capsy
     for said in ("x.py --a=1", "{'RS'", "no contrast", "torch "):
         assert said in text, said
     tex = Path("out/report/tables.tex").read_text()
-    assert tex.count(r"\begin{tabular}") == 4 == text.count("## ") and "%" not in tex.replace(r"\%", "")
+    assert tex.count(r"\begin{tabular}") == 5 == text.count("## ") and "%" not in tex.replace(r"\%", "")
     with Path("out/report/runs.csv").open() as opened:
         lines = list(csv.DictReader(opened))
     assert len(lines) == 10 and {line["stage"] for line in lines} == {"plain", "ctr", "joint"}
@@ -136,6 +136,43 @@ def test_losses_stand_like_wins() -> None:
     summary._load.cache_clear()
     with pytest.raises(ValueError, match="other test rows"):
         summary.summarise(records, 50)
+
+
+def test_gains_of_each_model_and_language_model_stand_in_one_line() -> None:
+    def row(
+        data: str, model: str, stage: str, language_model: str | None, gain: float | None, share: float = 1.0
+    ) -> Any:
+        return {
+            "data": data, "train_share": share, "model": model, "language_model": language_model, "stage": stage,
+            "variant": "plain" if stage == "plain" else COMPLETE, "seeds": "1 2", "diverged": 0, "auc": 0.8,
+            "auc_sd": None, "vs_plain_auc": gain, "vs_plain_auc_p": None if gain is None else 0.25,
+        }  # fmt: skip
+
+    rows = [
+        row("d", "DCN", "plain", None, None),
+        row("d", "DCN", "ctr", "small", 0.01),
+        row("d", "DCN", "joint", "small", -0.02),
+        row("d", "DCN", "joint", "large", 0.03),
+        row("d", "LR", "plain", None, None),
+        row("d", "LR", "ctr", "small", 0.04),
+        row("d", "DCN", "plain", None, None, 0.05),
+        row("d", "DCN", "ctr", "small", 0.05, 0.05),
+        row("d", "DCN", "ctr", "small", 0.06, 0.2),  # its plain model is not there yet
+    ]
+    ablation = row("d", "DCN", "ctr", "small", 0.9) | {"variant": "no_contrast"}
+    table = tables.gains_table([*rows, ablation])
+    assert table.header[0] == "language model" and [cell.strip() for cell in table.header[-4:]] == [
+        "Δ ctr",
+        "p",
+        "Δ joint",
+        "p",
+    ]
+    assert [(line[0], line[1], line[2], line[5], line[7]) for line in table.rows] == [
+        ("small", "d", "DCN", "+0.0100", "-0.0200"),
+        ("large", "d", "DCN", "", "+0.0300"),
+        ("small", "d", "LR", "+0.0400", ""),
+        ("small", "d, 5% of the training interactions", "DCN", "+0.0500", ""),
+    ]
 
 
 def test_seeds_of_a_later_command_and_version_are_told(campaign: Made) -> None:

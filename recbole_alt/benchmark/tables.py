@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from recbole_alt.benchmark.axes import COMPLETE, PLAIN
 from recbole_alt.benchmark.facts import tell
@@ -43,11 +44,11 @@ class Table:
 
 
 def make_tables(rows: Sequence[Row]) -> list[Table]:
-    """For each dataset and share of it: quality, slices and costs, and ablations where there are any."""
-    tables = []
-    for place in dict.fromkeys((row["data"], row["train_share"]) for row in rows):
-        here = [row for row in rows if (row["data"], row["train_share"]) == place]
-        name = place[0] if place[1] == 1 else f"{place[0]}, {place[1]:.0%} of the training interactions"
+    """Gains of all; for each dataset and share of it: quality, slices and costs, and ablations where there are any."""
+    tables = [gains_table(rows)]
+    for place in dict.fromkeys(_place(row)[:2] for row in rows):
+        here = [row for row in rows if _place(row)[:2] == place]
+        name = _name(*place)
         facts = tell(here)
         main = [row for row in here if row["variant"] in (PLAIN, COMPLETE)]
         tables.append(_table(f"{name}: plain and aligned", facts, main, QUALITY))
@@ -59,11 +60,38 @@ def make_tables(rows: Sequence[Row]) -> list[Table]:
     return tables
 
 
+def gains_table(rows: Sequence[Row]) -> Table:
+    """What the complete method gains in test AUC: a line for each dataset, share of it, model and language model."""
+    plain = {_place(row): row for row in rows if row["variant"] == PLAIN}
+    lines: dict[tuple[Any, ...], Row] = {}
+    stages = []
+    for row in rows:
+        if row["variant"] == COMPLETE and _place(row) in plain:
+            line = lines.setdefault((*_place(row), row["language_model"]), dict(plain[_place(row)]))
+            line["language_model"] = row["language_model"]
+            line |= {f"{row['stage']}_{name}": row.get(f"vs_plain_{name}") for name in ("auc", "auc_p")}
+            stages.append(row["stage"])
+    columns: dict[str, Callable[[Row], str]] = {"data": lambda row: _name(row["data"], row["train_share"])}
+    columns |= _MODEL | {"seeds": _good, "plain test AUC": _metric("auc")}
+    for number, stage in enumerate(dict.fromkeys(stages)):
+        columns |= {f"Δ {stage}": _gain("auc", stage), "p" + " " * number: _p("auc", stage)}
+    facts = "Less the plain model with the same seed, mean over seeds; p by a two-sided paired t-test over seeds."
+    return _table("gains in test AUC", facts, list(lines.values()), columns)
+
+
 def _table(title: str, facts: str, rows: Sequence[Row], columns: dict[str, Callable[[Row], str]]) -> Table:
     several = len({row["language_model"] for row in rows} - {None}) > 1
     if several:
         columns = {"language model": lambda row: row["language_model"] or "", **columns}
     return Table(title, facts, list(columns), [[cell(row) for cell in columns.values()] for row in rows])
+
+
+def _place(row: Row) -> tuple[str, float, str]:
+    return row["data"], row["train_share"], row["model"]
+
+
+def _name(data: str, train_share: float) -> str:
+    return data if train_share == 1 else f"{data}, {train_share:.0%} of the training interactions"
 
 
 # -- cells -------------------------------------------------------------------------------------------------
@@ -107,7 +135,8 @@ def _good(row: Row) -> str:
     return f"{seeds}" + (f" ({row['diverged']} diverged)" if row["diverged"] else "")
 
 
-_WHAT: dict[str, Callable[[Row], str]] = {"model": lambda r: r["model"], "mode": lambda r: r["stage"], "seeds": _good}
+_MODEL: dict[str, Callable[[Row], str]] = {"model": lambda row: row["model"]}
+_WHAT = _MODEL | {"mode": lambda row: row["stage"], "seeds": _good}
 _VARIANT: dict[str, Callable[[Row], str]] = {
     "variant": lambda r: r["variant"].replace("_", " ") + (", tuned alone" if r["tuned_alone"] else "")
 }
