@@ -3,8 +3,9 @@
 A line ``<!-- table: docs/results/NAME.json -->`` is followed by the command that wrote the file and the
 table made from it; everything up to ``<!-- end -->`` is replaced. Of a campaign's report,
 ``<!-- table: docs/results/NAME/tables.md: plain and aligned -->`` shows the tables of that title, the facts they share
-once a page; of a probe's file its table is shown. ``<!-- table: gains: docs/results/ONE docs/results/OTHER@0.2 -->``
-puts the gains of several reports in one table, of the other those with 20 % of the training interactions alone.
+once a page; of a probe's file, or of one about histories, its table is shown.
+``<!-- table: gains: docs/results/ONE docs/results/OTHER@0.2 -->`` puts the gains of several reports in one table, of
+the other those with 20 % of the training interactions alone.
 ``python docs/update_tables.py``
 """
 
@@ -17,6 +18,7 @@ from statistics import mean, stdev
 from typing import Any
 
 from recbole_alt import probe
+from recbole_alt.benchmark import histories
 from recbole_alt.benchmark.tables import gains_table
 from recbole_alt.report import result_table
 
@@ -36,6 +38,8 @@ def block(file: str, title: str | None, told: set[str]) -> str:
         return run_block(file, record)
     if "with_texts" in record[0]:
         return f"\n{probe.to_markdown([probe.Probe(**one) for one in record])}\n"
+    if "with_histories" in record[0]:
+        return f"\n{histories.to_markdown([histories.HistoryGain(**one) for one in record])}\n"
     make = speed_rows if "ratio" in record[0] else shortcut_rows
     command = {"compile": "compiled.py", "shortcuts": "shortcuts.py"}.get(Path(file).stem, "run.py")
     if any(result.get("details", {}).get("quick") for result in record):
