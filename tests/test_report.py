@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from interruptions import counted
+from scipy.stats import ttest_1samp
 
 from recbole_alt.benchmark import Campaign, facts, join_reports, run_campaign, scores, summary, tables, write_report
 from recbole_alt.benchmark.__main__ import main
@@ -155,12 +156,15 @@ def test_gains_of_each_model_and_language_model_stand_in_one_line() -> None:
         row("d", "DCN", "joint", "large", 0.03),
         row("d", "LR", "plain", None, None),
         row("d", "LR", "ctr", "small", 0.04),
+        row("d", "LR", "joint", "large", 0.05),
         row("d", "DCN", "plain", None, None, 0.05),
         row("d", "DCN", "ctr", "small", 0.05, 0.05),
         row("d", "DCN", "ctr", "small", 0.06, 0.2),  # its plain model is not there yet
     ]
     ablation = row("d", "DCN", "ctr", "small", 0.9) | {"variant": "no_contrast"}
     table = tables.gains_table([*rows, ablation])
+    means = {line[0]: line for line in table.rows if line[2] == "mean of 2"}
+    assert means["small"][6] == f"{ttest_1samp([0.01, 0.04], 0).pvalue:.3f}" and "over models" in table.facts
     assert table.header[0] == "language model" and [cell.strip() for cell in table.header[-4:]] == [
         "Δ ctr",
         "p",
@@ -171,6 +175,9 @@ def test_gains_of_each_model_and_language_model_stand_in_one_line() -> None:
         ("small", "d", "DCN", "+0.0100", "-0.0200"),
         ("large", "d", "DCN", "", "+0.0300"),
         ("small", "d", "LR", "+0.0400", ""),
+        ("large", "d", "LR", "", "+0.0500"),
+        ("small", "d", "mean of 2", "+0.0250", ""),  # of joint only one model is there
+        ("large", "d", "mean of 2", "", "+0.0400"),
         ("small", "d, 5% of the training interactions", "DCN", "+0.0500", ""),
     ]
 

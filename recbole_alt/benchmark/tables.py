@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Any
 
 from recbole_alt.benchmark.axes import COMPLETE, PLAIN
 from recbole_alt.benchmark.facts import tell
+from recbole_alt.benchmark.statistics import paired_t_test
 from recbole_alt.benchmark.summary import Row
 
 
@@ -61,22 +63,48 @@ def make_tables(rows: Sequence[Row]) -> list[Table]:
 
 
 def gains_table(rows: Sequence[Row]) -> Table:
-    """What the complete method gains in test AUC: a line for each dataset, share of it, model and language model."""
+    """What the complete method gains in test AUC: a line for each dataset, share of it, model and language model.
+
+    Below several models of the same data stands the mean over them, with a t-test over models rather than seeds.
+    """
     plain = {_place(row): row for row in rows if row["variant"] == PLAIN}
     lines: dict[tuple[Any, ...], Row] = {}
-    stages = []
+    stages: dict[str, None] = {}
     for row in rows:
         if row["variant"] == COMPLETE and _place(row) in plain:
             line = lines.setdefault((*_place(row), row["language_model"]), dict(plain[_place(row)]))
             line["language_model"] = row["language_model"]
             line |= {f"{row['stage']}_{name}": row.get(f"vs_plain_{name}") for name in ("auc", "auc_p")}
-            stages.append(row["stage"])
+            stages[row["stage"]] = None
     columns: dict[str, Callable[[Row], str]] = {"data": lambda row: _name(row["data"], row["train_share"])}
     columns |= _MODEL | {"seeds": _good, "plain test AUC": _metric("auc")}
-    for number, stage in enumerate(dict.fromkeys(stages)):
+    for number, stage in enumerate(stages):
         columns |= {f"Δ {stage}": _gain("auc", stage), "p" + " " * number: _p("auc", stage)}
-    facts = "Less the plain model with the same seed, mean over seeds; p by a two-sided paired t-test over seeds."
-    return _table("gains in test AUC", facts, list(lines.values()), columns)
+    facts = "Less the plain model with the same seed, mean over seeds; p by a two-sided paired t-test over seeds"
+    shown: list[Row] = []
+    for place in dict.fromkeys(_place(row)[:2] for row in lines.values()):
+        here = [row for row in lines.values() if _place(row)[:2] == place]
+        shown += here
+        for language in dict.fromkeys(row["language_model"] for row in here):
+            models = [row for row in here if row["language_model"] == language]
+            if len(models) > 1:
+                shown.append(_mean_of_models(models, stages))
+    if len(shown) > len(lines):
+        facts += ", of means over models by a two-sided t-test over models, all of which share their rows"
+    return _table("gains in test AUC", f"{facts}.", shown, columns)
+
+
+def _mean_of_models(lines: Sequence[Row], stages: Iterable[str]) -> Row:
+    """The mean over models of their mean over seeds; of a mode that some of them lack, nothing."""
+    seeds = min((row["seeds"] for row in lines), key=lambda seeds: len(seeds.split()))
+    mean = lines[0] | {"model": f"mean of {len(lines)}", "seeds": seeds, "auc_sd": None}
+    mean["diverged"] = sum(row["diverged"] for row in lines)
+    for name in ("auc", *(f"{stage}_auc" for stage in stages)):
+        values = [row[name] for row in lines if row.get(name) is not None]
+        complete = len(values) == len(lines)
+        mean[name] = fmean(values) if complete else None
+        mean[f"{name}_p"] = paired_t_test([0.0] * len(values), values) if complete else None
+    return mean
 
 
 def _table(title: str, facts: str, rows: Sequence[Row], columns: dict[str, Callable[[Row], str]]) -> Table:
