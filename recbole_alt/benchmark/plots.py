@@ -43,13 +43,18 @@ def draw_all(rows: Sequence[Row], records: Sequence[Record], folder: Path) -> li
     return written
 
 
-def _axes(width: float = 6.0, columns: int = 1) -> tuple[Any, Any]:
-    figure = needed("matplotlib.figure").Figure(figsize=(width, 3.5), layout="constrained")
-    return figure, figure.subplots(1, columns, squeeze=False)[0]
+def _axes(width: float = 6.0, panels: int = 1) -> tuple[Any, Any]:
+    """``panels`` above each other, of which the first is the largest."""
+    figure = needed("matplotlib.figure").Figure(figsize=(width, 2.0 + 1.5 * panels), layout="constrained")
+    ratios = [3] + [2] * (panels - 1)
+    return figure, figure.subplots(panels, 1, sharex=True, squeeze=False, height_ratios=ratios)[:, 0]
 
 
 def gain_by_backbone(rows: Sequence[Row]) -> Any:
-    """Difference of test AUC to the plain backbone, with its bootstrap interval, by model and mode."""
+    """Difference of test AUC to the plain backbone, with its bootstrap interval, by model and mode.
+
+    The language model alone, which is far off, has a panel and a scale of its own below the others.
+    """
     share = max(row["train_share"] for row in rows)
     complete = [row for row in rows if row["variant"] == COMPLETE and row["train_share"] == share]
     shown = [row for row in complete if row.get("vs_plain_auc") is not None]
@@ -57,18 +62,22 @@ def gain_by_backbone(rows: Sequence[Row]) -> Any:
         return None
     models = list(dict.fromkeys(row["model"] for row in shown))
     kinds = list(dict.fromkeys((row["language_model"], row["stage"]) for row in shown))
-    figure, (axes,) = _axes(max(6.0, 0.6 * len(models) + 2))
-    for number, kind in enumerate(kinds):
-        of_kind = [row for row in shown if (row["language_model"], row["stage"]) == kind]
-        places = [models.index(row["model"]) + (number - (len(kinds) - 1) / 2) * 0.8 / len(kinds) for row in of_kind]
-        gains = np.array([row["vs_plain_auc"] for row in of_kind])
-        ends = np.array([[row["vs_plain_auc_low"], row["vs_plain_auc_high"]] for row in of_kind], dtype=float).T
-        bars = np.abs(ends - gains)
-        axes.errorbar(places, gains, bars, fmt="o", capsize=2, label=" ".join(filter(None, kind)))
-    axes.axhline(0, color="grey", linewidth=0.6)
+    panels = [[kind for kind in kinds if (kind[1] == "lm") == alone] for alone in (False, True)]
+    panels = [panel for panel in panels if panel]
+    figure, axes_of_panels = _axes(max(6.0, 0.6 * len(models) + 2), len(panels))
+    for panel, axes in zip(panels, axes_of_panels, strict=True):
+        for number, kind in enumerate(panel):
+            of_kind = [row for row in shown if (row["language_model"], row["stage"]) == kind]
+            aside = (number - (len(panel) - 1) / 2) * 0.8 / len(panel)
+            places = [models.index(row["model"]) + aside for row in of_kind]
+            gains = np.array([row["vs_plain_auc"] for row in of_kind])
+            ends = np.array([[row["vs_plain_auc_low"], row["vs_plain_auc_high"]] for row in of_kind], dtype=float).T
+            style = {"fmt": "o", "capsize": 2, "color": f"C{kinds.index(kind)}", "label": " ".join(filter(None, kind))}
+            axes.errorbar(places, gains, np.abs(ends - gains), **style)
+        axes.axhline(0, color="grey", linewidth=0.6)
+        axes.legend(frameon=False, fontsize="small")
     axes.set_xticks(range(len(models)), models, rotation=45, ha="right")
-    axes.set(ylabel="test AUC, less the plain backbone's")
-    axes.legend(frameon=False, fontsize="small")
+    figure.supylabel("test AUC, less the plain backbone's", fontsize="medium")
     return figure
 
 
@@ -128,7 +137,11 @@ def gain_by_popularity(records: Sequence[Record]) -> Any:
         places, means = [names.index(name) for name in shown], [np.mean(line[name]) for name in shown]
         axes.errorbar(places, means, spread, fmt="o-", capsize=2, label=stage)
     axes.axhline(0, color="grey", linewidth=0.6)
-    axes.set_xticks(range(len(names)), names)
+    share = max(record["run"]["train_share"] for record in records)
+    whole = (scores_of(record).item_seen for record in records if record["run"]["train_share"] == share)
+    seen = next(counts for counts in whole if counts is not None)
+    rows = {name: int(inside.sum()) for name, inside in popularity_bins(seen)}
+    axes.set_xticks(range(len(names)), [f"{name}\n{rows[name]:,} rows" for name in names])
     axes.set(xlabel="training interactions of the item", ylabel="AUC, less the plain backbone's")
     axes.legend(frameon=False, fontsize="small")
     return figure
