@@ -4,8 +4,8 @@ A line ``<!-- table: docs/results/NAME.json -->`` is followed by the command tha
 table made from it; everything up to ``<!-- end -->`` is replaced. Of a campaign's report,
 ``<!-- table: docs/results/NAME/tables.md: plain and aligned -->`` shows the tables of that title, the facts they share
 once a page; of a probe's file, or of one about histories, its table is shown.
-``<!-- table: gains: docs/results/ONE docs/results/OTHER@0.2 -->`` puts the gains of several reports in one table, of
-the other those with 20 % of the training interactions alone.
+``<!-- table: gains: docs/results/ONE docs/results/OTHER@0.2 docs/results/THIRD#mean -->`` puts the gains of several
+reports in one table, of the other those with 20 % of the training interactions alone, of the third their mean.
 ``python docs/update_tables.py``
 """
 
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
@@ -64,16 +65,20 @@ def report_block(file: str, title: str, told: set[str]) -> str:
 
 def gains_block(reports: list[str]) -> str:
     """What the complete method gains over each plain model, in several campaigns."""
-    rows = []
+    rows, means_alone = [], set()
     for report in reports:
-        folder, _, share = report.partition("@")
+        folder, kind, what = re.fullmatch(r"([^@#]+)([@#]?)(.*)", report).groups()
         found = json.loads((ROOT / folder / "results.json").read_text())
-        found = [row for row in found if not share or row["train_share"] == float(share)]
+        found = [row for row in found if kind != "@" or row["train_share"] == float(what)]
         if not found:
             raise ValueError(f"{report} has no rows")
+        means_alone |= {row["data"] for row in found if kind == "#"}
         rows += found
-    _, table, facts = gains_table(rows).markdown().strip().split("\n\n")
-    return f"\n{table}\n\n{facts}\n\n"
+    table = gains_table(rows)
+    data, model = table.header.index("data"), table.header.index("model")
+    shown = [row for row in table.rows if row[data] not in means_alone or row[model].startswith("mean of ")]
+    _, lines, facts = replace(table, rows=shown).markdown().strip().split("\n\n")
+    return f"\n{lines}\n\n{facts}\n\n"
 
 
 def speed_rows(results: list[dict[str, Any]]) -> list[list[str]]:
