@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import replace
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
@@ -67,18 +66,16 @@ def gains_block(reports: list[str]) -> str:
     """What the complete method gains over each plain model, in several campaigns."""
     rows, means_alone = [], set()
     for report in reports:
-        folder, kind, what = re.fullmatch(r"([^@#]+)([@#]?)(.*)", report).groups()
+        folder, _, share = report.removesuffix("#mean").partition("@")
         found = json.loads((ROOT / folder / "results.json").read_text())
-        found = [row for row in found if kind != "@" or row["train_share"] == float(what)]
+        found = [row for row in found if not share or row["train_share"] == float(share)]
         if not found:
             raise ValueError(f"{report} has no rows")
-        means_alone |= {row["data"] for row in found if kind == "#"}
+        if report.endswith("#mean"):
+            means_alone |= {row["data"] for row in found}
         rows += found
-    table = gains_table(rows)
-    data, model = table.header.index("data"), table.header.index("model")
-    shown = [row for row in table.rows if row[data] not in means_alone or row[model].startswith("mean of ")]
-    _, lines, facts = replace(table, rows=shown).markdown().strip().split("\n\n")
-    return f"\n{lines}\n\n{facts}\n\n"
+    _, table, facts = gains_table(rows, means_alone).markdown().strip().split("\n\n")
+    return f"\n{table}\n\n{facts}\n\n"
 
 
 def speed_rows(results: list[dict[str, Any]]) -> list[list[str]]:

@@ -164,6 +164,7 @@ def test_gains_of_each_model_and_language_model_stand_in_one_line() -> None:
     ablation = row("d", "DCN", "ctr", "small", 0.9) | {"variant": "no_contrast"}
     table = tables.gains_table([*rows, ablation])
     means = {line[0]: line for line in table.rows if line[2] == "mean of 2"}
+    assert [line[2] for line in tables.gains_table(rows, {"d"}).rows] == ["mean of 2", "mean of 2"]
     assert means["small"][6] == f"{ttest_1samp([0.01, 0.04], 0).pvalue:.3f}" and "over models" in table.facts
     assert table.header[0] == "language model" and [cell.strip() for cell in table.header[-4:]] == [
         "Δ ctr",

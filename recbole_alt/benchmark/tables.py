@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
@@ -62,10 +62,11 @@ def make_tables(rows: Sequence[Row]) -> list[Table]:
     return tables
 
 
-def gains_table(rows: Sequence[Row]) -> Table:
+def gains_table(rows: Sequence[Row], means_alone: Collection[str] = ()) -> Table:
     """What the complete method gains in test AUC: a line for each dataset, share of it, model and language model.
 
-    Below several models of the same data stands the mean over them, with a t-test over models rather than seeds.
+    Below several models of the same data stands the mean over them, with a t-test over models rather than seeds; of the
+    data named in ``means_alone`` nothing else does.
     """
     plain = {_place(row): row for row in rows if row["variant"] == PLAIN}
     lines: dict[tuple[Any, ...], Row] = {}
@@ -82,14 +83,16 @@ def gains_table(rows: Sequence[Row]) -> Table:
         columns |= {f"Δ {stage}": _gain("auc", stage), "p" + " " * number: _p("auc", stage)}
     facts = "Less the plain model with the same seed, mean over seeds; p by a two-sided paired t-test over seeds"
     shown: list[Row] = []
+    means = 0
     for place in dict.fromkeys(_place(row)[:2] for row in lines.values()):
         here = [row for row in lines.values() if _place(row)[:2] == place]
-        shown += here
+        shown += [] if place[0] in means_alone else here
         for language in dict.fromkeys(row["language_model"] for row in here):
             models = [row for row in here if row["language_model"] == language]
             if len(models) > 1:
                 shown.append(_mean_of_models(models, stages))
-    if len(shown) > len(lines):
+                means += 1
+    if means:
         facts += ", of means over models by a two-sided t-test over models, all of which share their rows"
     return _table("gains in test AUC", f"{facts}.", shown, columns)
 
@@ -103,7 +106,8 @@ def _mean_of_models(lines: Sequence[Row], stages: Iterable[str]) -> Row:
         values = [row[name] for row in lines if row.get(name) is not None]
         complete = len(values) == len(lines)
         mean[name] = fmean(values) if complete else None
-        mean[f"{name}_p"] = paired_t_test([0.0] * len(values), values) if complete else None
+        if name != "auc":
+            mean[f"{name}_p"] = paired_t_test([0.0] * len(values), values) if complete else None
     return mean
 
 
