@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 pytest.importorskip("matplotlib", reason="pip install 'recbole_alt[tune]'")
 
 from recbole_alt.benchmark import plots
-from recbole_alt.benchmark.axes import COMPLETE
-from recbole_alt.benchmark.scores import Scores
+from recbole_alt.benchmark.axes import COMPLETE, PLAIN
 
 
 def row(model: str, stage: str, gain: float | None) -> dict[str, Any]:
@@ -33,18 +30,31 @@ def test_gains_by_backbone_with_the_language_model_on_its_own_scale() -> None:
 
 
 def test_gains_by_popularity_tell_of_how_many_rows() -> None:
-    label, seen = np.tile([0, 1], 40).astype(np.uint8), np.repeat([0, 5], [10, 70])
+    def of(stage: str, share: float, *aucs: dict[str, float]) -> dict[str, Any]:
+        bins = zip(("0", "1–9", "10–49"), (10, 20, 30), aucs, strict=False)
+        found = {"popularity": {name: {"rows": count, "auc": by_seed} for name, count, by_seed in bins}}
+        return row("DCN", stage, 0.0) | found | {"train_share": share, "variant": PLAIN if stage == PLAIN else COMPLETE}
 
-    def run(stage: str, share: float, score: np.ndarray, seen: np.ndarray) -> dict[str, Any]:
-        folder = Path(f"{stage}-{share}")
-        folder.mkdir()
-        Scores(score.astype(np.float32), label, np.ones(80, dtype=int), item_seen=seen).save(folder / "scores.npz")
-        variant = "plain" if stage == "plain" else COMPLETE
-        what = {"data": "d", "train_share": share, "model": "DCN", "language_model": None, "variant": variant}
-        return {"run": what | {"stage": stage, "seed": 1}, "folder": str(folder)}
+    rows = [of("plain", 0.5, {"1": 0.9}), of("ctr", 0.5, {"1": 0.1})]  # of half of the training data
+    rows.append(of("plain", 1.0, {"1": 0.5}, {}, {"1": 0.5, "2": 0.6}))
+    rows.append(of("ctr", 1.0, {"1": 0.75}, {}, {"2": 0.5, "1": 0.75}))
+    (axes,) = plots.gain_by_popularity(rows).axes
+    assert [text.get_text() for text in axes.get_xticklabels()] == ["0\n10 rows", "1–9\n20 rows", "10–49\n30 rows"]
+    line = axes.containers[0].lines[0]
+    assert list(line.get_xdata()) == [0, 2]  # one class in the second
+    assert line.get_ydata() == pytest.approx([0.25, (0.25 - 0.1) / 2])  # each seed less its own plain model
+    assert plots.gain_by_popularity(rows[2:3]) is None
 
-    records = [run("plain", 0.5, label, 0 * seen), run("ctr", 0.5, label, 0 * seen)]  # in half of it no item was seen
-    records += [run("plain", 1.0, 1.0 - label, seen), run("ctr", 1.0, label, seen)]
-    (axes,) = plots.gain_by_popularity(records).axes
-    assert [text.get_text() for text in axes.get_xticklabels()] == ["0\n10 rows", "1–9\n70 rows"]
-    assert list(axes.containers[0].lines[0].get_ydata()) == [1.0, 1.0]  # from all pairs wrong to all right
+
+def test_calibration_is_of_one_model_and_all_of_the_data() -> None:
+    def of(model: str, stage: str, share: float, clicked: list[float] | None) -> dict[str, Any]:
+        curve = None if clicked is None else {"predicted": [0.2, 0.6], "clicked": clicked}
+        return row(model, stage, 0.0) | {"train_share": share, "calibration": curve}
+
+    rows = [of("DCN", "ctr", 0.5, [0.1, 0.1]), of("DCN", "lm", 1.0, None)]  # all of its runs diverged
+    rows += [of("DCN", "ctr", 1.0, [0.3, 0.5]), of("LR", "ctr", 1.0, [0.2, 0.2])]
+    (axes,) = plots.calibration(rows).axes
+    (curve, diagonal) = axes.lines
+    assert (list(curve.get_xdata()), list(curve.get_ydata())) == ([0.2, 0.6], [0.3, 0.5])
+    assert curve.get_label() == "ctr" and "DCN" in axes.get_xlabel() and diagonal.get_slope() == 1
+    assert plots.calibration(rows[1:2]) is None

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from interruptions import counted
 from scipy.stats import ttest_1samp
+from sklearn.metrics import roc_auc_score
 
 from recbole_alt.benchmark import Campaign, facts, join_reports, run_campaign, scores, summary, tables, write_report
 from recbole_alt.benchmark.__main__ import main
@@ -74,7 +75,8 @@ def test_a_joined_report_is_that_of_one_campaign(campaign: Made, monkeypatch: py
     shutil.rmtree("DCN")  # the runs need not be at hand
     monkeypatch.setattr(sys, "argv", ["run_compatibility.py", "--join=DeepFM,kept", "--out=joined"])
     assert main() == 0 and Path("joined/report/tables.md").read_text() in capsys.readouterr().out
-    for name in ("tables.md", "tables.tex", "results.json", "results.csv", "tiny-backbones.svg"):
+    plots = [f"tiny-{name}.svg" for name in ("backbones", "popularity", "calibration")]
+    for name in ("tables.md", "tables.tex", "results.json", "results.csv", *plots):
         assert Path("joined/report", name).read_bytes() == Path("whole/report", name).read_bytes(), name
     with Path("joined/report/runs.csv").open() as joined, Path("whole/report/runs.csv").open() as whole:
         lines = [{k: v for k, v in line.items() if k != "folder"} for line in csv.DictReader(joined)]
@@ -93,11 +95,46 @@ def test_reports_that_cannot_be_joined(campaign: Made) -> None:
     with pytest.raises(ValueError, match=r"join: tiny 1\.0 DCN plain plain is in both 'one' and 'two'"):
         join_reports([Path("one"), Path("two")], Path("joined"))
     rows = json.loads(Path("two/report/results.json").read_text())
-    del rows[0]["commands"]
-    Path("two/report/results.json").write_text(json.dumps(rows))
-    with pytest.raises(ValueError, match="join: the report in 'two' is of an older version"):
-        join_reports([Path("two")], Path("joined"))
+    for column in ("commands", "popularity"):
+        older = [{name: value for name, value in row.items() if name != column} for row in rows]
+        Path("two/report/results.json").write_text(json.dumps(older))
+        with pytest.raises(ValueError, match="join: the report in 'two' is of an older version"):
+            join_reports([Path("two")], Path("joined"))
     assert not Path("joined").exists()
+
+
+def record(
+    stage: str, seed: int, label: np.ndarray, score: np.ndarray, item_seen: np.ndarray | None = None
+) -> dict[str, Any]:
+    """A run as a campaign keeps it, with its scores on disk."""
+    folder = Path(f"{stage}-{seed}")
+    folder.mkdir()
+    made = Scores(score.astype(np.float32), label.astype(np.uint8), np.ones_like(label), item_seen=item_seen)
+    made.save(folder / "scores.npz")
+    run = {"data": "d", "train_share": 1.0, "model": "DCN", "language_model": None, "stage": stage, "seed": seed}
+    run["variant"] = "plain" if stage == "plain" else COMPLETE
+    found = {name: value for name, value in scores.metrics(made).items() if value is not None}
+    rest = {"valid": {"auc": 0.5, "logloss": 0.7}, "error": None, "costs": {}, "parameters": {}}
+    return rest | {"run": run, "test": found, "folder": str(folder)}
+
+
+def test_the_curves_of_a_row_are_of_the_runs_that_did_not_diverge() -> None:
+    label, seen = np.tile([0, 1], 50), np.repeat([0, 3, 60], [1, 49, 50])
+    first, second = np.random.default_rng(0).random((2, 100)).astype(np.float32)
+    runs = [record("ctr", 1, label, first, seen), record("ctr", 2, label, second, seen)]
+    runs.append(record("ctr", 3, label, second, seen) | {"error": "nan", "test": {}, "valid": {}})
+    (row,) = summary.summarise(runs)
+    assert {name: one["rows"] for name, one in row["popularity"].items()} == {"0": 1, "1–9": 49, "50–199": 50}
+    assert row["popularity"]["0"]["auc"] == {}  # one row, one class
+    for name, inside in (("1–9", seen == 3), ("50–199", seen == 60)):
+        expected = {str(seed): roc_auc_score(label[inside], s[inside]) for seed, s in ((1, first), (2, second))}
+        assert row["popularity"][name]["auc"] == pytest.approx(expected)
+    lowest = np.sort(first)[:10]
+    assert (
+        row["calibration"]["predicted"][0] == pytest.approx(lowest.mean()) and len(row["calibration"]["clicked"]) == 10
+    )
+    (nothing,) = summary.summarise(runs[2:])
+    assert nothing["popularity"] == {} and nothing["calibration"] is None
 
 
 def test_losses_stand_like_wins() -> None:
@@ -106,22 +143,14 @@ def test_losses_stand_like_wins() -> None:
     good = np.clip(label * 0.3 + rng.random(400) * 0.6, 0, 1).astype(np.float32)
     bad = rng.random(400).astype(np.float32)
 
-    def record(stage: str, seed: int, score: np.ndarray) -> dict[str, Any]:
-        folder = Path(f"{stage}-{seed}")
-        folder.mkdir()
-        made = Scores(score, label.astype(np.uint8), rng.integers(1, 20, 400) * 0 + 1)
-        made.save(folder / "scores.npz")
-        run = {"data": "d", "train_share": 1.0, "model": "DCN", "language_model": None}
-        run |= {"stage": stage, "seed": seed}
-        found = {name: value for name, value in scores.metrics(made).items() if value is not None}
-        run["variant"] = "plain" if stage == "plain" else COMPLETE
-        rest = {"valid": {"auc": 0.5, "logloss": 0.7}, "error": None, "costs": {}, "parameters": {}}
-        return rest | {"run": run, "test": found, "folder": str(folder)}
-
     records = []
     for seed in (1, 2):
         better = np.clip(good + label * 0.01 * seed, 0, 1)
-        records += [record("plain", seed, good), record("ctr", seed, bad), record("joint", seed, better)]
+        records += [
+            record("plain", seed, label, good),
+            record("ctr", seed, label, bad),
+            record("joint", seed, label, better),
+        ]
     loss, win = (next(r for r in summary.summarise(records, 50) if r["stage"] == stage) for stage in ("ctr", "joint"))
     assert loss["vs_plain_auc"] < loss["vs_plain_auc_high"] < 0 < win["vs_plain_auc_low"] < win["vs_plain_auc"]
     lost, won = tables.QUALITY["ΔAUC [95 %]"](loss), tables.QUALITY["ΔAUC [95 %]"](win)

@@ -12,7 +12,6 @@ from scipy.stats import ttest_rel
 from sklearn.metrics import log_loss, roc_auc_score
 
 from recbole_alt.benchmark import scores, statistics
-from recbole_alt.benchmark.plots import reliability
 from recbole_alt.benchmark.scores import Scores
 
 pytest.importorskip("matplotlib", reason="pip install 'recbole_alt[tune]'")
@@ -108,7 +107,7 @@ def test_paired_t_test() -> None:
 
 def test_reliability_and_scores_files(tmp_path: Path) -> None:
     score = np.arange(100, dtype=np.float32) / 100
-    predicted, clicked = reliability(score, (score > 0.5).astype(np.uint8))
+    predicted, clicked = statistics.reliability((score > 0.5).astype(np.uint8), score)
     assert predicted == pytest.approx([0.045 + i / 10 for i in range(10)], abs=1e-6)
     assert clicked == pytest.approx([0, 0, 0, 0, 0, 0.9, 1, 1, 1, 1])
     np.savez(tmp_path / "bad.npz", score=np.array([object()], dtype=object), label=score)

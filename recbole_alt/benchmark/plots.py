@@ -12,26 +12,21 @@ from typing import Any
 import numpy as np
 
 from recbole_alt.benchmark.axes import COMPLETE, PLAIN
-from recbole_alt.benchmark.scores import popularity_bins
-from recbole_alt.benchmark.statistics import auc
-from recbole_alt.benchmark.summary import Record, Row, base_of, grouped, scores_of
+from recbole_alt.benchmark.summary import Row
 from recbole_alt.tuning.ranges import needed
 
-_BINS = 10  # of calibration, with as many rows each
 
-
-def draw_all(rows: Sequence[Row], records: Sequence[Record], folder: Path) -> list[Path]:
-    """Every plot that there are rows or, for popularity and calibration, runs for; the files written."""
+def draw_all(rows: Sequence[Row], folder: Path) -> list[Path]:
+    """Every plot that there are rows for; the files written."""
     written = []
     for data in dict.fromkeys(row["data"] for row in rows):
         here = [row for row in rows if row["data"] == data]
-        runs = [record for record in records if record["run"]["data"] == data and record["error"] is None]
         drawn = {
             "backbones": gain_by_backbone(here),
             "budget": quality_by_budget(here),
             "train_share": gain_by_share(here),
-            "popularity": gain_by_popularity(runs),
-            "calibration": calibration(runs),
+            "popularity": gain_by_popularity(here),
+            "calibration": calibration(here),
         }
         for name, figure in drawn.items():
             if figure is not None:
@@ -123,71 +118,50 @@ def gain_by_share(rows: Sequence[Row]) -> Any:
     return _line_plot(lines, xscale="log", **names)
 
 
-def gain_by_popularity(records: Sequence[Record]) -> Any:
+def gain_by_popularity(rows: Sequence[Row]) -> Any:
     """Gain of AUC among the test rows of rare and of frequent items, averaged over models and seeds."""
-    gains = popularity_gains(records)
+    share = max(row["train_share"] for row in rows)
+    whole = [row for row in rows if row["train_share"] == share and row["popularity"]]
+    plain = {row["model"]: row["popularity"] for row in whole if row["variant"] == PLAIN}
+    gains: dict[str, dict[str, list[float]]] = {}  # by mode and bin
+    for row in whole:
+        if row["variant"] != COMPLETE or row["model"] not in plain:
+            continue
+        for name, aligned in row["popularity"].items():
+            before = plain[row["model"]][name]["auc"]
+            pairs = [after - before[seed] for seed, after in aligned["auc"].items() if seed in before]
+            if pairs:
+                gains.setdefault(row["stage"], {}).setdefault(name, []).extend(pairs)
     if not gains:
         return None
     figure, (axes,) = _axes()
-    names = list(dict.fromkeys(name for line in gains.values() for name in line))
-    names.sort(key=lambda name: int(name.rstrip("+").split("–")[0]))
+    bins = {name: one["rows"] for name, one in whole[0]["popularity"].items()}
+    places = {name: place for place, name in enumerate(bins)}
     for stage, line in gains.items():
-        shown = [name for name in names if name in line]
-        spread = [np.std(line[name], ddof=1) if len(line[name]) > 1 else 0.0 for name in shown]
-        places, means = [names.index(name) for name in shown], [np.mean(line[name]) for name in shown]
-        axes.errorbar(places, means, spread, fmt="o-", capsize=2, label=stage)
+        spread = [np.std(pairs, ddof=1) if len(pairs) > 1 else 0.0 for pairs in line.values()]
+        means = [np.mean(pairs) for pairs in line.values()]
+        axes.errorbar([places[name] for name in line], means, spread, fmt="o-", capsize=2, label=stage)
     axes.axhline(0, color="grey", linewidth=0.6)
-    share = max(record["run"]["train_share"] for record in records)
-    whole = (scores_of(record).item_seen for record in records if record["run"]["train_share"] == share)
-    seen = next(counts for counts in whole if counts is not None)
-    rows = {name: int(inside.sum()) for name, inside in popularity_bins(seen)}
-    axes.set_xticks(range(len(names)), [f"{name}\n{rows[name]:,} rows" for name in names])
+    axes.set_xticks(range(len(bins)), [f"{name}\n{count:,} rows" for name, count in bins.items()])
     axes.set(xlabel="training interactions of the item", ylabel="AUC, less the plain backbone's")
     axes.legend(frameon=False, fontsize="small")
     return figure
 
 
-def popularity_gains(records: Sequence[Record]) -> dict[str, dict[str, list[float]]]:
-    """Mode → bin of :func:`~recbole_alt.benchmark.scores.popularity_bins` → one difference of AUC per run."""
-    groups = grouped(records)
-    gains: dict[str, dict[str, list[float]]] = {}
-    for cell, runs in groups.items():
-        base = groups.get(base_of(cell), {})
-        if cell[4] != COMPLETE or cell[1] != max(other[1] for other in groups):
-            continue
-        for seed in runs.keys() & base.keys():
-            plain, aligned = scores_of(base[seed]), scores_of(runs[seed])
-            if plain.item_seen is None:
-                continue
-            for name, inside in popularity_bins(plain.item_seen):
-                before = auc(plain.label[inside], plain.score[inside])
-                after = auc(plain.label[inside], aligned.score[inside])
-                if before is not None and after is not None:
-                    gains.setdefault(cell[5], {}).setdefault(name, []).append(after - before)
-    return gains
-
-
-def calibration(records: Sequence[Record]) -> Any:
-    """Clicks against predicted clicks, in bins with as many rows each, of the first model and seed."""
-    groups = grouped(records)
-    share = max((cell[1] for cell in groups), default=None)
-    shown = {cell: runs for cell, runs in groups.items() if cell[4] in (PLAIN, COMPLETE) and cell[1] == share}
+def calibration(rows: Sequence[Row]) -> Any:
+    """Clicks against predicted clicks, in bins with as many rows each, of the first model and its first seed."""
+    share = max(row["train_share"] for row in rows)
+    kept = [row for row in rows if row["variant"] in (PLAIN, COMPLETE) and row["train_share"] == share]
+    shown = [row for row in kept if row["calibration"]]
     if not shown:
         return None
-    first = next(iter(shown))
     figure, (axes,) = _axes()
-    for cell, runs in shown.items():
-        if cell[2] == first[2]:
-            scores = scores_of(next(iter(runs.values())))
-            predicted, clicked = reliability(scores.score, scores.label)
-            axes.plot(predicted, clicked, "o-", markersize=3, label=" ".join(filter(None, (cell[3], cell[5]))))
+    model = shown[0]["model"]
+    for row in shown:
+        if row["model"] == model:
+            label = " ".join(filter(None, (row["language_model"], row["stage"])))
+            axes.plot(row["calibration"]["predicted"], row["calibration"]["clicked"], "o-", markersize=3, label=label)
     axes.axline((0, 0), slope=1, color="grey", linewidth=0.6)
-    axes.set(xlabel=f"predicted by {first[2]}, bins with as many rows each", ylabel="share of clicks")
+    axes.set(xlabel=f"predicted by {model}, bins with as many rows each", ylabel="share of clicks")
     axes.legend(frameon=False, fontsize="small")
     return figure
-
-
-def reliability(score: np.ndarray, label: np.ndarray) -> tuple[list[float], list[float]]:
-    """Mean score and share of clicks of bins with as many rows each, from the lowest scores to the highest."""
-    bins = np.array_split(np.argsort(score, kind="stable"), min(_BINS, len(score)))
-    return [float(score[rows].mean(dtype=np.float64)) for rows in bins], [float(label[rows].mean()) for rows in bins]

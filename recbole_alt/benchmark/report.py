@@ -11,6 +11,7 @@ from recbole_alt.benchmark.facts import facts_of
 from recbole_alt.benchmark.plots import draw_all
 from recbole_alt.benchmark.summary import (
     CELL,
+    CURVES,
     METRICS,
     Cell,
     Record,
@@ -34,14 +35,13 @@ def write_report(folder: Path, resamples: int = 400) -> list[Path]:
     records = read_runs(folder)
     groups = grouped(records)
     rows = [row | facts_of(list(groups[_cell(row)].values())) for row in summarise(records, resamples)]
-    return _write(folder / "report", rows, [_flat(record) for record in records], records)
+    return _write(folder / "report", rows, [_flat(record) for record in records])
 
 
 def join_reports(folders: Sequence[Path], out: Path) -> list[Path]:
     """One report, into ``out/report``, of campaigns that were run apart, as on several machines.
 
-    It is made from the rows of their reports (``results.json``, ``runs.csv``); the runs need not be at hand. Plots that
-    need every test row's score (popularity, calibration) stay with each campaign.
+    It is made from the rows of their reports (``results.json``, ``runs.csv``); the runs need not be at hand.
 
     Args:
         folders: campaigns, or their ``report`` folders.
@@ -60,10 +60,10 @@ def join_reports(folders: Sequence[Path], out: Path) -> list[Path]:
         if not all((report / name).is_file() for name in ("results.json", "runs.csv")):
             raise ValueError(f"join: {str(folder)!r} holds no report; make it with --out={folder} --report")
         for row in json.loads((report / "results.json").read_text()):
-            if "commands" not in row:
+            if not {"commands", *CURVES} <= row.keys():
                 raise ValueError(
                     f"join: the report in {str(folder)!r} is of an older version, which did not keep what its rows "
-                    "depend on; make it again with --report where its runs are"
+                    "and plots depend on; make it again with --report where its runs are"
                 )
             cell = _cell(row)
             if cell in found:
@@ -73,19 +73,19 @@ def join_reports(folders: Sequence[Path], out: Path) -> list[Path]:
             rows.append(row)
         with (report / "runs.csv").open(newline="", encoding="utf-8") as opened:
             runs += csv.DictReader(opened)
-    return _write(out / "report", sorted(rows, key=lambda row: place_of(_cell(row))), runs, [])
+    return _write(out / "report", sorted(rows, key=lambda row: place_of(_cell(row))), runs)
 
 
-def _write(report: Path, rows: Sequence[Row], runs: Sequence[Row], records: Sequence[Record]) -> list[Path]:
+def _write(report: Path, rows: Sequence[Row], runs: Sequence[Row]) -> list[Path]:
     tables = make_tables(rows)
     report.mkdir(parents=True, exist_ok=True)
     (report / "tables.md").write_text("\n".join(table.markdown() for table in tables))
     (report / "tables.tex").write_text("\n".join(table.latex() for table in tables))
     write_json(report / "results.json", rows)
-    _write_csv(report / "results.csv", rows)
+    _write_csv(report / "results.csv", [{k: v for k, v in row.items() if k not in CURVES} for row in rows])
     _write_csv(report / "runs.csv", runs)
     names = ("tables.md", "tables.tex", "results.json", "results.csv", "runs.csv")
-    return [*(report / name for name in names), *draw_all(rows, records, report)]
+    return [*(report / name for name in names), *draw_all(rows, report)]
 
 
 def _cell(row: Row) -> Cell:

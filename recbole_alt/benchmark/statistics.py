@@ -1,4 +1,4 @@
-"""AUC by ranks, GAUC, and what a paired comparison needs: bootstrap over test rows, t-test over seeds."""
+"""AUC by ranks, GAUC, calibration, and what a paired comparison needs: bootstrap over test rows, t-test over seeds."""
 
 from __future__ import annotations
 
@@ -29,6 +29,12 @@ def log_losses(label: np.ndarray, score: np.ndarray) -> np.ndarray:
     """Cross-entropy of each row, [N]."""
     p = np.clip(score.astype(np.float64), EPSILON, 1 - EPSILON)
     return -np.where(label > 0.5, np.log(p), np.log1p(-p))
+
+
+def reliability(label: np.ndarray, score: np.ndarray, bins: int = 10) -> tuple[list[float], list[float]]:
+    """Mean score and share of clicks of bins with as many rows each, from the lowest scores to the highest."""
+    parts = np.array_split(np.argsort(score, kind="stable"), min(bins, len(score)))
+    return [float(score[rows].mean(dtype=np.float64)) for rows in parts], [float(label[rows].mean()) for rows in parts]
 
 
 @dataclass(frozen=True)

@@ -11,14 +11,16 @@ from statistics import fmean, stdev
 from typing import Any
 
 from recbole_alt.benchmark.axes import COMPLETE, PLAIN
-from recbole_alt.benchmark.scores import Scores
-from recbole_alt.benchmark.statistics import bootstrap_differences, paired_t_test
+from recbole_alt.benchmark.scores import Scores, popularity_bins
+from recbole_alt.benchmark.statistics import auc, bootstrap_differences, paired_t_test, reliability
 
 METRICS = ("valid_auc", "valid_logloss", "auc", "logloss", "gauc", "cold_user_auc", "cold_item_auc")
 COSTS = ("seconds", "texts_encoded", "alignment_seconds", "alignment_texts_encoded", "alignment_interactions_seen",
          "alignment_steps", "alignment_peak_memory_mib", "peak_memory_mib")  # fmt: skip
 #: What a row is of, apart from its seeds.
 CELL = ("data", "train_share", "model", "language_model", "variant", "stage")
+#: Columns that hold more than one number: what plots are drawn from.
+CURVES = ("popularity", "calibration")
 _ORDER = {name: position for position, name in enumerate(("plain", "ctr", "lm", "joint"))}
 
 Cell = tuple[Any, ...]
@@ -78,7 +80,7 @@ def complete_of(cell: Cell) -> Cell:
 
 
 def summarise(records: Sequence[Record], resamples: int = 400) -> list[Row]:
-    """One flat row per cell; keys are the columns of ``results.csv``.
+    """One row per cell; keys are the columns of ``results.csv``, and :data:`CURVES`, which are not flat.
 
     ``vs_plain_*`` and, for ablations, ``vs_complete_*`` are means of paired differences, with ``_sd`` (over seeds),
     ``_low`` and ``_high`` (95 % bootstrap over test rows) and ``_p`` (paired t-test over seeds).
@@ -96,6 +98,8 @@ def summarise(records: Sequence[Record], resamples: int = 400) -> list[Row]:
             row[name] = _mean_sd([run["costs"].get(name) for run in good.values()])[0]
         for name in ("rows", "cold_user_rows", "cold_item_rows", "gauc_users", "gauc_left_out"):
             row[name] = next((run["test"].get(name) for run in good.values()), None)
+        row["popularity"] = by_popularity(good)
+        row["calibration"] = calibration_of(next(iter(good.values()))) if good else None
         row["parameters"] = json.dumps(next(iter(runs.values()))["parameters"])
         row["tuned_alone"] = any(run.get("tuned_alone") for run in runs.values())  # older campaigns lack it
         for prefix, other in (("vs_plain", base_of(cell)), ("vs_complete", complete_of(cell))):
@@ -104,6 +108,27 @@ def summarise(records: Sequence[Record], resamples: int = 400) -> list[Row]:
                 row |= {f"{prefix}_{k}": v for k, v in difference(groups[other], good, resamples).items()}
         rows.append(row)
     return rows
+
+
+def by_popularity(runs: Mapping[int, Record]) -> dict[str, Any]:
+    """Bin of the item's training interactions → its ``rows``, and ``auc`` by seed where there are both classes."""
+    bins: dict[str, Any] = {}
+    for seed, run in runs.items():
+        scores = scores_of(run)
+        if scores.item_seen is None:
+            continue
+        for name, inside in popularity_bins(scores.item_seen):
+            one = bins.setdefault(name, {"rows": int(inside.sum()), "auc": {}})
+            value = auc(scores.label[inside], scores.score[inside])
+            if value is not None:
+                one["auc"][str(seed)] = value
+    return bins
+
+
+def calibration_of(run: Record) -> dict[str, list[float]]:
+    """``predicted`` and ``clicked`` of bins with as many test rows each."""
+    scores = scores_of(run)
+    return dict(zip(("predicted", "clicked"), reliability(scores.label, scores.score), strict=True))
 
 
 def difference(base: Mapping[int, Record], other: Mapping[int, Record], resamples: int) -> dict[str, Any]:
@@ -143,12 +168,12 @@ def value_of(run: Record, name: str) -> float | None:
 
 def scores_of(run: Record) -> Scores:
     """The test rows of a run."""
-    return _load(str(Path(run["folder"]) / "scores.npz"))
+    return _load(Path(run["folder"], "scores.npz").resolve())
 
 
 @lru_cache(maxsize=16)
-def _load(file: str) -> Scores:
-    return Scores.load(Path(file))
+def _load(file: Path) -> Scores:
+    return Scores.load(file)
 
 
 def _mean_sd(values: Sequence[float | None]) -> tuple[float | None, float | None]:
