@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,10 +15,15 @@ from hypothesis import settings
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # every test works, and fails, as on a machine with no network
 
 import torch
+from recbole.data import create_dataset, data_preparation
+from recbole.utils import get_model, init_seed
 
 from recbole_alt import run_hyper_alt
 from recbole_alt.benchmark import Campaign
 from recbole_alt.config import ALTConfig
+from recbole_alt.data.build import build_batches, build_masking
+from recbole_alt.data.masking import step_generator
+from recbole_alt.model.build import build_alignment
 
 # CI draws the same examples every time, so that it fails for a change and not by luck; by hand they are new each time.
 settings.register_profile("ci", derandomize=True, deadline=None)
@@ -57,6 +63,13 @@ def interactions(copies: int = 8) -> str:
 def pooled_states(tower: Any, batches: Any) -> torch.Tensor:
     """The pooled state of every interaction [B, H], every text encoded now."""
     return tower.fuse([segment.pooled[segment.row] for segment in tower(batches)])
+
+
+def gradients(model: torch.nn.Module, loss: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Non-zero gradients by parameter name."""
+    model.zero_grad(set_to_none=True)
+    loss.backward(retain_graph=True)
+    return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None and p.grad.any()}
 
 
 @pytest.fixture(autouse=True)
@@ -174,6 +187,33 @@ def keys(tiny: Any, small_bert: str) -> Any:
         return {key: value for key, value in given.items() if key not in ("model", "dataset", "config_files")}
 
     return make
+
+
+@pytest.fixture
+def alignment(tiny: Any, small_bert: str) -> Callable[..., SimpleNamespace]:
+    """``alignment(**keys)`` → the model, a batch of 32 training rows, its texts and masks, ``forward`` on these."""
+
+    def build(model: str = "ALT_DCN", **keys: Any) -> SimpleNamespace:
+        keys = {"language_model": small_bert, "mask_ratio": 0.4, "reg_weight": 0.3} | keys
+        config = tiny(model, **keys)
+        init_seed(3, True)
+        dataset = data_preparation(config, create_dataset(config))[0]._dataset
+        built = build_alignment(config, dataset, get_model(model.removeprefix("ALT_")))
+        rows = dataset[build_batches(config, dataset, 32)(0)]
+        texts = dataset.prompts.batches(rows)
+        masks = build_masking(config, dataset.prompts, [f.name for f in built.backbone.fields]).draw(
+            texts, len(rows), step_generator(1, 0, 0)
+        )
+
+        def forward(rows: Any = rows) -> Any:
+            torch.manual_seed(11)  # the same dropout and noise each time
+            return built.train()(rows, texts, masks)
+
+        return SimpleNamespace(
+            config=config, dataset=dataset, model=built, rows=rows, texts=texts, masks=masks, forward=forward
+        )
+
+    return build
 
 
 @pytest.fixture
