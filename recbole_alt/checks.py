@@ -29,7 +29,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "schedule": ("constant", "cosine", "linear"),
     "transfer": ("all", "embeddings"),
     "decay_towards": ("zero", "aligned"),
-    "unseen_values": ("initial", "hidden"),
+    "unseen_values": ("initial", "zero", "hidden"),
     "learner": ("adam", "adamw", "sgd", "adagrad", "rmsprop"),
 }
 

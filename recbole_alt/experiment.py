@@ -25,7 +25,7 @@ from recbole_alt.model.precision import fastest_precision
 from recbole_alt.trainer import checkpoint
 from recbole_alt.trainer.finetune import ALTTrainer
 from recbole_alt.trainer.pretrain import ALTPretrainTrainer
-from recbole_alt.trainer.start import start_from_aligned
+from recbole_alt.trainer.start import start_afresh, start_from_aligned
 
 #: Keys that may differ between a run and its continuation.
 _FREE_KEYS = {
@@ -133,9 +133,11 @@ class Experiment:
         memory = PeakMemory(config["device"])
         model = self.model_class(config, self.train_data._dataset).to(config["device"])
         trainer = ALTTrainer(config, model)
-        if stage != "plain":
-            towers = checkpoint.load(self.pretrained_file, config["device"])
-            start_from_aligned(trainer, towers, self.train_data._dataset[:])
+        rows = self.train_data._dataset[:]
+        if stage == "plain":
+            start_afresh(trainer, rows)
+        else:
+            start_from_aligned(trainer, checkpoint.load(self.pretrained_file, config["device"]), rows)
         trainer.tensorboard = _curves(trainer, stage)
         trainer.saved_model_file = str(self.folder / f"{stage}.pth")
         if self._go_on and trainer.last_file.is_file():

@@ -23,7 +23,7 @@ from recbole_alt.data.build import build_batches, build_masking
 from recbole_alt.data.masking import step_generator
 from recbole_alt.model.backbones import mask_table, select_rows
 from recbole_alt.model.build import build_alignment, build_backbone
-from recbole_alt.model.unseen import hide_unseen_values
+from recbole_alt.model.unseen import set_unseen_values
 
 Tiny = Callable[..., Any]
 Built = Callable[..., SimpleNamespace]
@@ -250,7 +250,7 @@ class BackboneContract:
         assert torch.equal(representation, representation[:1].expand_as(representation))  # nothing left to see
 
     @also_discretised
-    def test_a_value_never_met_scores_like_a_hidden_one(self, data: dict[str, Any], built: Built) -> None:
+    def test_a_value_never_met_scores_like_a_hidden_one_or_is_zero(self, data: dict[str, Any], built: Built) -> None:
         b = built(**data)
         b.backbone.eval()
         rows, fields = b.dataset[:], b.backbone.fields
@@ -260,9 +260,14 @@ class BackboneContract:
         nobody = mask_table(unmet, fields, columns.expand(len(unmet), -1))
         before = b.backbone.score(met)
         assert not torch.equal(b.backbone.score(unmet), b.backbone.score(nobody))
-        assert hide_unseen_values(b.backbone, met) > 0
+        assert set_unseen_values(b.backbone, met, "hidden") > 0
         assert torch.equal(b.backbone.score(met), before)
         assert torch.equal(b.backbone.score(unmet), b.backbone.score(nobody))
+        hidden = copy.deepcopy(b.backbone.state_dict())
+        assert set_unseen_values(b.backbone, met, "zero") > 0
+        assert torch.equal(b.backbone.score(met), before)
+        for name, value in b.backbone.state_dict().items():
+            assert not value[value != hidden[name]].any(), name  # what changed is zero
         assert hooks_of(b.backbone) == 0
 
     # -- RecBole's own model -------------------------------------------------------------------------------

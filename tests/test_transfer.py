@@ -85,3 +85,16 @@ def test_unseen_values_are_hidden_where_asked(keys: Keys, monkeypatch: pytest.Mo
     changed = [name for name in as_learned if not torch.equal(as_learned[name], hidden[name])]
     assert changed
     assert all("token_embedding_table" in name for name in changed)
+
+
+def test_unseen_values_are_zero_where_asked_in_the_plain_model_too(keys: Keys, monkeypatch: pytest.MonkeyPatch) -> None:
+    given = keys(finetune_modes=[], train_share=0.05)
+    _, initial = started(monkeypatch, given)
+    folder, zero = started(monkeypatch, given | {"unseen_values": "zero"})
+    changed = {name: initial[name] != zero[name] for name in initial if not torch.equal(initial[name], zero[name])}
+    assert changed and all("token_embedding_table" in name for name in changed)
+    trained = checkpoint.load(folder / "plain.pth")["state_dict"]
+    for name, where in changed.items():
+        assert not zero[name][where].any() and not trained[f"backbone.{name}"][where].any(), name
+    _, hidden = started(monkeypatch, given | {"unseen_values": "hidden"})
+    assert all(torch.equal(initial[name], hidden[name]) for name in initial)  # nothing is hidden without stage 1

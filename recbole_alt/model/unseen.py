@@ -1,8 +1,9 @@
-"""What stage 1 knows of values it never met."""
+"""What values without a training row start finetuning with."""
 
 from __future__ import annotations
 
 from contextlib import ExitStack
+from typing import Literal
 
 import torch
 from recbole.data.interaction import Interaction
@@ -14,16 +15,16 @@ _ROWS_AT_ONCE = 8192
 
 
 @torch.no_grad()
-def hide_unseen_values(backbone: Backbone, rows: Interaction) -> int:
-    """Give every value that ``rows`` lack the embedding of a hidden value of its field, in place.
+def set_unseen_values(backbone: Backbone, rows: Interaction, to: Literal["hidden", "zero"]) -> int:
+    """Give every value that ``rows`` lack another embedding than the one it was initialised with, in place.
 
-    What stage 1 learned for a field that is not known then stands for its values that are new in validation, instead
-    of the numbers they were initialised with. Fields of several values at once (``token_seq``) stay as they are: a
-    hidden one is empty.
+    Training never reads these rows: values that are new in validation are scored with what they start with. Fields of
+    several values at once (``token_seq``) stay as they are: a hidden one is empty.
 
     Args:
-        backbone: after stage 1.
+        backbone: for ``hidden`` after stage 1.
         rows: the training interactions, joined.
+        to: what stage 1 learned for a hidden value of the field, or zeros.
 
     Returns:
         how many rows of embedding tables changed.
@@ -53,6 +54,7 @@ def hide_unseen_values(backbone: Backbone, rows: Interaction) -> int:
         unseen = (~seen).nonzero().squeeze(1)
         field = torch.searchsorted(hidden[table], unseen, right=True) - 1  # a field's rows follow its hidden one
         unseen, field = unseen[field >= 0], field[field >= 0]
-        table.weight[unseen.to(device)] = table.weight[hidden[table][field].to(device)]
+        given = table.weight[hidden[table][field].to(device)]
+        table.weight[unseen.to(device)] = given if to == "hidden" else torch.zeros_like(given)
         changed += len(unseen)
     return changed
