@@ -68,6 +68,21 @@ def test_alignment_comes_first(keys: Callable[..., dict[str, Any]]) -> None:
         assert torch.equal(model["state_dict"][f"backbone.{key}"], value), key
 
 
+@pytest.mark.parametrize("mode", ["ctr", "lm", "joint"])
+def test_without_alignment_unseen_values_are_zero_where_asked(mode: str, keys: Callable[..., dict[str, Any]]) -> None:
+    states = {}
+    for unseen in ("initial", "zero"):
+        given = keys(finetune_mode=mode, pretrain_steps=0, epochs=0, train_share=0.05, unseen_values=unseen)
+        run_recbole(model="ALT_DCN", dataset="tiny", config_dict=given | {"checkpoint_dir": unseen})
+        (file,) = (f for f in Path(unseen).glob("*.pth") if "-last" not in f.stem)
+        states[unseen] = torch.load(file, weights_only=True)["state_dict"]
+    initial, zero = states["initial"], states["zero"]
+    changed = {name: initial[name] != zero[name] for name in initial if not torch.equal(initial[name], zero[name])}
+    assert bool(changed) == (mode != "lm")  # which has no embeddings of values
+    for name, where in changed.items():
+        assert "token_embedding_table" in name and not zero[name][where].any(), name
+
+
 def test_stages_of_a_run_load(keys: Callable[..., dict[str, Any]]) -> None:
     result = recbole_alt.run_recbole_alt("ALT_DCN", "tiny", None, keys())
     for stage in ("plain", "ctr", "lm", "joint"):

@@ -18,13 +18,14 @@ _ROWS_AT_ONCE = 8192
 def set_unseen_values(backbone: Backbone, rows: Interaction, to: Literal["hidden", "zero"]) -> int:
     """Give every value that ``rows`` lack another embedding than the one it was initialised with, in place.
 
-    Training never reads these rows: values that are new in validation are scored with what they start with. Fields of
-    several values at once (``token_seq``) stay as they are: a hidden one is empty.
+    Training never reads these embeddings: values that are new in validation are scored with what they start with.
+    Fields of several values at once (``token_seq``) stay as they are: alignment hides one by emptying it, and learns no
+    embedding for that.
 
     Args:
         backbone: for ``hidden`` after stage 1.
         rows: the training interactions, joined.
-        to: what stage 1 learned for a hidden value of the field, or zeros.
+        to: ``hidden`` is what stage 1 learned for a hidden value of the field, ``zero`` is zeros.
 
     Returns:
         how many rows of embedding tables changed.
