@@ -37,9 +37,8 @@ def start_afresh(trainer: ALTTrainer, rows: Interaction) -> None:
     """Start from RecBole's own initialisation, with ``unseen_values: zero`` where asked (``hidden`` is of stage 1).
 
     Args:
-        trainer: of a model nothing was aligned for, the plain backbone say, about to make its first step.
+        trainer: of the plain backbone, about to make its first step.
         rows: the training interactions.
     """
-    backbone = trainer.model.backbone
-    if trainer.config["unseen_values"] == "zero" and backbone is not None:
-        set_unseen_values(backbone, rows, "zero")
+    if trainer.config["unseen_values"] == "zero":
+        set_unseen_values(trainer.model.backbone, rows, "zero")

@@ -9,7 +9,7 @@ from recbole_alt.model.build import build_alignment
 from recbole_alt.trainer import checkpoint
 from recbole_alt.trainer.finetune import ALTTrainer
 from recbole_alt.trainer.pretrain import ALTPretrainTrainer
-from recbole_alt.trainer.start import start_afresh, start_from_aligned
+from recbole_alt.trainer.start import start_from_aligned
 
 
 class ALTStockTrainer(ALTTrainer):
@@ -29,16 +29,10 @@ class ALTStockTrainer(ALTTrainer):
                 f"run_recbole_alt runs all of {modes}"
             )
         file = self.config["pretrained_checkpoint"] or self._align(train_data, kwargs.get("show_progress", False))
-        rows = train_data._dataset[:]
-        if file:
-            start_from_aligned(self, checkpoint.load(file, self.device), rows)
-        else:
-            start_afresh(self, rows)
+        start_from_aligned(self, checkpoint.load(file, self.device), train_data._dataset[:])
         return super().fit(train_data, valid_data, *args, **kwargs)
 
-    def _align(self, train_data: Any, show_progress: bool) -> Path | None:
-        if self.config["pretrain_steps"] == 0:
-            return None
+    def _align(self, train_data: Any, show_progress: bool) -> Path:
         best = Path(self.saved_model_file)
         file = best.with_name(f"{best.stem}-pretrain.pth")
         dataset = train_data._dataset
