@@ -19,6 +19,8 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
+from recbole_alt.key_table import KEYS
+
 
 def install() -> None:
     """Apply the work-arounds that must be in place before RecBole is used."""
@@ -216,13 +218,6 @@ def _mend_fwfm() -> None:
     _replace(FwFM, "_get_feature2field", fields)
 
 
-_KD_DAGFM_CHOICES = {
-    "teacher": ("CrossNet", "CIN"),
-    "phase": ("teacher_training", "distillation", "finetuning"),
-    "type": ("inner", "outer"),
-}
-
-
 def _mend_kd_dagfm() -> None:
     """Cause: ``KD_DAGFM`` evaluates the text of ``teacher`` as code, reads ``warm_up`` with a plain ``torch.load``,
     keeps a bare tensor on the GPU whenever there is one, predicts [B, 1], and squeezes the label of a single row away.
@@ -231,9 +226,8 @@ def _mend_kd_dagfm() -> None:
 
     def init(original: Callable[..., Any]) -> Callable[..., Any]:
         def wrapper(self: Any, config: Any, dataset: Any) -> None:
-            for key, allowed in _KD_DAGFM_CHOICES.items():
-                if config[key] not in allowed:
-                    raise ValueError(f"{key}: {config[key]!r} is none of {', '.join(allowed)}")
+            for key in ("teacher", "phase", "type"):
+                KEYS[key].kind.refuse(key, config[key])
             host.torch = _Except(torch, load=_warm_up_weights)
             try:
                 original(self, config, dataset)

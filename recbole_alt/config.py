@@ -8,7 +8,6 @@ dictionary, the command line.
 from __future__ import annotations
 
 import ast
-import difflib
 import enum
 import os
 import sys
@@ -18,14 +17,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from recbole.config import Config
 from recbole.utils import EvaluatorType, get_model
 from recbole.utils import enum_type as recbole_enums
 
-from recbole_alt.checks import check_values
+from recbole_alt.evaluation import check_evaluation
+from recbole_alt.keys import KEYS, check_names, check_stages, check_values
+from recbole_alt.kinds import TEXT
+from recbole_alt.yaml_files import parse_yaml, read_yaml
 
 PREFIX = "ALT_"
+
+#: What runs where neither an argument, nor a file, nor the command line names a model and a dataset.
+DEFAULT_MODEL, DEFAULT_DATASET = "ALT_DCN", "ml-100k"
 
 
 def properties_dir() -> Path:
@@ -53,7 +57,7 @@ def load_internal_config(
     root = properties_dir()
     for file in (root / "overall.yaml", root / "model" / f"{model}.yaml", root / "dataset" / f"{dataset}.yaml"):
         if file.is_file():
-            ours = yaml.load(file.read_text(encoding="utf-8"), Loader=_yaml_loader()) or {}
+            ours = read_yaml(file)
             stages = _merge_stages(config.internal_config_dict.get("finetune"), ours.get("finetune"))
             config.internal_config_dict.update(ours | {"finetune": stages})
 
@@ -62,11 +66,14 @@ class ALTConfig(Config):
     """RecBole's ``Config`` for an ``ALT_<backbone>`` model.
 
     Beyond RecBole's: values given as text are read as Python literals or YAML and never evaluated;
-    ``--key=value`` may hold further ``=``; a key that looks like a misspelling of a known one, or a value
-    outside :data:`recbole_alt.checks.CHOICES`, is an error; the object can be saved and loaded without running code.
+    ``--key=value`` may hold further ``=``; a key that nobody knows, or a value that :data:`recbole_alt.keys.KEYS`
+    does not allow, is an error; the object can be saved and loaded without running code.
+
+    Attributes:
+        notes: what the log should say of the configuration, once there is one; see :meth:`log_notes`.
 
     Raises:
-        ValueError: unknown model, misspelt key, value out of range; the message says what to write.
+        ValueError: unknown model, unknown key, value out of range; the message says what to write.
     """
 
     def __init__(
@@ -76,35 +83,34 @@ class ALTConfig(Config):
         config_file_list: list[str] | None = None,
         config_dict: dict[str, Any] | None = None,
     ):
+        self.notes: list[str] = []
         super().__init__(model, dataset, config_file_list, dict(config_dict or {}))
-        self.final_config_dict["finetune"] = _merge_stages(
-            self.internal_config_dict.get("finetune"), self.external_config_dict.get("finetune")
-        )
-        self._check_keys()
-        check_values(self.final_config_dict)
         if self.final_config_dict["eval_type"] == EvaluatorType.VALUE:  # every run reports both
             given = self.final_config_dict["metrics"]
             absent = [name for name in ("AUC", "LogLoss") if name.lower() not in {m.lower() for m in given}]
             self.final_config_dict["metrics"] = [*given, *absent]
+
+    def log_notes(self) -> None:
+        """Say what is to be said of the configuration; a log file begins after it is made."""
+        for note in self.notes:
+            getLogger().warning(note)
 
     # -- reading -----------------------------------------------------------------------------------------
 
     def _load_config_files(self, file_list: list[str] | None) -> dict[str, Any]:
         merged: dict[str, Any] = {}
         for file in file_list or []:
-            if not Path(file).is_file():
-                raise ValueError(f"config file {file!r} does not exist")
-            try:
-                content = yaml.load(Path(file).read_text(encoding="utf-8"), Loader=_yaml_loader()) or {}
-            except yaml.YAMLError as error:
-                raise ValueError(f"config file {file!r} is not plain YAML: {' '.join(str(error).split())}") from None
-            if not isinstance(content, dict):
-                raise ValueError(f"config file {file!r} must hold 'key: value' pairs, not a {type(content).__name__}")
+            content = read_yaml(file)
+            if "config_files" in content:
+                raise ValueError(
+                    f"config file {file!r}: config_files can't be named inside a file, which would not be read: write "
+                    "--config_files='first.yaml second.yaml'"
+                )
             merged.update(content)
         return merged
 
     def _convert_config_dict(self, config_dict: dict[str, Any]) -> dict[str, Any]:
-        return {key: _parse(value) if isinstance(value, str) else value for key, value in config_dict.items()}
+        return {key: _parse(key, value) if isinstance(value, str) else value for key, value in config_dict.items()}
 
     def _load_cmd_line(self) -> dict[str, Any]:
         arguments = [] if "ipykernel_launcher" in sys.argv[0] else sys.argv[1:]
@@ -119,12 +125,15 @@ class ALTConfig(Config):
         return self._convert_config_dict(given)
 
     def _get_model_and_dataset(self, model: str | None, dataset: str | None) -> tuple[str, type, str]:
-        name = model or self.external_config_dict.get("model")
+        name = model or self.external_config_dict.get("model") or DEFAULT_MODEL
         if name == "ALT":
-            model = name = self._own_model()
-        if isinstance(name, str) and _registered(name) is None:
-            raise ValueError(f"unknown model {name!r}: choose one of {', '.join(registered_models())}")
-        return super()._get_model_and_dataset(model, dataset)
+            name = self._own_model()
+        if not isinstance(name, str) or _registered(name) is None:
+            raise ValueError(f"model must be one of {', '.join(registered_models())}, not {name!r}")
+        dataset = dataset or self.external_config_dict.get("dataset") or DEFAULT_DATASET
+        if not isinstance(dataset, str):
+            raise ValueError(f"dataset must be the name of atomic files, not {dataset!r}: quote it")
+        return super()._get_model_and_dataset(name, dataset)
 
     def _own_model(self) -> str:
         """Register the class that ``backbone`` names, and return its model name."""
@@ -135,22 +144,19 @@ class ALTConfig(Config):
             raise ValueError("model: ALT needs --backbone=package.module.Class, a ContextRecommender of your own")
         return register_path(path).__name__
 
-    def _check_keys(self) -> None:
-        known = set(self.internal_config_dict) | {key for keys in self.parameters.values() for key in keys}
-        known |= {"model", "dataset", "config_files"}
-        stages = self.final_config_dict["finetune"]
-        for where, given in {
-            "": self.external_config_dict,
-            **{f"finetune: {s}: ": k for s, k in stages.items()},
-        }.items():
-            for key in given:
-                close = difflib.get_close_matches(key, known, n=1, cutoff=0.85)
-                if key not in known and close:
-                    raise ValueError(f"{where}unknown key {key!r}: did you mean {close[0]!r}?")
-                if key not in known:
-                    getLogger().warning(
-                        f"{where}neither RecBole nor recbole_alt knows the key {key!r}; it is passed on"
-                    )
+    def _get_final_config_dict(self) -> dict[str, Any]:
+        """All layers merged and checked, before RecBole derives anything from them."""
+        values = super()._get_final_config_dict()
+        stages = _merge_stages(self.internal_config_dict.get("finetune"), self.external_config_dict.get("finetune"))
+        values["finetune"] = stages
+        own = _own_keys(_registered(self.model))
+        strict = not values.get("allow_unknown_keys")
+        if strict:
+            check_names(self.external_config_dict, {*own, *self.internal_config_dict})
+        check_stages(stages, own, strict)
+        check_values(values)
+        self.notes += check_evaluation(values)
+        return values
 
     # -- saving ------------------------------------------------------------------------------------------
 
@@ -198,18 +204,9 @@ def _registered(name: str) -> type | None:
     return get_model(name) if name in registered_models() else None
 
 
-def _yaml_loader() -> type[yaml.SafeLoader]:
-    """YAML's safe loader, which also reads ``1e-4`` as a number, as RecBole does."""
-
-    class Loader(yaml.SafeLoader):
-        pass
-
-    source = Config._build_yaml_loader(None)
-    for first, resolvers in source.yaml_implicit_resolvers.items():
-        for tag, pattern in resolvers:
-            if tag == "tag:yaml.org,2002:float":
-                Loader.add_implicit_resolver(tag, pattern, [first])
-    return Loader
+def _own_keys(model: type | None) -> tuple[str, ...]:
+    """Names of the keys that a backbone of the user's own declares by an attribute ``keys``."""
+    return tuple(getattr(getattr(model, "backbone_class", None), "keys", ()))
 
 
 def _merge_stages(*layers: Mapping[str, Any] | None) -> dict[str, dict[str, Any]]:
@@ -229,21 +226,34 @@ def _merge_stages(*layers: Mapping[str, Any] | None) -> dict[str, dict[str, Any]
     return merged
 
 
-def _parse(text: str) -> Any:
-    """A value given as text: a Python literal, a YAML list or mapping, a truth value, null, or the text itself."""
+def _parse(key: str, text: str) -> Any:
+    """A value given as text: a Python literal, a YAML list or mapping, a truth value, null, or the text itself.
+
+    Where a key holds text, only null and what is in quotes are read otherwise: a folder may be called ``2020``.
+
+    Raises:
+        ValueError: a list or mapping that is neither Python's nor YAML's, or with a key given twice.
+    """
+    if text in ("~", "null", "None"):
+        return None
     try:
-        return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
+        tree = ast.parse(text.strip(), mode="eval")
+        literal = ast.literal_eval(tree)
+    except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
         pass
+    else:
+        for node in ast.walk(tree):
+            names = [part.value for part in getattr(node, "keys", ()) if isinstance(part, ast.Constant)]
+            if twice := next((name for name in names if names.count(name) > 1), None):
+                raise ValueError(f"{key}: {twice!r} is given twice in {text!r}: leave one")
+        return text if key in KEYS and KEYS[key].kind is TEXT and not isinstance(literal, str) else literal
     if text.lower() in ("true", "false"):
         return text.lower() == "true"
-    if text in ("~", "null"):
-        return None
     if text[:1] in ("[", "{"):
         try:
-            return yaml.load(text, Loader=_yaml_loader())
-        except yaml.YAMLError:
-            raise ValueError(f"{text!r} is neither a Python literal nor YAML") from None
+            return parse_yaml(text)
+        except ValueError as error:
+            raise ValueError(f"{key}: {text!r}: {error}") from None
     return text
 
 

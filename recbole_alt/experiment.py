@@ -15,10 +15,10 @@ from recbole.data import create_dataset, data_preparation
 from recbole.utils import get_local_time, get_model, init_seed
 from torch.utils.tensorboard import SummaryWriter
 
-from recbole_alt.checks import check_values
 from recbole_alt.config import ALTConfig
 from recbole_alt.data.build import build_batches
 from recbole_alt.data.loader import BatchLoader
+from recbole_alt.keys import FREE, check_values
 from recbole_alt.memory import PeakMemory
 from recbole_alt.model.build import build_alignment
 from recbole_alt.model.precision import fastest_precision
@@ -26,13 +26,6 @@ from recbole_alt.trainer import checkpoint
 from recbole_alt.trainer.finetune import ALTTrainer
 from recbole_alt.trainer.pretrain import ALTPretrainTrainer
 from recbole_alt.trainer.start import start_afresh, start_from_aligned
-
-#: Keys that may differ between a run and its continuation.
-_FREE_KEYS = {
-    "resume", "result_file", "show_progress", "checkpoint_seconds", "checkpoint_dir", "state", "device", "gpu_id",
-    "use_gpu", "worker", "log_wandb", "config_files", "data_path",
-}  # fmt: skip
-
 
 #: RecBole's dataset and its loaders for training, validation and testing.
 Data = tuple[Any, Any, Any, Any]
@@ -193,7 +186,7 @@ class Experiment:
         if not (folder / "config.json").is_file():
             raise ValueError(f"resume: {str(folder)!r} is not the folder of a run (it has no config.json)")
         before = json.loads((folder / "config.json").read_text())
-        for key in sorted((before.keys() | values.keys()) - _FREE_KEYS):
+        for key in sorted((before.keys() | values.keys()) - FREE):
             if before.get(key) != json.loads(json.dumps(values.get(key))):
                 raise ValueError(
                     f"resume: {key} was {before.get(key)!r} in {str(folder)!r} and is {values.get(key)!r} now: "

@@ -43,6 +43,7 @@ def run_recbole_alt(
     init_logger(config)
     logger = getLogger()
     logger.info(config)
+    config.log_notes()
     run = Experiment(config)
     logger.info(f"This run's folder: {run.folder}  (after a stop, go on with --resume={run.folder})")
 

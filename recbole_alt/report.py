@@ -14,8 +14,7 @@ from recbole_alt.config import ALTConfig, base_model_name
 from recbole_alt.experiment import StageResult
 
 _PACKAGES = ("recbole_alt", "recbole", "torch", "transformers", "numpy", "pandas")
-_COLUMNS = ("", "valid AUC", "valid LogLoss", "test AUC", "test LogLoss", "seconds", "texts encoded",
-            "peak MiB")  # fmt: skip
+_COSTS = ("seconds", "texts encoded", "peak MiB")
 
 
 def result_record(config: ALTConfig, stages: Mapping[str, StageResult]) -> dict[str, Any]:
@@ -34,7 +33,11 @@ def result_record(config: ALTConfig, stages: Mapping[str, StageResult]) -> dict[
             }
             for name, stage in stages.items()
         },
-        "results": {name: {"valid": stage.valid, "test": stage.test} for name, stage in stages.items() if stage.valid},
+        "results": {
+            name: {"valid": stage.valid, "test": stage.test}
+            for name, stage in stages.items()
+            if stage.valid or stage.test  # without a validation set there are test scores only
+        },
     }
 
 
@@ -55,20 +58,33 @@ def result_table(record: Mapping[str, Any]) -> str:
         "lm": f"{model} lm",
         "joint": f"{model} joint",
     }
-    rows = [list(_COLUMNS)]
+    scored = _scored(record)
+    rows = [["", *(f"{split} {title}" for split in ("valid", "test") for title in scored.values()), *_COSTS]]
     for name, title in titles.items():
         stage = record["stages"].get(name)
         if stage is not None:
             reached = record["results"].get(name, {"valid": {}, "test": {}})
-            metrics = [reached[split].get(metric) for split in ("valid", "test") for metric in ("auc", "logloss")]
+            metrics = [reached[split].get(metric) for split in ("valid", "test") for metric in scored]
             cells = ["" if value is None else f"{value:.4f}" for value in metrics]
             memory = stage.get("peak_memory_mib")  # older records lack it
             costs = [f"{stage['seconds']:.0f}", f"{stage['texts_encoded']:,}", f"{memory:,.0f}" if memory else ""]
             rows.append([title, *cells, *costs])
-    widths = [max(len(row[i]) for row in rows) for i in range(len(_COLUMNS))]
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = ["| " + " | ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) + " |" for row in rows]
     lines.insert(1, "|" + "|".join("-" * (w + 1) + (":" if i else "-") for i, w in enumerate(widths)) + "|")
     return "\n".join(lines)
+
+
+def _scored(record: Mapping[str, Any]) -> dict[str, str]:
+    """The metrics of ``record`` with titles, ``{"auc": "AUC"}``, in the order of ``metrics``, each at its depths."""
+    titles = {name.lower(): name for name in record["configuration"]["metrics"]}
+    titles = {name: titles[name] for name in sorted(titles, key=lambda name: name not in ("auc", "logloss"))}
+    found = {name for result in record["results"].values() for scores in result.values() for name in scores}
+    scored: dict[str, str] = {}
+    for metric, title in titles.items():
+        depths = sorted((name for name in found if name.split("@")[0] == metric), key=lambda name: (len(name), name))
+        scored |= {name: title + name.removeprefix(metric) for name in depths}
+    return scored or {"auc": "AUC", "logloss": "LogLoss"}
 
 
 def _version(package: str) -> str | None:

@@ -277,7 +277,7 @@ def test_kd_dagfm_learns_from_a_single_row(make: Make, undo: Any) -> None:
 def test_the_name_of_a_teacher_is_no_code(make: Make, undo: Any) -> None:
     code = {"teacher": "__import__('pathlib').Path('ran').touch() or CrossNet"}
     for key, value in (*code.items(), ("phase", "learning"), ("type", "both")):
-        with pytest.raises(ValueError, match=rf"{key}: .* is none of"):
+        with pytest.raises(ValueError, match=rf"{key} must be one of"):
             make(KD_DAGFM, **{**TEACHER, key: value})
     assert not Path("ran").exists()
     undo(KD_DAGFM, "__init__")

@@ -158,3 +158,7 @@ def test_models_page_is_made_by_its_script() -> None:
     assert script.AFTER_BACKBONES in text
     for name in ("LR", "KD_DAGFM"):
         assert script.backbone_row(name) in text, "run python docs/list_models.py"
+
+
+def test_keys_page_is_made_by_its_script() -> None:
+    assert (ROOT / "docs" / "keys.md").read_text() == module_of("list_keys").page(), "run python docs/list_keys.py"

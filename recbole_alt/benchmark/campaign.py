@@ -13,8 +13,9 @@ from recbole_alt.benchmark.plan import Campaign
 from recbole_alt.benchmark.report import write_report
 from recbole_alt.benchmark.runner import Runner
 from recbole_alt.experiment import write_json
+from recbole_alt.keys import FREE
 from recbole_alt.tuning.ranges import needed
-from recbole_alt.tuning.trials import REPORTING, logger, quiet
+from recbole_alt.tuning.trials import logger, quiet
 
 #: Axes that may grow when a campaign goes on; the rest must be as before.
 _AXES = {"models", "datasets", "language_models", "seeds", "modes", "ablations", "variants", "budgets", "tuned_alone",
@@ -46,7 +47,7 @@ def run_campaign(campaign: Campaign, folder: Path, command: Sequence[str] = ()) 
 
 def _open(campaign: Campaign, folder: Path) -> None:
     now = json.loads(json.dumps({**campaign.to_json(), "grid": campaign.grid}))
-    now["keys"] = {key: value for key, value in now["keys"].items() if key not in REPORTING}
+    now["keys"] = {key: value for key, value in now["keys"].items() if key not in FREE}
     file = folder / "campaign.json"
     if file.is_file():
         before = json.loads(file.read_text())

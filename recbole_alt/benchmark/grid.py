@@ -8,9 +8,8 @@ from itertools import product
 from math import ceil
 from typing import Any
 
-from recbole_alt.checks import check_values
+from recbole_alt.keys import KEYS, check_values
 from recbole_alt.tuning.ranges import find_ranges, read_ranges
-from recbole_alt.tuning.trials import FINETUNE_ONLY, REPORTING
 
 _DROPOUT = "dropout_prob"
 _ITS_NAMES = ("dropout_prob", "dropout_probs", "hidden_dropout_prob", "attn_dropout_prob", "drop_ex", "drop_im")
@@ -26,7 +25,7 @@ def read_grid(name: str) -> list[dict[str, Any]]:
     for tuned in read_ranges(find_ranges(name)):
         if tuned.kind != "choice":
             raise ValueError(f"{tuned.where}: every combination is tried; write {tuned.name} choice [...]")
-        if tuned.name not in (FINETUNE_ONLY - REPORTING) and "drop" not in tuned.name:
+        if tuned.name not in KEYS or not KEYS[tuned.name].stages:
             raise ValueError(
                 f"{tuned.where}: {tuned.name} is no key of stage 2, which alone is tuned here, so that all modes share "
                 "one alignment"

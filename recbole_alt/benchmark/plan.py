@@ -12,8 +12,8 @@ import yaml
 
 from recbole_alt.benchmark.axes import ABLATIONS, COMPLETE, PLAIN, SPLITS, DataSpec, Run
 from recbole_alt.benchmark.grid import as_override, combinations, read_grid
-from recbole_alt.checks import MODES
 from recbole_alt.config import PREFIX, ALTConfig, registered_models
+from recbole_alt.keys import MODES
 
 #: Keys of the configuration that a campaign sets itself.
 _OWN_KEYS = {

@@ -20,12 +20,13 @@ from recbole_alt.benchmark.progress import Remaining, announce, outcome
 from recbole_alt.benchmark.scores import metrics, score_rows
 from recbole_alt.config import ALTConfig
 from recbole_alt.experiment import Experiment, write_json
+from recbole_alt.keys import FREE, NOT_OF_ALIGNMENT
 from recbole_alt.model.precision import fastest_precision
 from recbole_alt.report import result_record
 from recbole_alt.trainer import checkpoint
 from recbole_alt.trainer.finetune import ALTTrainer
 from recbole_alt.tuning.objective import Objective
-from recbole_alt.tuning.trials import FINETUNE_ONLY, REPORTING, digest, logger
+from recbole_alt.tuning.trials import digest, logger
 
 
 class ScoredExperiment(Experiment):
@@ -170,7 +171,7 @@ class Runner(Objective):
     def _name(self, run: Run, parameters: Mapping[str, Any]) -> str:
         key = (run, json.dumps(parameters, sort_keys=True))
         if key not in self._names:
-            self._names[key] = f"{run.slug}-{digest(self.campaign.config(run, parameters), REPORTING)}"
+            self._names[key] = f"{run.slug}-{digest(self.campaign.config(run, parameters), FREE)}"
         return self._names[key]
 
     def _train_one(self, run: Run, parameters: Mapping[str, Any], folder: Path, tested: bool) -> dict[str, Any]:
@@ -248,7 +249,7 @@ class Runner(Objective):
         if run.alignment not in self._alignment_names:
             config = self.campaign.config(run, {})
             self._settle(config, run)
-            self._alignment_names[run.alignment] = digest(config, FINETUNE_ONLY)
+            self._alignment_names[run.alignment] = digest(config, NOT_OF_ALIGNMENT)
         return self._alignment_names[run.alignment]
 
     @staticmethod

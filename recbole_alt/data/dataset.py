@@ -17,7 +17,6 @@ from recbole.data.interaction import Interaction
 from recbole.utils import FeatureSource, FeatureType
 
 from recbole_alt import compat
-from recbole_alt.checks import check_values
 from recbole_alt.data.atomic import AtomicFile
 from recbole_alt.data.prompts import PromptTable
 from recbole_alt.data.template import CONTEXT, ITEM, USER, build_template
@@ -29,6 +28,7 @@ from recbole_alt.data.words import (
     sequence_words,
     token_words,
 )
+from recbole_alt.keys import check_values
 from recbole_alt.pretrained import load_tokenizer
 
 #: Key of the row number in interactions, present when a prompt field can't be read off the batch itself.

@@ -14,8 +14,8 @@ def main() -> int:
         epilog="Any key of the YAML files: --key=value.",
         allow_abbrev=False,
     )
-    parser.add_argument("--model", default="ALT_DCN", help="ALT_<backbone> (default %(default)s)")
-    parser.add_argument("--dataset", default="ml-100k", help="name of the atomic files (default %(default)s)")
+    parser.add_argument("--model", help="ALT_<backbone> (default: the YAML files', else ALT_DCN)")
+    parser.add_argument("--dataset", help="name of the atomic files (default: the YAML files', else ml-100k)")
     parser.add_argument("--config_files", default="", help="YAML files, separated by spaces")
     parser.add_argument(
         "--params_file", default="finetune", help="ranges: a file, finetune or pretrain (default %(default)s)"

@@ -19,11 +19,9 @@ from recbole.utils import init_logger
 
 from recbole_alt.config import ALTConfig
 from recbole_alt.experiment import Data, Experiment, load_data, write_json
+from recbole_alt.keys import ALIGNMENT, FREE, NOT_OF_ALIGNMENT, keys_of
 from recbole_alt.trainer import checkpoint
 from recbole_alt.tuning.trials import (
-    FINETUNE_ONLY,
-    PRETRAIN_ONLY,
-    REPORTING,
     best_trial,
     digest,
     first_stage,
@@ -54,7 +52,7 @@ class Objective:
     """
 
     # each stage makes its training loader anew, but not those of validation and test
-    not_of_data: ClassVar[set[str]] = (FINETUNE_ONLY | PRETRAIN_ONLY) - {"eval_batch_size"}
+    not_of_data: ClassVar[set[str]] = set(NOT_OF_ALIGNMENT | keys_of(ALIGNMENT)) - {"eval_batch_size"}
 
     def __init__(
         self,
@@ -92,7 +90,7 @@ class Objective:
                 raise ValueError(f"{key} is tuned, and --{key} on the command line fixes it; leave one")
         config["finetune_modes"] = [] if self.stage == "plain" else [self.stage]
         config["finetune"] = winning(config["finetune"], self.stage, config.variable_config_dict)
-        name = digest(config, REPORTING)
+        name = digest(config, FREE)
         file = self.folder / "trials" / f"{name}.json"
         file.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(file.with_suffix(".lock")), quiet():
@@ -132,7 +130,7 @@ class Objective:
         try:
             data = self._data(config)
             if self.stage != "plain" and not config["pretrained_checkpoint"]:
-                record["pretraining"] = digest(config, FINETUNE_ONLY)
+                record["pretraining"] = digest(config, NOT_OF_ALIGNMENT)
                 record["pretrain_seconds"] = self._align(config, data, folder / "pretrain.pth")
                 config["pretrained_checkpoint"] = str(folder / "pretrain.pth")
             config["show_progress"] = bool(config.external_config_dict.get("show_progress"))
@@ -158,7 +156,7 @@ class Objective:
 
     def _align(self, config: ALTConfig, data: Data, target: Path) -> float:
         """Put the aligned towers at ``target``; the seconds it took, 0 where a trial before made them."""
-        home = self.folder / "pretraining" / digest(config, FINETUNE_ONLY)
+        home = self.folder / "pretraining" / digest(config, NOT_OF_ALIGNMENT)
         done, seconds = home / "pretrain.json", 0.0
         home.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{home}.lock"):

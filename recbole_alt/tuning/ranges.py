@@ -12,17 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from recbole_alt.checks import check_values
 from recbole_alt.config import ALTConfig, properties_dir
+from recbole_alt.keys import KEYS, check_values
 
 KINDS = {"choice": "[1e-3, 1e-4]", "uniform": "0,0.5", "quniform": "16,64,16", "loguniform": "-9,-3"}
-
-#: Keys that decide what runs, where, or what a score means: trials could not be compared.
-_FIXED = {
-    "model", "dataset", "data_path", "config_files", "checkpoint_dir", "resume", "result_file", "finetune",
-    "finetune_mode", "finetune_modes", "plain_baseline", "metrics", "valid_metric", "metric_decimal_place",
-    "threshold", "val_interval", "eval_args", "load_col", "device", "gpu_id", "use_gpu",
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -118,7 +111,7 @@ def read_ranges(file: Path) -> list[Range]:
         name, kind, text = parts
         if name in ranges:
             raise ValueError(f"{where}: {name} has a range already ({ranges[name].where}); leave one")
-        if name in _FIXED:
+        if name in KEYS and not KEYS[name].tunable:
             raise ValueError(f"{where}: {name} can't be tuned: trials that differ in it can't be compared")
         try:
             values = _choices(text) if kind == "choice" else _bounds(kind, text)
@@ -171,6 +164,7 @@ def check_ranges(ranges: Sequence[Range], config: Any, stage: str, unread: Mappi
     Raises:
         ValueError: misspelt key, value out of range, key that changes nothing, or that the command line fixes.
     """
+    allowed = {"allow_unknown_keys": True} if config["allow_unknown_keys"] else {}
     for tuned in ranges:
         name = tuned.name
         if name in config.cmd_config_dict:
@@ -180,7 +174,7 @@ def check_ranges(ranges: Sequence[Range], config: Any, stage: str, unread: Mappi
         drawn = range(len(tuned.values)) if tuned.kind == "choice" else tuned.values[:2]
         values = [math.exp(value) if tuned.kind == "loguniform" else tuned.decode(value) for value in drawn]
         try:
-            ALTConfig(config["model"], config["dataset"], None, {name: values[0]})
+            ALTConfig(config["model"], config["dataset"], None, {name: values[0], **allowed})
             for value in values:
                 check_values({**config.final_config_dict, name: value})
         except ValueError as error:

@@ -11,15 +11,15 @@ from typing import Any
 
 from recbole.utils import init_logger
 
-from recbole_alt.checks import STAGES
 from recbole_alt.config import ALTConfig
 from recbole_alt.experiment import write_json
+from recbole_alt.keys import ALIGNMENT, FREE, STAGES, keys_of
 from recbole_alt.tuning import hyper, ray_tune
 from recbole_alt.tuning.objective import Objective
 from recbole_alt.tuning.progress import Progress
 from recbole_alt.tuning.ranges import Range, check_ranges, find_ranges, needed, read_ranges
 from recbole_alt.tuning.results import write_results
-from recbole_alt.tuning.trials import PRETRAIN_ONLY, REPORTING, first_stage, logger, new_folder, quiet
+from recbole_alt.tuning.trials import first_stage, logger, new_folder, quiet
 
 ALGORITHMS = ("exhaustive", "random", "bayes")
 TOOLS = ("hyperopt", "ray")
@@ -91,7 +91,7 @@ def run_hyper_alt(
         logger.info(f"  {tuned}")
 
     objective = Objective(folder, stage, model, dataset, config_file_list, config_dict)
-    progress = Progress(total, metric, any(tuned.name in PRETRAIN_ONLY for tuned in ranges))
+    progress = Progress(total, metric, any(tuned.name in keys_of(ALIGNMENT) for tuned in ranges))
     with quiet():
         if tool == "ray":
             ray_tune.search(objective, ranges, config, progress, algo, total, cpus_per_trial)
@@ -138,16 +138,16 @@ def _total(ranges: Sequence[Range], algo: str, max_evals: int | None) -> int:
 def _unread(config: Any, stage: str) -> dict[str, str]:
     """Keys that this tuning does not read, with the reason."""
     if stage == "plain":
-        return dict.fromkeys(PRETRAIN_ONLY, "the plain backbone is not pretrained")
+        return dict.fromkeys(keys_of(ALIGNMENT), "the plain backbone is not pretrained")
     if config["pretrained_checkpoint"]:
-        return dict.fromkeys(PRETRAIN_ONLY, "pretrained_checkpoint brings the pretraining")
+        return dict.fromkeys(keys_of(ALIGNMENT), "pretrained_checkpoint brings the pretraining")
     return {}
 
 
 def _open_folder(config: Any, ranges: Sequence[Range], search: Mapping[str, str], resume: str | None) -> Path:
     values = ALTConfig.snapshot(config).__getstate__()["values"]
     tuned = {f"range of {r.name}": list(astuple(r))[1:3] for r in ranges}
-    now = json.loads(json.dumps({**{k: v for k, v in values.items() if k not in REPORTING}, **search, **tuned}))
+    now = json.loads(json.dumps({**{k: v for k, v in values.items() if k not in FREE}, **search, **tuned}))
     if not resume:
         folder = new_folder(config, search["stage"])
         write_json(folder / "tuning.json", now)

@@ -1,4 +1,4 @@
-"""What trials share: which keys matter to what, their folder, their records, and a quiet console."""
+"""What trials share: their folder, their records, and a quiet console."""
 
 from __future__ import annotations
 
@@ -17,35 +17,9 @@ from recbole_alt.experiment import unused
 
 logger = logging.getLogger("recbole_alt.tuning")
 
-#: Keys that change neither weights nor scores.
-REPORTING = {
-    "resume", "result_file", "show_progress", "checkpoint_seconds", "checkpoint_dir", "state", "log_wandb", "worker",
-    "device", "gpu_id", "use_gpu", "data_path", "config_files", "wandb_project", "loss_decimal_place",
-}  # fmt: skip
-
-#: Keys that stage 2 alone reads. Trials that differ in nothing else share one pretraining; a key that is not
-#: listed here counts as mattering to it.
-FINETUNE_ONLY = REPORTING | {
-    "epochs", "train_batch_size", "eval_batch_size", "eval_step", "stopping_step", "learner", "learning_rate",
-    "weight_decay", "embedding_learning_rate", "embedding_weight_decay", "language_learning_rate",
-    "language_weight_decay", "freeze_language_model", "text_batch_size", "schedule", "warmup_ratio", "finetune",
-    "finetune_mode", "finetune_modes", "plain_baseline", "pretrained_checkpoint", "metrics", "valid_metric",
-    "valid_metric_bigger", "metric_decimal_place", "topk", "enable_scaler", "transfer", "decay_towards",
-    "unseen_values",
-}  # fmt: skip
-
-#: Keys that stage 1 alone reads.
-PRETRAIN_ONLY = {
-    "objectives", "objective_weights", "pretrain_steps", "pretrain_epochs", "pretrain_batch_size",
-    "pretrain_learning_rate", "pretrain_language_learning_rate", "pretrain_weight_decay", "pretrain_schedule",
-    "pretrain_warmup_ratio", "mask_ratio", "mask_level", "mask_fields", "contrast_head", "contrast_temperature",
-    "contrast_size", "contrast_rows", "masked_language_vocabulary", "masked_tabular_loss", "masked_tabular_noise",
-    "masked_tabular_size", "float_target_bins", "language_model_vocabulary",
-}  # fmt: skip
-
 
 def digest(config: ALTConfig, free: Collection[str]) -> str:
-    """Equal for configurations that differ in ``free`` keys alone."""
+    """A name for a configuration: equal for those that differ only in ``free`` keys."""
     values = ALTConfig.snapshot(config).__getstate__()["values"]
     relevant = {key: value for key, value in values.items() if key not in free}
     return hashlib.sha256(json.dumps(relevant, sort_keys=True).encode()).hexdigest()[:12]

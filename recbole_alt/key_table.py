@@ -1,0 +1,382 @@
+"""One table of all keys: what each may be, what it belongs to, and who may change it.
+
+:mod:`recbole_alt.keys` answers questions about it. Defaults are in ``properties/overall.yaml`` and in RecBole's own
+property files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from recbole_alt.kinds import (
+    ANY,
+    DROPOUT,
+    ENCODING,
+    FLAG,
+    SEPARATOR,
+    SHARE,
+    TEXT,
+    Kind,
+    choice,
+    choices,
+    either,
+    list_of,
+    number,
+    parts,
+    whole,
+)
+
+MODES = ("ctr", "lm", "joint")
+STAGES = ("plain", *MODES)
+
+#: What a key belongs to.
+DATA = "data"  #: rows, labels, the split, and the fields of either tower
+TOWERS = "towers"  #: both towers, or both stages
+ALIGNMENT = "alignment"  #: stage 1 only
+FINETUNING = "finetuning"  #: stage 2 only
+EVALUATION = "evaluation"  #: what is scored, and which epoch is kept
+RUN = "run"  #: which stages run
+REPORTING = "reporting"  #: neither weights nor scores
+
+_TEXT_STAGES = ("lm", "joint")
+_ALIGNED_STAGES = MODES
+_TABULAR_STAGES = ("plain", "ctr", "joint")
+
+
+@dataclass(frozen=True)
+class Key:
+    """One key.
+
+    Attributes:
+        kind: what its value may be.
+        belongs: what it belongs to: :data:`DATA`, :data:`TOWERS`, …
+        about: what it does, in one line.
+        empty: whether it may be empty.
+        stages: the stages that may override it under ``finetune``.
+        tunable: whether trials that differ in it can be compared.
+    """
+
+    kind: Kind
+    belongs: str
+    about: str
+    empty: bool = False
+    stages: tuple[str, ...] = ()
+    tunable: bool = True
+
+
+def _data(kind: Kind, about: str, *, empty: bool = True, tunable: bool = False) -> Key:
+    return Key(kind, DATA, about, empty, (), tunable)
+
+
+def _towers(kind: Kind, about: str, *, empty: bool = False, stages: tuple[str, ...] = (), tunable: bool = True) -> Key:
+    return Key(kind, TOWERS, about, empty, stages, tunable)
+
+
+def _alignment(kind: Kind, about: str, *, empty: bool = False) -> Key:
+    return Key(kind, ALIGNMENT, about, empty)
+
+
+def _finetuning(kind: Kind, about: str, *, empty: bool = False, stages: tuple[str, ...] = STAGES) -> Key:
+    return Key(kind, FINETUNING, about, empty, stages)
+
+
+def _fixed(belongs: str) -> Callable[..., Key]:
+    def make(kind: Kind, about: str, *, empty: bool = True) -> Key:
+        return Key(kind, belongs, about, empty, (), False)
+
+    return make
+
+
+_evaluation, _run, _reporting = _fixed(EVALUATION), _fixed(RUN), _fixed(REPORTING)
+
+_POSITIVE, _NOT_NEGATIVE = number(above=0), number(least=0)
+_SCHEDULE = choice("constant", "cosine", "linear")
+_CLIP = parts({"max_norm": _POSITIVE, "norm_type": _POSITIVE}, example="{max_norm: 1.0}")
+OBJECTIVES = ("contrastive", "masked_language", "masked_tabular")
+_LEVELS = ("debug", "info", "warning", "error", "critical")
+_LEVEL = Kind(f"one of {', '.join(_LEVELS)}", lambda v: isinstance(v, str) and v.lower() in _LEVELS, _LEVELS)
+_SIDE_COLUMNS = "{user: [...], item: [...], inter: [...]}"
+
+KEYS: dict[str, Key] = {
+    # what runs
+    "model": Key(TEXT, TOWERS, "ALT_<backbone>, or ALT with `backbone`", tunable=False),
+    "dataset": Key(TEXT, DATA, "name of the atomic files", tunable=False),
+    "backbone": _towers(
+        TEXT, "with model ALT: a CTR model of your own, package.module.Class", empty=True, tunable=False
+    ),
+    "finetune_modes": _run(choices(*MODES), "modes of stage 2 that run; [] = alignment only"),
+    "finetune_mode": _run(choice(*MODES), "mode of a single model under stock RecBole"),
+    "plain_baseline": _run(FLAG, "train the plain backbone too", empty=False),
+    "pretrained_checkpoint": _run(TEXT, "a pretrain.pth: skips stage 1"),
+    "finetune": _run(ANY, "overrides by stage: {joint: {epochs: 5}}"),
+    "allow_unknown_keys": _reporting(FLAG, "pass on keys that nobody knows"),
+    "resume": _reporting(TEXT, "folder of a stopped run, or last"),
+    "result_file": _reporting(TEXT, "a second copy of the run's result.json"),
+    "checkpoint_seconds": _reporting(_NOT_NEGATIVE, "longest work a stop can cost, in seconds", empty=False),
+    "checkpoint_dir": _reporting(TEXT, "folder of all runs", empty=False),
+    "show_progress": _reporting(FLAG, "progress bars", empty=False),
+    "state": _reporting(_LEVEL, "what the log holds", empty=False),
+    "log_wandb": _reporting(FLAG, "log to Weights & Biases"),
+    "wandb_project": _reporting(TEXT, "project there"),
+    "worker": _reporting(whole(0), "processes that load data", empty=False),
+    "gpu_id": _reporting(ANY, "GPUs to use"),
+    "use_gpu": _reporting(FLAG, "use a GPU where there is one"),
+    "data_path": _reporting(TEXT, "folder that holds <dataset>/", empty=False),
+    "config_files": _reporting(ANY, "YAML files, on the command line only"),
+    "loss_decimal_place": _reporting(whole(0), "digits of losses in the log", empty=False),
+    "seed": _towers(whole(0, 2**32 - 1), "of everything random", tunable=True),
+    "reproducibility": _towers(FLAG, "deterministic algorithms only", tunable=False),
+    # data
+    "load_col": _data(ANY, f"columns the CTR model sees, {_SIDE_COLUMNS}"),
+    "unload_col": _data(ANY, f"columns left out, {_SIDE_COLUMNS}"),
+    "unused_col": _data(ANY, f"columns loaded and not used, {_SIDE_COLUMNS}"),
+    "additional_feat_suffix": _data(ANY, "further atomic files, [emb]"),
+    "benchmark_filename": _data(ANY, "files of training, validation and test, [train, valid, test]"),
+    "field_separator": _data(SEPARATOR, "between columns", empty=False),
+    "seq_separator": _data(SEPARATOR, "between the members of a sequence", empty=False),
+    "encoding": _data(ENCODING, "of the atomic files", empty=False),
+    "USER_ID_FIELD": _data(TEXT, "the user's id"),
+    "ITEM_ID_FIELD": _data(TEXT, "the item's id"),
+    "RATING_FIELD": _data(TEXT, "the rating"),
+    "TIME_FIELD": _data(TEXT, "the timestamp"),
+    "LABEL_FIELD": _data(TEXT, "the label: 1 for a click, 0 for none", empty=False),
+    "threshold": _data(ANY, "makes the label: {rating: 4}, at least 4 is a click"),
+    "seq_len": _data(ANY, "longest sequence, {tags: 5}", tunable=True),
+    "numerical_features": _data(ANY, "float fields the CTR model sees, [price]", tunable=True),
+    "discretization": _data(ANY, "{price: {method: ED, bucket: 20}}, or method LD", tunable=True),
+    "normalize_field": _data(ANY, "float fields scaled to [0, 1]", tunable=True),
+    "normalize_all": _data(FLAG, "scale all float fields to [0, 1]", tunable=True),
+    "val_interval": _data(ANY, 'rows kept: {rating: "[1,2];[4,5]", city: [Oslo]}'),
+    "filter_inter_by_user_or_item": _data(FLAG, "leave out rows without a row in .user or .item"),
+    "user_inter_num_interval": _data(ANY, 'users kept by their number of rows, "[5,inf)"'),
+    "item_inter_num_interval": _data(ANY, 'items kept by their number of rows, "[5,inf)"'),
+    "rm_dup_inter": _data(choice("first", "last"), "which of a user's rows of one item is kept"),
+    "alias_of_user_id": _data(ANY, "fields that hold ids of users"),
+    "alias_of_item_id": _data(ANY, "fields that hold ids of items"),
+    "alias_of_entity_id": _data(ANY, "of RecBole's knowledge models"),
+    "alias_of_relation_id": _data(ANY, "of RecBole's knowledge models"),
+    "preload_weight": _data(ANY, "vectors of an additional file, {iid: vec}"),
+    "train_neg_sample_args": _data(ANY, "negatives drawn in training, {distribution: uniform, sample_num: 1}"),
+    "train_share": _data(SHARE, "so much of the training rows, drawn once", tunable=True),
+    "split_seed": _data(
+        whole(0, 2**32 - 1), "of a random split, train_share and shuffle_texts; empty = seed", tunable=True
+    ),
+    "transform": _data(ANY, "RecBole's transform of batches"),
+    # text
+    "template": _data(ANY, "wording of the prompts; see docs/data.md", tunable=True),
+    "prompt_scope": _data(
+        choice("entity", "interaction"), "one text per side, or one per row", empty=False, tunable=True
+    ),
+    "prompt_only": _data(ANY, "text columns the CTR model never sees, {item: [title]}", tunable=True),
+    "shuffle_texts": _data(choice("item", "user"), "each gets the text of another one (a control)", tunable=True),
+    "max_text_tokens": _data(whole(1), "longest text, in tokens", empty=False, tunable=True),
+    # towers
+    "language_model": _towers(TEXT, "folder, installed package that ships weights, or hub id"),
+    "language_model_layers": _towers(whole(0), "the first so many layers; empty = all", empty=True),
+    "language_model_weights": _towers(choice("pretrained", "random"), "random: nothing learned (a control)"),
+    "language_model_vocabulary": _alignment(choice("prompts", "full"), "word embeddings that stage 1 trains"),
+    "pooling": _towers(choice("mean", "cls", "last"), "how token states become one state"),
+    "precision": _towers(choice("auto", "fp32", "bf16", "fp16"), "of the encoder; auto = the fastest, measured"),
+    "gradient_checkpointing": _towers(FLAG, "less memory, more time"),
+    "frozen_layers": _towers(either(whole(0), "all"), "first layers that stage 1 does not train, or all", empty=True),
+    "lora_rank": _towers(whole(1), "train LoRA adapters of this rank instead of the model", empty=True),
+    "lora_alpha": _towers(whole(1), "their scale; empty = 2 * lora_rank", empty=True),
+    "join_field_embeddings": _towers(
+        FLAG, "stage 1 sees the field embeddings, too; empty = as docs/models.md", empty=True
+    ),
+    "clip_grad_norm": _towers(_CLIP, "longest gradient", empty=True, stages=STAGES),
+    "batch_sampling": _towers(
+        choice("auto", "block", "shuffle"), "how rows of a step that reads text are drawn", stages=_TEXT_STAGES
+    ),
+    "block_texts": _towers(whole(2), "users and items of a block", empty=True, stages=_TEXT_STAGES),
+    "block_users": _towers(whole(1), "of these, users", empty=True, stages=_TEXT_STAGES),
+    "block_items": _towers(whole(1), "of these, items", empty=True, stages=_TEXT_STAGES),
+    # stage 1
+    "objectives": _alignment(choices(*OBJECTIVES), "what stage 1 minimises"),
+    "objective_weights": _alignment(
+        parts(dict.fromkeys(OBJECTIVES, _NOT_NEGATIVE), example="{contrastive: 0.5}"), "1 where not given", empty=True
+    ),
+    "pretrain_steps": _alignment(whole(0), "budget in optimiser steps; empty = pretrain_epochs", empty=True),
+    "pretrain_epochs": _alignment(whole(0), "budget in epochs", empty=True),
+    "pretrain_batch_size": _alignment(whole(2), "most rows a step; empty = 6000 in blocks, 128 shuffled", empty=True),
+    "pretrain_learning_rate": _alignment(_POSITIVE, "of the CTR model and the objectives' heads"),
+    "pretrain_language_learning_rate": _alignment(
+        _POSITIVE, "of the language model; empty = pretrain_learning_rate", empty=True
+    ),
+    "pretrain_weight_decay": _alignment(_NOT_NEGATIVE, "decoupled weight decay (AdamW)"),
+    "pretrain_schedule": _alignment(_SCHEDULE, "of the learning rates"),
+    "pretrain_warmup_ratio": _alignment(number(least=0, most=1), "share of the steps in which the rates rise"),
+    "mask_ratio": _alignment(SHARE, "share of the fields that are masked"),
+    "mask_level": _alignment(choice("field", "token"), "what is masked in a text"),
+    "mask_fields": _alignment(choice("independent", "shared"), "shared: the same fields in text and table"),
+    "contrast_head": _alignment(choice("batchnorm", "published"), "published: the paper's"),
+    "contrast_temperature": _alignment(_POSITIVE, "empty = 0.07 (batchnorm) or 0.7 (published)", empty=True),
+    "contrast_size": _alignment(whole(1), "width of the projections"),
+    "contrast_rows": _alignment(whole(2), "rows of a batch that are contrasted; empty = all", empty=True),
+    "masked_language_vocabulary": _alignment(choice("prompts", "full"), "tokens that are scored"),
+    "masked_tabular_loss": _alignment(choice("nce", "sampled_softmax", "full_softmax"), "how masked values are found"),
+    "masked_tabular_noise": _alignment(whole(1), "noise values of nce and sampled_softmax"),
+    "masked_tabular_size": _alignment(whole(1), "width of their embeddings"),
+    "float_target_bins": _alignment(whole(2), "quantile bins of a masked number"),
+    # stage 2
+    "epochs": _finetuning(whole(0), "most epochs"),
+    "train_batch_size": _finetuning(whole(1), "rows a step"),
+    "learner": _finetuning(choice("adam", "adamw", "sgd", "adagrad", "rmsprop"), "optimiser"),
+    "learning_rate": _finetuning(_POSITIVE, "of everything that has no rate of its own"),
+    "weight_decay": _finetuning(_NOT_NEGATIVE, "of everything that has none of its own"),
+    "embedding_learning_rate": _finetuning(
+        _POSITIVE, "of the CTR embeddings; empty = learning_rate", empty=True, stages=_TABULAR_STAGES
+    ),
+    "embedding_weight_decay": _finetuning(
+        _NOT_NEGATIVE, "of the CTR embeddings; empty = weight_decay", empty=True, stages=_TABULAR_STAGES
+    ),
+    "language_learning_rate": _finetuning(
+        _POSITIVE, "of the language model; empty = learning_rate", empty=True, stages=_TEXT_STAGES
+    ),
+    "language_weight_decay": _finetuning(
+        _NOT_NEGATIVE, "of the language model; empty = weight_decay", empty=True, stages=_TEXT_STAGES
+    ),
+    "freeze_language_model": _finetuning(FLAG, "train all but the encoder", stages=_TEXT_STAGES),
+    "text_batch_size": _finetuning(
+        whole(1), "rows a step where the encoder is trained", empty=True, stages=_TEXT_STAGES
+    ),
+    "schedule": _finetuning(_SCHEDULE, "of the learning rates", empty=True),
+    "warmup_ratio": _finetuning(number(least=0, most=1), "share of the steps in which the rates rise", empty=True),
+    "eval_step": _finetuning(whole(0), "epochs between validations; 0 = none"),
+    "stopping_step": _finetuning(whole(0), "validations without improvement before training stops"),
+    "shuffle": _finetuning(FLAG, "draw training rows in random order"),
+    "enable_amp": _finetuning(FLAG, "RecBole's mixed precision"),
+    "enable_scaler": _finetuning(FLAG, "RecBole's gradient scaler"),
+    "transfer": _finetuning(choice("all", "embeddings"), "of the aligned CTR model", stages=("ctr", "joint")),
+    "decay_towards": _finetuning(choice("zero", "aligned"), "where weight_decay pulls", stages=_ALIGNED_STAGES),
+    "unseen_values": _finetuning(
+        choice("initial", "zero", "hidden"), "start of values without a training row", stages=_TABULAR_STAGES
+    ),
+    "require_pow": _finetuning(FLAG, "of RecBole's embedding loss", stages=_TABULAR_STAGES),
+    # evaluation
+    "eval_args": Key(ANY, DATA, "{split: {RS: [0.8, 0.1, 0.1]}, order: RO, group_by: ~, mode: labeled}", tunable=False),
+    "eval_batch_size": _evaluation(whole(1), "rows scored at a time", empty=False),
+    "metrics": _evaluation(ANY, "metrics; AUC and LogLoss are always there", empty=False),
+    "topk": _evaluation(ANY, "of ranking metrics"),
+    "valid_metric": _evaluation(TEXT, "the metric that chooses the epoch", empty=False),
+    "valid_metric_bigger": _evaluation(FLAG, "whether more is better; follows from valid_metric"),
+    "metric_decimal_place": _evaluation(whole(0), "digits of metrics, before epochs are compared", empty=False),
+    "repeatable": _evaluation(FLAG, "of RecBole's ranking evaluation"),
+    # RecBole's CTR models
+    "embedding_size": _towers(whole(1), "width of the field embeddings"),
+    "mlp_hidden_size": _towers(list_of(whole(1), example="[300, 300, 128]"), "widths of the deep layers"),
+    "dropout_prob": _towers(DROPOUT, "dropout", stages=_TABULAR_STAGES),
+    "dropout_probs": _towers(list_of(DROPOUT, example="[0.2, 0.2, 0.2]"), "dropout (AutoInt)", stages=_TABULAR_STAGES),
+    "hidden_dropout_prob": _towers(DROPOUT, "dropout (FiGNN)", stages=_TABULAR_STAGES),
+    "attn_dropout_prob": _towers(DROPOUT, "dropout of attention (FiGNN)", stages=_TABULAR_STAGES),
+    "drop_ex": _towers(DROPOUT, "dropout of modulus and phase (EulerNet)", stages=_TABULAR_STAGES),
+    "drop_im": _towers(DROPOUT, "dropout of real and imaginary part (EulerNet)", stages=_TABULAR_STAGES),
+    "reg_weight": _towers(_NOT_NEGATIVE, "weight of the L2 penalty", stages=_TABULAR_STAGES),
+    "cross_layer_num": _towers(whole(1), "cross layers (DCN, DCNV2)"),
+    "mixed": _towers(FLAG, "mixture of experts (DCNV2)"),
+    "structure": _towers(choice("stacked", "parallel"), "DCNV2"),
+    "expert_num": _towers(whole(1), "experts (DCNV2)"),
+    "low_rank": _towers(whole(1), "rank (DCNV2)"),
+    "attention_size": _towers(whole(1), "width of attention (AFM, AutoInt, FiGNN)"),
+    "n_layers": _towers(whole(1), "attention layers (AutoInt, FiGNN)"),
+    "num_heads": _towers(whole(1), "attention heads (AutoInt, FiGNN)"),
+    "cin_layer_size": _towers(list_of(whole(1), example="[100, 100]"), "widths of the interaction layers (xDeepFM)"),
+    "direct": _towers(FLAG, "xDeepFM"),
+    "use_inner": _towers(FLAG, "inner products (PNN)"),
+    "use_outer": _towers(FLAG, "outer products (PNN)"),
+    "fields": _towers(ANY, "groups of fields (FFM, FwFM)", empty=True),
+    "double_tower": _towers(FLAG, "DSSM", empty=True),
+    "teacher": _towers(choice("CrossNet", "CIN"), "teacher network (KD_DAGFM)"),
+    "phase": _towers(choice("teacher_training", "distillation", "finetuning"), "KD_DAGFM"),
+    "type": _towers(choice("inner", "outer"), "interactions of the student (KD_DAGFM)"),
+    "t_depth": _towers(whole(1), "depth of the teacher (KD_DAGFM)"),
+    "depth": _towers(whole(1), "depth of the student (KD_DAGFM)"),
+    "alpha": _towers(_NOT_NEGATIVE, "weight of distillation (KD_DAGFM)", stages=_TABULAR_STAGES),
+    "beta": _towers(_NOT_NEGATIVE, "weight of clicks (KD_DAGFM)", stages=_TABULAR_STAGES),
+    "warm_up": _towers(ANY, "checkpoint of the phase before (KD_DAGFM)", empty=True),
+    "t_cin": _towers(list_of(whole(1), example="[200, 200, 200]"), "teacher CIN (KD_DAGFM)"),
+    "order_list": _towers(list_of(whole(1), example="[30]"), "order vectors (EulerNet)"),
+    "apply_norm": _towers(FLAG, "layer norm (EulerNet)"),
+    # RecBole's keys that no CTR model reads
+    **dict.fromkeys(
+        (
+            "NEG_PREFIX",
+            "ITEM_LIST_LENGTH_FIELD",
+            "LIST_SUFFIX",
+            "MAX_ITEM_LIST_LENGTH",
+            "POSITION_FIELD",
+            "HEAD_ENTITY_ID_FIELD",
+            "TAIL_ENTITY_ID_FIELD",
+            "RELATION_ID_FIELD",
+            "ENTITY_ID_FIELD",
+            "kg_reverse_r",
+            "entity_kg_num_interval",
+            "relation_kg_num_interval",
+            "normalize_embeddings",
+        ),
+        Key(ANY, DATA, "of RecBole's other models", True, (), False),
+    ),
+    # RecBole's launch of several processes
+    **dict.fromkeys(
+        ("nproc", "world_size", "offset", "ip", "port", "local_rank", "single_spec", "verbose", "group_offset"),
+        Key(ANY, RUN, "of RecBole's launch of several processes", True, (), False),
+    ),
+}
+
+#: Derived by RecBole from other keys; part of a configuration, never given.
+DERIVED = frozenset({"MODEL_TYPE", "MODEL_INPUT_TYPE", "eval_type", "device", "valid_neg_sample_args",
+                     "test_neg_sample_args"})  # fmt: skip
+
+#: What people write → what the key is called, or what to write.
+ALIASES = {
+    **dict.fromkeys(("lr", "learning_rates", "ctr_lr"), "learning_rate"),
+    **dict.fromkeys(("lm_lr", "bert_lr", "text_lr"), "language_learning_rate"),
+    **dict.fromkeys(("pretrain_lr", "align_lr"), "pretrain_learning_rate"),
+    **dict.fromkeys(("batch_size", "bs", "train_bs", "batchsize"), "train_batch_size"),
+    **dict.fromkeys(("eval_bs", "test_batch_size", "valid_batch_size"), "eval_batch_size"),
+    **dict.fromkeys(("patience", "early_stop", "early_stopping", "early_stopping_patience"), "stopping_step"),
+    **dict.fromkeys(("dropout", "dropout_rate", "drop_rate", "drop_prob", "net_dropout"), "dropout_prob"),
+    **dict.fromkeys(("max_length", "max_len", "max_seq_length", "max_seq_len", "max_tokens"), "max_text_tokens"),
+    **dict.fromkeys(("epoch", "num_epochs", "n_epochs", "max_epochs", "num_train_epochs", "train_epochs"), "epochs"),
+    **dict.fromkeys(("optimizer", "optim"), "learner"),
+    **dict.fromkeys(("wd", "l2", "l2_reg", "decay"), "weight_decay"),
+    **dict.fromkeys(("scheduler", "lr_scheduler", "lr_schedule"), "schedule"),
+    **dict.fromkeys(("warmup", "warmup_steps", "warmup_proportion"), "warmup_ratio"),
+    **dict.fromkeys(("temperature", "temp", "tau"), "contrast_temperature"),
+    **dict.fromkeys(("embedding_dim", "emb_size", "emb_dim", "embed_dim", "hidden_size"), "embedding_size"),
+    **dict.fromkeys(("hidden_units", "hidden_sizes", "mlp", "mlp_sizes", "dnn_hidden_units"), "mlp_hidden_size"),
+    **dict.fromkeys(("num_layers",), "n_layers"),
+    **dict.fromkeys(
+        ("lm", "plm", "llm", "bert", "encoder", "text_encoder", "model_name_or_path", "lm_name"), "language_model"
+    ),
+    **dict.fromkeys(("layers", "lm_layers", "num_hidden_layers"), "language_model_layers"),
+    **dict.fromkeys(("mask_rate", "mask_prob", "mlm_probability", "masking_ratio"), "mask_ratio"),
+    **dict.fromkeys(("max_steps", "steps", "train_steps", "align_steps"), "pretrain_steps"),
+    **dict.fromkeys(("align_epochs",), "pretrain_epochs"),
+    **dict.fromkeys(("fp16", "bf16", "amp", "dtype", "torch_dtype"), "precision"),
+    **dict.fromkeys(("gpu", "gpus", "gpu_ids", "cuda"), "gpu_id"),
+    **dict.fromkeys(("num_workers", "workers", "n_workers"), "worker"),
+    **dict.fromkeys(("random_seed", "rng_seed"), "seed"),
+    **dict.fromkeys(("save_dir", "output_dir", "out_dir", "saved_dir"), "checkpoint_dir"),
+    **dict.fromkeys(("data_dir", "dataset_path", "data_root"), "data_path"),
+    **dict.fromkeys(("config_file_list", "config_file", "config", "config_files_list"), "config_files"),
+    **dict.fromkeys(("checkpoint", "pretrained", "load_checkpoint"), "pretrained_checkpoint"),
+    **dict.fromkeys(("resume_from", "resume_from_checkpoint"), "resume"),
+    **dict.fromkeys(("modes", "mode_list", "finetune_strategy"), "finetune_modes"),
+    **dict.fromkeys(("metric",), "metrics"),
+    **dict.fromkeys(("monitor",), "valid_metric"),
+    **dict.fromkeys(("sep", "delimiter"), "field_separator"),
+    **dict.fromkeys(("label", "label_col", "label_field"), "LABEL_FIELD"),
+    **dict.fromkeys(("user_id_field", "user_col"), "USER_ID_FIELD"),
+    **dict.fromkeys(("item_id_field", "item_col"), "ITEM_ID_FIELD"),
+    **dict.fromkeys(("time_field", "timestamp_field"), "TIME_FIELD"),
+    **dict.fromkeys(("prompt", "prompts", "prompt_template"), "template"),
+    **dict.fromkeys(("freeze", "freeze_lm", "freeze_bert", "frozen"), "freeze_language_model"),
+    **dict.fromkeys(("neg_sampling", "training_neg_sample_num"), "train_neg_sample_args"),
+    **dict.fromkeys(
+        ("max_grad_norm", "clip_norm", "gradient_clip_val", "grad_clip"), "clip_grad_norm: {max_norm: ...}"
+    ),
+    **{part: f"eval_args: {{{part}: ...}}" for part in ("split", "order", "group_by", "mode", "split_ratio")},
+    "device": "use_gpu and gpu_id",
+}

@@ -1,0 +1,127 @@
+"""Questions to the table of keys: is this value allowed, is this key known, who may change it?
+
+From :data:`~recbole_alt.key_table.KEYS` follow the check of every value, the refusal of unknown keys, what may differ
+between a run and its continuation, what an alignment depends on, what may stand under ``finetune: {stage: ...}``, what
+can be tuned, and ``docs/keys.md``.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from recbole_alt.key_table import (
+    ALIASES,
+    ALIGNMENT,
+    DERIVED,
+    EVALUATION,
+    FINETUNING,
+    KEYS,
+    MODES,
+    OBJECTIVES,
+    REPORTING,
+    RUN,
+    STAGES,
+)
+
+__all__ = ["ALIGNMENT", "KEYS", "MODES", "STAGES"]
+
+_PICKLED = ("save_dataset", "dataset_save_path", "save_dataloaders", "dataloaders_save_path")
+
+
+def keys_of(*belongs: str) -> frozenset[str]:
+    """The keys that belong to any of ``belongs``."""
+    return frozenset(name for name, key in KEYS.items() if key.belongs in belongs)
+
+
+#: Keys that may differ between a run and its continuation.
+FREE = keys_of(REPORTING) | {"device"}
+#: Keys that an alignment does not depend on: runs that differ in nothing else share one.
+NOT_OF_ALIGNMENT = keys_of(REPORTING, FINETUNING, EVALUATION, RUN) | {"device", "eval_type"}
+
+
+def check_values(values: Mapping[str, Any]) -> None:
+    """Refuse a value of the wrong kind or out of range; keys that are absent are not looked at.
+
+    Raises:
+        ValueError: names the key, the value and what it must be.
+    """
+    for name, value in values.items():
+        key = KEYS.get(name)
+        if key is not None:
+            key.kind.refuse(name, value, empty=key.empty)
+    if not values.get("objectives", True):
+        raise ValueError(f"objectives must name at least one of {', '.join(OBJECTIVES)}; [] would align nothing")
+    for name in _PICKLED:
+        if values.get(name):
+            raise ValueError(
+                f"{name}: RecBole's pickled data would run code when loaded, and would not notice a changed "
+                "template: leave it out; prompts are made in seconds"
+            )
+
+
+def check_names(given: Collection[str], known: Collection[str]) -> None:
+    """Refuse keys that nobody knows.
+
+    Args:
+        given: the keys of the user's files, dictionary and command line.
+        known: keys beside the table: those of a backbone of the user's own.
+
+    Raises:
+        ValueError: names the first unknown key and the one it is taken for.
+    """
+    for name in given:
+        if name in DERIVED - {"device"}:
+            raise ValueError(f"{name} follows from other keys: leave it out")
+        if name in KEYS or name in _PICKLED or name in known:
+            continue
+        raise ValueError(f"unknown key {name!r}{meant(name, known)}")
+
+
+def meant(name: str, known: Collection[str] = ()) -> str:
+    """What an unknown key was probably meant to be, as the end of an error."""
+    if name in ALIASES or name.lower() in ALIASES:
+        right = ALIASES.get(name) or ALIASES[name.lower()]
+        return f": write {right}"
+    near = difflib.get_close_matches(name, [*KEYS, *known], n=1, cutoff=0.7)
+    if near:
+        return f": did you mean {near[0]!r}?"
+    return ": leave it out, or give --allow_unknown_keys=true if code of your own reads it"
+
+
+def check_stages(stages: Mapping[str, Mapping[str, Any]], own: Collection[str] = (), strict: bool = True) -> None:
+    """Refuse overrides of ``finetune`` that name no stage, that change nothing there, or are out of range.
+
+    Args:
+        stages: ``{stage: {key: value}}``.
+        own: keys of a backbone of the user's own, which every stage may override.
+        strict: whether unknown keys are refused.
+
+    Raises:
+        ValueError: names the stage, the key and what to do.
+    """
+    for stage, overrides in stages.items():
+        if stage not in STAGES:
+            raise ValueError(f"finetune: {stage!r} must be one of {', '.join(STAGES)}")
+        for name in overrides:
+            if name in own:
+                continue
+            if name not in KEYS:
+                if strict:
+                    raise ValueError(f"finetune: {stage}: unknown key {name!r}{meant(name)}")
+                continue
+            allowed = KEYS[name].stages
+            if stage not in allowed:
+                where = f"only {' and '.join(allowed)} can have it" if allowed else "it is the same for all stages"
+                raise ValueError(
+                    f"finetune: {stage}: {name} changes nothing there, {where}: leave it out{_instead(name)}"
+                )
+        try:
+            check_values(overrides)
+        except ValueError as error:
+            raise ValueError(f"finetune: {stage}: {error}") from None
+
+
+def _instead(name: str) -> str:
+    return "" if KEYS[name].stages or KEYS[name].belongs == RUN else f", or give {name} at the top level"

@@ -1,0 +1,72 @@
+"""YAML files: keys given twice, encodings, and what is no YAML, each in one line that names the file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from recbole_alt.config import ALTConfig
+from recbole_alt.yaml_files import parse_yaml, read_yaml
+
+
+def refused(file: Path, match: str) -> None:
+    with pytest.raises(ValueError, match=match) as caught:
+        read_yaml(file)
+    assert "\n" not in str(caught.value)
+    assert file.name in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "match"),
+    [
+        ("epochs: 1\nseed: 2\nepochs: 3\n", "epochs is given twice, in lines 1 and 3"),
+        ("template:\n  fields:\n    city: a\n    city: b\n", "city is given twice, in lines 3 and 4"),
+        ("finetune: {ctr: {epochs: 1}, ctr: {epochs: 2}}\n", "ctr is given twice, in lines 1 and 1"),
+        ("- a\n", "must hold 'key: value' pairs, not a list"),
+        ("epochs: [1,\nseed: }", "not plain YAML"),
+        ("seed: !!python/object/apply:os.mkdir [made]\n", "not plain YAML"),
+        ("1: a\n", "key 1 must be text"),
+        ("when: 2020-13-45\n", "not plain YAML"),
+    ],
+)
+def test_what_can_not_be_meant_is_refused(tmp_path: Path, text: str, match: str) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text(text)
+    refused(file, match)
+
+
+def test_another_encoding_names_file_and_line(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_bytes("seed: 1\nwandb_project: née\n".encode("latin-1"))
+    refused(file, "line 2.*0xe9 is not UTF-8")
+
+
+def test_a_byte_order_mark_is_skipped(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_bytes(b"\xef\xbb\xbfseed: 1\n")
+    assert read_yaml(file) == {"seed": 1}
+
+
+def test_an_empty_file_has_no_keys_and_merge_keys_are_no_duplicates(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text("")
+    assert read_yaml(file) == {}
+    assert parse_yaml("base: &b {a: 1, c: 2}\nmore: {<<: *b, a: 3}\n")["more"] == {"a": 3, "c": 2}
+
+
+def test_files_do_not_name_files(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text("config_files: other.yaml\n")
+    with pytest.raises(ValueError, match=r"config_files can't be named inside a file.*--config_files"):
+        ALTConfig("ALT_DCN", "anything", [str(file)])
+
+
+@given(st.text(alphabet="ab:{}[],-&*!<\n \t'\"#1e.~|>?@%\x00\x85é"))
+def test_any_text_is_read_or_refused_in_one_line(text: str) -> None:
+    try:
+        parse_yaml(text)
+    except ValueError as error:
+        assert "\n" not in str(error)
