@@ -87,7 +87,8 @@ def test_what_must_not_be_empty_is_refused_where_it_is(name: str) -> None:
     [
         ("mask_ratio", 0), ("mask_ratio", 1.1), ("warmup_ratio", 2), ("pretrain_warmup_ratio", -0.1),
         ("train_share", 0), ("embedding_size", 0), ("contrast_temperature", 0), ("contrast_rows", 1),
-        ("pretrain_batch_size", 1), ("masked_tabular_noise", 0), ("dropout_prob", 1.0), ("learning_rate", 0), ("epochs", 1.5), ("seed", 2**32),
+        ("pretrain_batch_size", 1), ("masked_tabular_noise", 0), ("dropout_prob", 1.0), ("learning_rate", 0),
+        ("epochs", 1.5), ("seed", 2**32),
         ("mlp_hidden_size", []), ("mlp_hidden_size", [0]), ("mlp_hidden_size", 64), ("encoding", "utf-9"),
         ("clip_grad_norm", {"max_nrom": 1}), ("clip_grad_norm", 1.0), ("objective_weights", {"contrastive": -1}),
         ("objective_weights", {"contrast": 1}), ("objectives", []), ("frozen_layers", "none"), ("state", "loud"),

@@ -11,6 +11,7 @@ import pytest
 
 import recbole_alt
 from recbole_alt import run_recbole_alt
+from recbole_alt.report import result_table
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -59,6 +60,39 @@ def test_result_json_and_table(keys: Keys) -> None:
         assert row[1:5] == expected
         assert row[6] == f"{record['stages'][stage]['texts_encoded']:,}"
         assert row[7] == f"{record['stages'][stage]['peak_memory_mib']:,.0f}"
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"eval_step": 0},
+        {"epochs": 0},
+        {"eval_args": {"split": {"RS": [8, 0, 2]}, "order": "RO", "group_by": None, "mode": "labeled"}},
+    ],
+    ids=["eval_step", "epochs", "split"],
+)
+def test_without_validation_the_test_scores_stand(keys: Keys, changes: dict[str, Any]) -> None:
+    result = run(keys(finetune_modes=["ctr"], **changes))
+    for stage, title in (("plain", "plain DCN"), ("ctr", "ALT_DCN ctr")):
+        reached = result["record"]["results"][stage]
+        assert reached["valid"] == {}
+        row = next(line for line in result["table"].splitlines() if title in line)
+        cells = [cell.strip() for cell in row.strip("|").split("|")]
+        assert cells[1:5] == ["", "", f"{reached['test']['auc']:.4f}", f"{reached['test']['logloss']:.4f}"]
+
+
+def test_the_table_has_the_metrics_that_were_asked_for() -> None:
+    reached = {"recall@5": 0.1, "recall@10": 0.2, "ndcg@5": 0.3, "ndcg@10": 0.4}
+    record = {
+        "configuration": {"model": "ALT_DCN", "metrics": ["NDCG", "Recall"]},
+        "stages": {"plain": {"seconds": 1.0, "texts_encoded": 0, "peak_memory_mib": 1.0}},
+        "results": {"plain": {"valid": reached, "test": {}}},
+    }
+    head, _, row = result_table(record).splitlines()
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in (head, row)]
+    assert cells[0][1:5] == ["valid NDCG@5", "valid NDCG@10", "valid Recall@5", "valid Recall@10"]
+    assert cells[0][5:9] == ["test NDCG@5", "test NDCG@10", "test Recall@5", "test Recall@10"]
+    assert cells[1][1:9] == ["0.3000", "0.4000", "0.1000", "0.2000", "", "", "", ""]
 
 
 def test_only_what_is_asked_for_runs(keys: Keys) -> None:
