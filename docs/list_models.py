@@ -39,7 +39,8 @@ alone: scores are always the plain model's.
 A context-aware model of your own is registered by `recbole_alt.register(MyCTR)`: its representation is declared by a
 class attribute `captures`, or found (the input of the linear layers with one output), or else its field embeddings.
 To one that was found they are joined only by `join_field_embeddings: true`, and only where the model's forward calls
-`concat_embed_input_fields`; a declaration says so itself, by `Captures(..., join=True)`.
+`concat_embed_input_fields`; a declaration says so itself, by `Captures(..., join=True)`. Keys that your model reads are
+declared by a class attribute `keys = ("my_width",)`; others that RecBole does not have are refused as misspelt.
 """
 
 

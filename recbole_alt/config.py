@@ -171,6 +171,7 @@ class ALTConfig(Config):
         return {"values": {key: _to_plain(value) for key, value in self.final_config_dict.items()}}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
+        self.notes = []
         self.compatibility_settings()
         self._init_parameters_category()
         self.final_config_dict = {key: _from_plain(value) for key, value in state["values"].items()}

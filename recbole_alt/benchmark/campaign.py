@@ -35,6 +35,7 @@ def run_campaign(campaign: Campaign, folder: Path, command: Sequence[str] = ()) 
             configs = [campaign.config(run, {}) for run in campaign.runs() if run.seed == campaign.seeds[0]]
             _open(campaign, folder)  # every configuration is sound
             init_logger(configs[0])
+            configs[0].log_notes()
             with quiet():
                 Runner(folder, campaign, command).go()
                 for file in write_report(folder):

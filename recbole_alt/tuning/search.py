@@ -83,6 +83,7 @@ def run_hyper_alt(
     stage = stage or first_stage(config)
     check_ranges(ranges, config, stage, _unread(config, stage))
     init_logger(config)
+    config.log_notes()
     folder = _open_folder(config, ranges, {"stage": stage, "algo": algo, "tool": tool}, resume)
     logger.info(f"This tuning's folder: {folder}  (after a stop, go on with --resume={folder})")
     metric = config["valid_metric"].lower()
