@@ -109,6 +109,7 @@ def test_stock_config_reads_our_layers_for_our_models_only() -> None:
         ("--threshold={'rating': 4}", "threshold", {"rating": 4}),
         ("--threshold={rating: 4}", "threshold", {"rating": 4}),
         ("--val_interval={'rating': '[1,2];[4,5]'}", "val_interval", {"rating": "[1,2];[4,5]"}),
+        ("--user_inter_num_interval=[5,inf)", "user_inter_num_interval", "[5,inf)"),
         ("--language_model=org/some-model", "language_model", "org/some-model"),
     ],
 )
