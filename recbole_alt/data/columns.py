@@ -7,7 +7,7 @@ others, nor of a file that is not there (``recbole/data/dataset/dataset.py``, ``
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from recbole_alt.data.naming import field_name, listed, lists_by_file, meant, names_in
@@ -15,6 +15,7 @@ from recbole_alt.data.naming import field_name, listed, lists_by_file, meant, na
 Header = Mapping[str, str]
 
 _SIDES = ("inter", "user", "item")
+_OWNERS = {"user": "USER_ID_FIELD", "item": "ITEM_ID_FIELD"}
 _RESERVED = (*_SIDES, "link")  # RecBole loads the first three itself and gives the fourth no types
 
 
@@ -104,34 +105,39 @@ def columns_of(config: Mapping[str, Any], headers: Mapping[str, Header]) -> Colu
         raise ValueError(f"there is no {dataset}.inter in {config['data_path']!r}")
     headers["inter"] = headers[inter]
     files = [*_SIDES, *_additional(config, dataset, headers)]
-    bare = Columns(dataset, headers, {}, {}, inter)
-    owners = {"user": field_name(config, "USER_ID_FIELD"), "item": field_name(config, "ITEM_ID_FIELD")}
-    keys = {"user": "USER_ID_FIELD", "item": "ITEM_ID_FIELD"}
-    for side, name in owners.items():
+    bare = Columns(dataset, {name: headers[name] for name in files if name in headers}, {}, {}, inter)
+    for key in _OWNERS.values():
+        name = field_name(config, key)
         if name is not None:
-            _require_in(bare, name, "inter", keys[side])
+            _require_in(bare, name, "inter", key)
     loaded = _loaded(bare, config, files)
-    for side, name in owners.items():
-        for suffix in ("inter", side):
-            if suffix not in loaded and suffix != "inter":
-                continue
-            if name is None and suffix != "inter":
-                raise ValueError(
-                    f"{keys[side]} is empty, so the rows of {bare.file(suffix)} belong to nobody: name it, or leave "
-                    f"{suffix} out of load_col"
-                )
-            if name is not None and name not in loaded.get(suffix, {}):
-                _require_in(bare, name, suffix, keys[side])
-                if config.get("load_col") is None:
-                    raise ValueError(f"unload_col: {suffix} must leave {name!r} ({keys[side]}) in")
-                raise ValueError(
-                    f"load_col: {suffix} must hold {name!r} ({keys[side]}): list the columns of every file, for the "
-                    "last load_col given replaces the others as a whole"
-                )
-    if not loaded.get("inter"):
+    for side, key in _OWNERS.items():
+        _check_owner(bare, config, loaded, side, key)
+    if "inter" not in loaded:
         raise ValueError(f"load_col: inter loads no column of {bare.file('inter')}; it has {listed(headers['inter'])}")
-    prompt_only = _prompt_only(bare, config, loaded)
-    return Columns(dataset, headers, loaded, prompt_only, inter)
+    return replace(bare, loaded=loaded, prompt_only=_prompt_only(bare, config, loaded))
+
+
+def _check_owner(
+    columns: Columns, config: Mapping[str, Any], loaded: Mapping[str, Header], side: str, key: str
+) -> None:
+    """Refuse interactions, and rows of a side, that are loaded without the id that ``key`` names."""
+    name = field_name(config, key)
+    if name is None and side in loaded:
+        raise ValueError(
+            f"{key} is empty, so nobody owns the rows of {columns.file(side)}: name its id, or leave {side} out of "
+            "load_col"
+        )
+    for suffix in ("inter", side) if side in loaded else ("inter",):
+        if name is None or name in loaded.get(suffix, {}):
+            continue
+        _require_in(columns, name, suffix, key)
+        if config.get("load_col") is None:
+            raise ValueError(f"unload_col: {suffix} must leave {name!r} ({key}) in")
+        raise ValueError(
+            f"load_col: {suffix} must hold {name!r} ({key}): list the columns of every file, for the last load_col "
+            "given replaces the others as a whole"
+        )
 
 
 def _require_in(columns: Columns, name: str, suffix: str, key: str, *, first: bool = False) -> None:

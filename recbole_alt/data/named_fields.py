@@ -55,8 +55,12 @@ def check_named_fields(config: Mapping[str, Any], headers: Mapping[str, Header])
         if not isinstance(length, int) or isinstance(length, bool) or length < 1:
             raise ValueError(f"seq_len: {name} must be a whole number, 1 or more, not {length!r}")
     _check_aliases(config, columns, ids)
+    further = [suffix for suffix in columns.loaded if suffix not in ("inter", "user", "item")]
     for name, weight in _mapping(config, "preload_weight", "{entity_id: vector}").items():
-        further = [suffix for suffix in columns.loaded if suffix not in ("inter", "user", "item")]
+        if not further:
+            raise ValueError(
+                f"preload_weight names {name!r}, but additional_feat_suffix names no file that could hold it"
+            )
         columns.require("preload_weight", name, ["token"], of=further)
         home = next(suffix for suffix in further if name in columns.loaded[suffix])
         if not isinstance(weight, str):
