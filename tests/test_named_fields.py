@@ -195,6 +195,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"seq_len": {"city": 1}}, "seq_len names 'city', which is token in d.user: it must be token_seq or float_seq"),
     *(({"seq_len": {"tags": bad}}, "seq_len: tags must be a whole number") for bad in (0, -1, 2.0, "2", True, None)),
     ({"numerical_features": "age"}, r"numerical_features must be a list such as \[age\]"),
+    ({"numerical_features": None}, "numerical_features must be a list"),
     ({"numerical_features": ["aeg"]}, "numerical_features names 'aeg'.*'age'"),
     ({"numerical_features": ["city"]}, "numerical_features names 'city', which is token in d.user"),
     ({"numerical_features": ["age", "age"]}, "numerical_features names 'age' twice"),

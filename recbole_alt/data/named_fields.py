@@ -21,7 +21,6 @@ _TOKENS = ("token", "token_seq")
 _SEQUENCES = ("token_seq", "float_seq")
 _ANY = (*_TOKENS, *_NUMBERS)
 _COUNTS = ("user_inter_num_interval", "item_inter_num_interval")
-_FILTERS = ("val_interval", "rm_dup_inter", *_COUNTS)
 _ALL = Interval(0.0, math.inf, True, False)
 #: Keys that name a column of the interactions, and the name RecBole gives each.
 _OPTIONAL = {"RATING_FIELD": "rating", "TIME_FIELD": "timestamp"}
@@ -74,7 +73,7 @@ def headers_of(config: Mapping[str, Any]) -> dict[str, dict[str, str]]:
     """Suffix of each atomic file there is → {column: type}, read from the first lines."""
     given = (config.get(key) for key in ("additional_feat_suffix", "benchmark_filename"))
     further, parts = (names if isinstance(names, (list, tuple)) else [] for names in given)
-    suffixes = ["inter", "user", "item", *further, *(f"{part}.inter" for part in parts)]
+    suffixes = [*([f"{part}.inter" for part in parts] or ["inter"]), "user", "item", *further]
     encoding, separator = config.get("encoding") or "utf-8", config["field_separator"]
     headers = {}
     for suffix in suffixes:
@@ -205,8 +204,8 @@ def _check_numbers(config: Mapping[str, Any], columns: Columns, label: str) -> N
     spent = [name for name in config.get("threshold") or {} if name != label]
     lists = {}
     for key in ("numerical_features", "normalize_field"):
-        given = config.get(key)
-        lists[key] = [] if given is None else names_in(given, key)
+        given = config.get(key, [])
+        lists[key] = [] if given is None and key == "normalize_field" else names_in(given, key)
         for name in lists[key]:
             columns.require(key, name, _NUMBERS)
             if name in spent or (name == label and key == "numerical_features"):
