@@ -65,13 +65,14 @@ ACCEPTED: list[dict[str, Any]] = [
     {"load_col": None, "unload_col": {"item": ["title"]}},
     {"load_col": None, "prompt_only": None, "unload_col": {"user": ["user_id", "city", "age"]}},
     {**load(inter="*"), "unload_col": {"inter": ["click"]}},
-    {"load_col": {"inter": LOAD["inter"]}, "prompt_only": None},
+    {"load_col": {"inter": LOAD["inter"]}, "prompt_only": None, "unload_col": {"user": []}},
     load(user=[]),
-    NO_IDS,
+    NO_IDS | {"alias_of_user_id": [], "val_interval": {"device": ["phone"]}},
     {"prompt_only": {"item": ["title"], "inter": [], "user": []}},
     {"unused_col": {"inter": ["timestamp", "rating"], "item": ["price"]}, "threshold": {"rating": 4}},
     {"seq_len": {"tags": 3, "seen": 1, "vector": 2}},
     {"numerical_features": ["age", "vector"], "normalize_all": True},
+    {"normalize_field": ["label"]},
     {"numerical_features": ("dwell",), "normalize_field": ["dwell", "price"], "normalize_all": False},
     {"numerical_features": ["age", "price"], "discretization": {"age": {"method": "ED", "bucket": 1},
                                                                "price": {"method": "LD"}}},
@@ -109,6 +110,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     (load(emb=["iid"]), "load_col: unknown file 'emb'"),
     (load(user="user_id"), r"load_col: user must be a list such as \[user_id\], not 'user_id'"),
     (load(user=None), "load_col: user must be a list.*None"),
+    (load(user=["user_id", ""]), "load_col: user: '' is no name"),
     (load(user=["user_id", 5]), "load_col: user: 5 is no name.*quote"),
     (load(user=["user_id", "city", "city"]), "load_col: user names 'city' twice"),
     (load(item=["item_id", "tag"]), "load_col: d.item has no field 'tag'; it has item_id, tags,.*mean 'tags'"),
@@ -124,6 +126,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"load_col": {"inter": LOAD["inter"]}, "prompt_only": None, "unload_col": {"item": ["title"]}},
      "unload_col names columns of item.*load_col: ~"),
     ({"load_col": None, "unload_col": {"item": ["titel"]}}, "unload_col: d.item has no field 'titel'.*'title'"),
+    ({"load_col": None, "unload_col": {"item": "*"}}, "unload_col: item must be a list"),
     ({"load_col": None, "unload_col": {"item": "title"}}, r"unload_col: item must be a list such as \[title\]"),
     ({"load_col": None, "prompt_only": None, "unload_col": {"user": ["user_id"]}}, "unload_col: user must leave"),
     ({"additional_feat_suffix": "emb"}, r"additional_feat_suffix must be a list such as \[emb\]"),
@@ -145,6 +148,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"unused_col": {"inter": ["label"]}}, "unused_col: inter names 'label'"),
     # fields with a part of their own
     ({"USER_ID_FIELD": "uid"}, r"d.inter has no field 'uid' \(USER_ID_FIELD\); it has user_id, .*'user_id'"),
+    ({"LABEL_FIELD": ""}, "LABEL_FIELD must be the name of a field.*not ''"),
     ({"ITEM_ID_FIELD": ["item_id"]}, "ITEM_ID_FIELD must be the name of a field.*not .'item_id'"),
     ({"USER_ID_FIELD": "device", **load(user=["city"])}, r"d.user has no field 'device' \(USER_ID_FIELD\); it has us"),
     ({"TIME_FIELD": "time"}, r"d.inter has no field 'time' \(TIME_FIELD\); it has .*timestamp"),
@@ -197,6 +201,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"numerical_features": "age"}, r"numerical_features must be a list such as \[age\]"),
     ({"numerical_features": None}, "numerical_features must be a list"),
     ({"numerical_features": ["aeg"]}, "numerical_features names 'aeg'.*'age'"),
+    ({"numerical_features": ["click"]}, "numerical_features names 'click', which d.inter has but load_col"),
     ({"numerical_features": ["city"]}, "numerical_features names 'city', which is token in d.user"),
     ({"numerical_features": ["age", "age"]}, "numerical_features names 'age' twice"),
     ({"numerical_features": ["label"]}, "numerical_features names 'label', which is the label"),
@@ -211,7 +216,8 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     *(({"numerical_features": ["age"], "discretization": {"age": bad}}, f"discretization: age.*{word}")
       for bad, word in (("ED", "method"), ({"method": "XD"}, "method"), ({"bucket": 3}, "method"),
                         ({"method": "ED"}, "bucket"), ({"method": "ED", "bucket": 0}, "bucket"),
-                        ({"method": "ED", "bucket": "5"}, "bucket"), ({"method": "LD", "bucket": 5}, "'bucket'"),
+                        ({"method": "ED", "bucket": "5"}, "bucket"), ({"method": "ED", "bucket": True}, "bucket"),
+                        ({"method": "LD", "bucket": 5}, "'bucket'"),
                         ({"method": "ED", "bucket": 5, "buckets": 5}, "'buckets'"))),
     ({"alias_of_item_id": ["histt"]}, "alias_of_item_id names 'histt'"),
     ({"alias_of_item_id": "seen"}, r"alias_of_item_id must be a list such as \[seen\]"),
@@ -258,7 +264,8 @@ def test_a_file_that_is_named_must_be_there(without: str, changes: dict[str, Any
 
 def test_a_file_that_nobody_names_need_not_be_there() -> None:
     check({"load_col": {"inter": LOAD["inter"]}, "prompt_only": None}, without="user")
-    check({"load_col": None, "prompt_only": None}, without="user")
+    check({"load_col": None, "prompt_only": {"user": []}, "unload_col": {"user": []}}, without="user")
+    check(load(user=[]), without="user")
     check(BENCHMARK, without="inter")
 
 

@@ -42,31 +42,18 @@ def check_named_fields(config: Mapping[str, Any], headers: Mapping[str, Header])
     _check_order(config, columns)
     _check_filters(config, columns)
     _check_numbers(config, columns, label)
-    unused = lists_by_file(config, "unused_col", [*columns.loaded])
     ids = [field_name(config, key) for key in ("USER_ID_FIELD", "ITEM_ID_FIELD")]
-    for suffix, names in (unused or {}).items():
+    for suffix, names in (lists_by_file(config, "unused_col", [*columns.loaded]) or {}).items():
         for name in names:
             columns.require(f"unused_col: {suffix}", name, _ANY, of=[suffix])
             if name in (*ids, label):
                 raise ValueError(f"unused_col: {suffix} names {name!r}, an id or the label, which every run uses")
     for name, length in _mapping(config, "seq_len", "{genres: 5}").items():
         columns.require("seq_len", name, _SEQUENCES)
-        if not isinstance(length, int) or isinstance(length, bool) or length < 1:
+        if not _whole(length):
             raise ValueError(f"seq_len: {name} must be a whole number, 1 or more, not {length!r}")
     _check_aliases(config, columns, ids)
-    further = [suffix for suffix in columns.loaded if suffix not in ("inter", "user", "item")]
-    for name, weight in _mapping(config, "preload_weight", "{entity_id: vector}").items():
-        if not further:
-            raise ValueError(
-                f"preload_weight names {name!r}, but additional_feat_suffix names no file that could hold it"
-            )
-        columns.require("preload_weight", name, ["token"], of=further)
-        home = next(suffix for suffix in further if name in columns.loaded[suffix])
-        if not isinstance(weight, str):
-            raise ValueError(
-                f"preload_weight: {name} must be the name of a field of {columns.file(home)}, not {weight!r}"
-            )
-        columns.require(f"preload_weight: {name}", weight, _NUMBERS, of=[home])
+    _check_weights(config, columns)
 
 
 def headers_of(config: Mapping[str, Any]) -> dict[str, dict[str, str]]:
@@ -98,6 +85,10 @@ def _number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
+def _whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+
+
 def _check_roles(config: Mapping[str, Any], columns: Columns) -> str:
     """The label's name; what names the label, the rating, the time and the threshold is there."""
     header = columns.headers["inter"]
@@ -118,7 +109,7 @@ def _check_roles(config: Mapping[str, Any], columns: Columns) -> str:
         columns.require("threshold", name, ["float"], of=["inter"])
         if not _number(value):
             raise ValueError(f"threshold: {name} must be a number, not {value!r}")
-    elif label not in columns.loaded["inter"] and not _sampled(config):
+    elif label not in columns.loaded["inter"] and config["train_neg_sample_args"]["distribution"] == "none":
         mend = "set LABEL_FIELD to the column of clicks, or threshold: {rating: 4}"
         if label in header:
             raise ValueError(f"load_col: inter must hold {label!r} (LABEL_FIELD), or {mend}")
@@ -128,18 +119,16 @@ def _check_roles(config: Mapping[str, Any], columns: Columns) -> str:
     return label
 
 
-def _sampled(config: Mapping[str, Any]) -> bool:
-    given = config.get("train_neg_sample_args")
-    return isinstance(given, Mapping) and given.get("distribution") not in (None, "none", "None")
-
-
 def _check_order(config: Mapping[str, Any], columns: Columns) -> None:
     """``eval_args`` has the fields it needs; parts of ``benchmark_filename`` are not split again."""
-    given = config.get("eval_args")
-    if not isinstance(given, Mapping) or config.get("benchmark_filename") is not None:
+    given = config["eval_args"]
+    if config.get("benchmark_filename") is not None:
         return
     if given.get("order") == "TO":
-        _require_time("eval_args: order: TO", config, columns)
+        name = field_name(config, "TIME_FIELD")
+        if name is None:
+            raise ValueError("eval_args: order: TO needs TIME_FIELD, which is empty: name the column of the time")
+        columns.require("eval_args: order: TO needs a time: TIME_FIELD", name, ["float"], of=["inter"])
     split = given.get("split")
     by_user = {
         "group_by: user": given.get("group_by") == "user",
@@ -148,13 +137,6 @@ def _check_order(config: Mapping[str, Any], columns: Columns) -> None:
     for part, needs in by_user.items():
         if needs and field_name(config, "USER_ID_FIELD") is None:
             raise ValueError(f"eval_args: {part} needs USER_ID_FIELD, which is empty: write group_by: ~ and a split RS")
-
-
-def _require_time(key: str, config: Mapping[str, Any], columns: Columns) -> None:
-    name = field_name(config, "TIME_FIELD")
-    if name is None:
-        raise ValueError(f"{key} needs TIME_FIELD, which is empty: name the column of the time")
-    columns.require(f"{key} needs a time: TIME_FIELD", name, ["float"], of=["inter"])
 
 
 def _check_filters(config: Mapping[str, Any], columns: Columns) -> None:
@@ -179,20 +161,19 @@ def _check_filters(config: Mapping[str, Any], columns: Columns) -> None:
             if intervals != [_ALL]:
                 active.append(key)
     duplicates = config.get("rm_dup_inter")
-    if duplicates not in (None, "first", "last") or isinstance(duplicates, bool):
+    if duplicates not in (None, "first", "last"):
         raise ValueError(f"rm_dup_inter must be one of first, last, or empty, not {duplicates!r}")
     for key in active:
         if key != "val_interval" and not has_ids:
             raise ValueError(f"{key} needs USER_ID_FIELD and ITEM_ID_FIELD, which are empty: leave it out")
         if config.get("benchmark_filename") is not None:
             raise ValueError(f"{key}: the parts of benchmark_filename are taken as they are: leave it out ({key}: ~)")
-    if duplicates is not None and field_name(config, "TIME_FIELD") is not None:
-        name = field_name(config, "TIME_FIELD")
-        if columns.loaded["inter"].get(str(name)) != "float":
-            raise ValueError(
-                f"rm_dup_inter: {duplicates} needs a time: load TIME_FIELD {name!r} of type float from "
-                f"{columns.file('inter')}, or write TIME_FIELD: ~ to go by the order of its lines"
-            )
+    time = field_name(config, "TIME_FIELD")
+    if duplicates is not None and time is not None and columns.loaded["inter"].get(time) != "float":
+        raise ValueError(
+            f"rm_dup_inter: {duplicates} needs a time: load TIME_FIELD {time!r} of type float from "
+            f"{columns.file('inter')}, or write TIME_FIELD: ~ to go by the order of its lines"
+        )
     if not isinstance(config.get("filter_inter_by_user_or_item", True), bool):
         raise ValueError(
             f"filter_inter_by_user_or_item must be true or false, not {config['filter_inter_by_user_or_item']!r}"
@@ -231,7 +212,7 @@ def _check_buckets(name: str, how: Any) -> None:
         if key not in known:
             raise ValueError(f"{where}: {key!r} is no part of method {how['method']}: known are {', '.join(known)}")
     bucket = how.get("bucket")
-    if how["method"] == "ED" and (not isinstance(bucket, int) or isinstance(bucket, bool) or bucket < 1):
+    if how["method"] == "ED" and not _whole(bucket):
         raise ValueError(f"{where}: bucket must be a whole number, 1 or more, not {bucket!r}")
 
 
@@ -254,3 +235,19 @@ def _check_aliases(config: Mapping[str, Any], columns: Columns, ids: list[str | 
             if name in owner:
                 raise ValueError(f"{key} names {name!r}, which {owner[name]} names, too: leave it to one of them")
             owner[name] = key
+
+
+def _check_weights(config: Mapping[str, Any], columns: Columns) -> None:
+    further = [suffix for suffix in columns.loaded if suffix not in ("inter", "user", "item")]
+    for name, weight in _mapping(config, "preload_weight", "{entity_id: vector}").items():
+        if not further:
+            raise ValueError(
+                f"preload_weight names {name!r}, but additional_feat_suffix names no file that could hold it"
+            )
+        columns.require("preload_weight", name, ["token"], of=further)
+        home = next(suffix for suffix in further if name in columns.loaded[suffix])
+        if not isinstance(weight, str):
+            raise ValueError(
+                f"preload_weight: {name} must be the name of a field of {columns.file(home)}, not {weight!r}"
+            )
+        columns.require(f"preload_weight: {name}", weight, _NUMBERS, of=[home])
