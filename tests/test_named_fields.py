@@ -15,6 +15,7 @@ from recbole.data.dataset import Dataset
 from rows import SOME, records
 
 from recbole_alt.config import ALTConfig
+from recbole_alt.data.columns import check_forms
 from recbole_alt.data.dataset import ALTDataset
 from recbole_alt.data.intervals import parse_intervals
 from recbole_alt.data.named_fields import check_named_fields, headers_of
@@ -41,7 +42,6 @@ CONFIG: dict[str, Any] = {
     "eval_args": {"split": {"RS": [0.8, 0.1, 0.1]}, "order": "RO", "group_by": None},
     "train_neg_sample_args": {"distribution": "none"},
 }  # fmt: skip
-PARTS = ["train.inter", "valid.inter", "test.inter"]
 NO_IDS: dict[str, Any] = {
     "USER_ID_FIELD": None, "ITEM_ID_FIELD": None, "load_col": {"inter": ["label", "device"]}, "prompt_only": None
 }  # fmt: skip
@@ -54,8 +54,7 @@ def load(**sides: Any) -> dict[str, Any]:
 
 
 def check(changes: dict[str, Any], without: str = "") -> None:
-    headers = dict(HEADERS) | (dict.fromkeys(PARTS, HEADERS["inter"]) if "benchmark_filename" in changes else {})
-    check_named_fields(CONFIG | changes, {suffix: header for suffix, header in headers.items() if suffix != without})
+    check_named_fields(CONFIG | changes, {suffix: header for suffix, header in HEADERS.items() if suffix != without})
 
 
 ACCEPTED: list[dict[str, Any]] = [
@@ -189,7 +188,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     *(({"filter_inter_by_user_or_item": bad}, "filter_inter_by_user_or_item must be") for bad in (None, "maybe", 1)),
     *(({"benchmark_filename": bad}, "benchmark_filename must be a list of three names")
       for bad in (["train", "test"], "train", ["train", "valid", "test", "more"], [1, 2, 3], 5)),
-    ({"benchmark_filename": ["train", "valid", "tset"]}, "benchmark_filename names tset, but there is no d.tset.inter"),
+    (BENCHMARK | {"USER_ID_FIELD": "uid"}, "d.train.inter has no field 'uid'"),
     *((BENCHMARK | filtered, f"{next(iter(filtered))}: the parts of benchmark_filename")
       for filtered in ({"val_interval": {"rating": "[1,5]"}}, {"rm_dup_inter": "last"},
                        {"user_inter_num_interval": "[5,inf)"})),
@@ -254,7 +253,8 @@ def test_what_is_wrong_is_refused_in_one_line(changes: dict[str, Any], match: st
         ),
         ("item", {"load_col": None}, "prompt_only names item, but there is no d.item"),
         ("inter", {}, "there is no d.inter in 'data/d'"),
-        ("valid.inter", BENCHMARK, "benchmark_filename names valid, but there is no d.valid.inter"),
+        ("inter", BENCHMARK, "there is no d.train.inter in 'data/d'"),
+        ("emb", EMB, "additional_feat_suffix names emb, but there is no d.emb in 'data/d'"),
     ],
 )
 def test_a_file_that_is_named_must_be_there(without: str, changes: dict[str, Any], match: str) -> None:
@@ -266,14 +266,6 @@ def test_a_file_that_nobody_names_need_not_be_there() -> None:
     check({"load_col": {"inter": LOAD["inter"]}, "prompt_only": None}, without="user")
     check({"load_col": None, "prompt_only": {"user": []}, "unload_col": {"user": []}}, without="user")
     check(load(user=[]), without="user")
-    check(BENCHMARK, without="inter")
-
-
-def test_parts_given_beforehand_must_have_the_same_columns() -> None:
-    other = HEADERS["inter"] | {"rating": "token"}
-    headers = HEADERS | dict.fromkeys(PARTS, HEADERS["inter"]) | {"test.inter": other}
-    with pytest.raises(ValueError, match=r"d\.test\.inter has .* but d\.train\.inter has"):
-        check_named_fields(CONFIG | BENCHMARK, headers)
 
 
 def test_an_error_lists_no_more_than_a_screen() -> None:
@@ -393,6 +385,30 @@ def test_parts_given_beforehand_are_the_splits(own: Configure, tmp_path: Path) -
     (tmp_path / "parts" / "parts.inter").unlink()
     splits = data_preparation(config, create_dataset(config))
     assert [len(split.dataset) for split in splits] == [17, 5, 8]
+    (tmp_path / "parts" / "parts.c.inter").unlink()
+    with pytest.raises(ValueError, match=r"benchmark_filename names c, but there is no .*parts\.c\.inter"):
+        create_dataset(config)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("benchmark_filename", 5),
+        ("benchmark_filename", "train"),
+        ("additional_feat_suffix", 5),
+        ("additional_feat_suffix", ["item"]),
+        ("load_col", ["user_id"]),
+        ("unload_col", {"inter": "label"}),
+        ("unused_col", "label"),
+        ("prompt_only", {"inters": []}),
+    ],
+)
+def test_forms_are_looked_at_before_any_file(tiny: Configure, key: str, value: Any) -> None:
+    config = tiny(**{key: value}).final_config_dict
+    with pytest.raises(ValueError, match=f"^{key}"):
+        check_forms(config)
+    with pytest.raises(ValueError, match=f"^{key}"):
+        create_dataset(tiny(**{key: value}))
 
 
 def test_the_first_in_the_order_of_lines_stays_where_there_is_no_time(own: Configure) -> None:

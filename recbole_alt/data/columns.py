@@ -25,10 +25,10 @@ class Columns:
 
     Attributes:
         dataset: its name, which its files have in common.
-        headers: suffix of each file there is → {column: type}; under ``benchmark_filename`` "inter" is the first part.
+        headers: suffix of each file there is → {column: type}.
         loaded: suffix → {column: type} of what is loaded; a file of which nothing is loaded is absent.
         prompt_only: suffix → columns for the prompt alone.
-        inter: suffix of the file that stands for "inter".
+        inter: suffix of the file that stands for "inter": the first part of ``benchmark_filename``.
     """
 
     dataset: str
@@ -87,25 +87,38 @@ class Columns:
         raise ValueError(f"{key} names {name!r}, which is no loaded field of {files}: {has}{meant(name, known)}")
 
 
+def check_forms(config: Mapping[str, Any]) -> None:
+    """Refuse keys that name files and columns in another form than theirs; no file is looked at.
+
+    Raises:
+        ValueError: names the key and its form.
+    """
+    _first_part(config)
+    files = [*_SIDES, *_further(config)]
+    for key in ("load_col", "unload_col", "unused_col"):
+        lists_by_file(config, key, files)
+    lists_by_file(config, "prompt_only", _SIDES)
+
+
 def columns_of(config: Mapping[str, Any], headers: Mapping[str, Header]) -> Columns:
     """Check every key that names files and their columns, and follow them.
 
     Args:
         config: ``load_col``, ``unload_col``, ``prompt_only``, ``additional_feat_suffix``, ``benchmark_filename``,
             ``USER_ID_FIELD`` and ``ITEM_ID_FIELD``.
-        headers: suffix of each atomic file there is → {column: type}; parts of ``benchmark_filename`` as "train.inter".
+        headers: suffix of each atomic file there is → {column: type}; "inter" is the first part of
+            ``benchmark_filename`` where that is given.
 
     Raises:
         ValueError: a file or a column that is not there, a value of another form, a file without its id.
     """
     dataset = str(config["dataset"])
-    headers = dict(headers)
-    inter = _benchmark(config, dataset, headers)
-    if inter not in headers:
-        raise ValueError(f"there is no {dataset}.inter in {config['data_path']!r}")
-    headers["inter"] = headers[inter]
-    files = [*_SIDES, *_additional(config, dataset, headers)]
-    bare = Columns(dataset, {name: headers[name] for name in files if name in headers}, {}, {}, inter)
+    files = [*_SIDES, *_further(config)]
+    bare = Columns(dataset, {name: headers[name] for name in files if name in headers}, {}, {}, _first_part(config))
+    for suffix in files:
+        if suffix not in headers and suffix not in ("user", "item"):
+            key = "" if suffix == "inter" else f"additional_feat_suffix names {suffix}, but "
+            raise ValueError(f"{key}there is no {bare.file(suffix)} in {config['data_path']!r}")
     for key in _OWNERS.values():
         name = field_name(config, key)
         if name is not None:
@@ -201,36 +214,23 @@ def _prompt_only(columns: Columns, config: Mapping[str, Any], loaded: Mapping[st
     return given
 
 
-def _additional(config: Mapping[str, Any], dataset: str, headers: Mapping[str, Header]) -> list[str]:
+def _further(config: Mapping[str, Any]) -> list[str]:
     given = config.get("additional_feat_suffix")
     names = [] if given is None else names_in(given, "additional_feat_suffix")
     for suffix in names:
         if suffix in _RESERVED:
             raise ValueError(f"additional_feat_suffix: {suffix!r} is a file of RecBole's own: name further files alone")
-        if suffix not in headers:
-            raise ValueError(f"additional_feat_suffix names {suffix}, but there is no {dataset}.{suffix}")
     return names
 
 
-def _benchmark(config: Mapping[str, Any], dataset: str, headers: Mapping[str, Header]) -> str:
-    """Suffix of the file that stands for "inter"."""
+def _first_part(config: Mapping[str, Any]) -> str:
+    """Suffix of the file whose columns are those of the interactions."""
     given = config.get("benchmark_filename")
     if given is None:
         return "inter"
     if not isinstance(given, (list, tuple)) or len(given) != 3 or not all(isinstance(name, str) for name in given):
         raise ValueError(
             "benchmark_filename must be a list of three names, of training, validation and test, such as "
-            f"[train, valid, test] for {dataset}.train.inter and so on, not {given!r}"
+            f"[train, valid, test] for {config['dataset']}.train.inter and so on, not {given!r}"
         )
-    parts = [f"{name}.inter" for name in given]
-    for part in parts:
-        if part not in headers:
-            raise ValueError(
-                f"benchmark_filename names {part.removesuffix('.inter')}, but there is no {dataset}.{part}"
-            )
-        if dict(headers[part]) != dict(headers[parts[0]]):
-            raise ValueError(
-                f"benchmark_filename: {dataset}.{part} has {listed(headers[part])}, but {dataset}.{parts[0]} has "
-                f"{listed(headers[parts[0]])}: give all parts the same columns and types"
-            )
-    return parts[0]
+    return f"{given[0]}.inter"

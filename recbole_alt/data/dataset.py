@@ -19,6 +19,7 @@ from recbole.utils import FeatureSource, FeatureType
 from recbole_alt import compat
 from recbole_alt.checks import check_values
 from recbole_alt.data.atomic import AtomicFile
+from recbole_alt.data.columns import check_forms
 from recbole_alt.data.named_fields import check_named_fields, headers_of
 from recbole_alt.data.prompts import PromptTable
 from recbole_alt.data.template import CONTEXT, ITEM, USER, build_template
@@ -81,6 +82,7 @@ class ALTDataset(Dataset):
             ) from None
 
     def _load_inter_feat(self, token: str, dataset_path: str) -> None:  # comes first, once the files are there
+        check_forms(self.config.final_config_dict)
         check_named_fields(self.config.final_config_dict, headers_of(self.config.final_config_dict))
         super()._load_inter_feat(token, dataset_path)
 

@@ -31,8 +31,8 @@ def check_named_fields(config: Mapping[str, Any], headers: Mapping[str, Header])
 
     Args:
         config: a whole configuration.
-        headers: suffix of each atomic file there is (user, item, inter, those of ``additional_feat_suffix``, and
-            "train.inter" and so on of ``benchmark_filename``) → {column: type}, types being those of RecBole.
+        headers: suffix of each atomic file there is (user, item, inter, those of ``additional_feat_suffix``) →
+            {column: type}, types being those of RecBole; "inter" is the first part of ``benchmark_filename``.
 
     Raises:
         ValueError: one line that names the key, the value, the file with what it has, and what to do.
@@ -57,19 +57,26 @@ def check_named_fields(config: Mapping[str, Any], headers: Mapping[str, Header])
 
 
 def headers_of(config: Mapping[str, Any]) -> dict[str, dict[str, str]]:
-    """Suffix of each atomic file there is → {column: type}, read from the first lines."""
-    given = (config.get(key) for key in ("additional_feat_suffix", "benchmark_filename"))
-    further, parts = (names if isinstance(names, (list, tuple)) else [] for names in given)
-    suffixes = [*([f"{part}.inter" for part in parts] or ["inter"]), "user", "item", *further]
-    encoding, separator = config.get("encoding") or "utf-8", config["field_separator"]
-    headers = {}
-    for suffix in suffixes:
-        path = os.path.join(config["data_path"], f"{config['dataset']}.{suffix}")
-        if os.path.isfile(path):
-            AtomicFile(path, separator, encoding).check()
-            with open(path, encoding=encoding) as file:
-                first = file.readline().removeprefix("\ufeff").rstrip("\r\n")
-            headers[suffix] = dict(typed.split(":", 1) for typed in first.split(separator))
+    """Suffix of each atomic file there is → {column: type}, read from the first lines.
+
+    Raises:
+        ValueError: a part of ``benchmark_filename`` is not there, or a file is no atomic file.
+    """
+    parts, separator = config.get("benchmark_filename"), config["field_separator"]
+    encoding = config.get("encoding") or "utf-8"
+    names = [(f"{part}.inter", "inter") for part in parts or []] or [("inter", "inter")]
+    names += [(suffix, suffix) for suffix in ("user", "item", *(config.get("additional_feat_suffix") or []))]
+    headers: dict[str, dict[str, str]] = {}
+    for name, suffix in names:
+        path = os.path.join(config["data_path"], f"{config['dataset']}.{name}")
+        if not os.path.isfile(path):
+            if suffix == "inter" and parts:
+                raise ValueError(f"benchmark_filename names {name.removesuffix('.inter')}, but there is no {path}")
+            continue
+        AtomicFile(path, separator, encoding).check()
+        with open(path, encoding=encoding) as file:
+            first = file.readline().removeprefix("\ufeff").rstrip("\r\n")
+        headers.setdefault(suffix, dict(typed.split(":", 1) for typed in first.split(separator)))
     return headers
 
 
