@@ -18,6 +18,8 @@ from recbole.utils import FeatureSource, FeatureType
 
 from recbole_alt import compat
 from recbole_alt.data.atomic import AtomicFile
+from recbole_alt.data.columns import check_forms
+from recbole_alt.data.named_fields import check_named_fields, headers_of
 from recbole_alt.data.prompts import PromptTable
 from recbole_alt.data.template import CONTEXT, ITEM, USER, build_template
 from recbole_alt.data.words import (
@@ -78,6 +80,11 @@ class ALTDataset(Dataset):
                 f"{self.dataset_name}.inter and its .user and .item files there, or give --data_path=FOLDER "
                 f"where FOLDER/{self.dataset_name}/ holds them"
             ) from None
+
+    def _load_inter_feat(self, token: str, dataset_path: str) -> None:  # comes first, once the files are there
+        check_forms(self.config.final_config_dict)
+        check_named_fields(self.config.final_config_dict, headers_of(self.config.final_config_dict))
+        super()._load_inter_feat(token, dataset_path)
 
     def _load_feat(self, filepath: str, source: Any) -> pd.DataFrame | None:
         self._file(filepath).check()

@@ -1,0 +1,236 @@
+"""Which columns of which atomic files a configuration loads, and for the prompt alone.
+
+RecBole takes the columns that a file happens to have among those that ``load_col`` names, and says nothing of the
+others, nor of a file that is not there (``recbole/data/dataset/dataset.py``, ``_load_feat``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from recbole_alt.data.naming import field_name, listed, lists_by_file, meant, names_in
+
+Header = Mapping[str, str]
+
+_SIDES = ("inter", "user", "item")
+_OWNERS = {"user": "USER_ID_FIELD", "item": "ITEM_ID_FIELD"}
+_RESERVED = (*_SIDES, "link")  # RecBole loads the first three itself and gives the fourth no types
+
+
+@dataclass(frozen=True)
+class Columns:
+    """What is loaded.
+
+    Attributes:
+        dataset: its name, which its files have in common.
+        headers: suffix of each file there is → {column: type}.
+        loaded: suffix → {column: type} of what is loaded; a file of which nothing is loaded is absent.
+        prompt_only: suffix → columns for the prompt alone.
+        inter: suffix of the file that stands for "inter": the first part of ``benchmark_filename``.
+    """
+
+    dataset: str
+    headers: Mapping[str, Header]
+    loaded: Mapping[str, Header]
+    prompt_only: Mapping[str, Sequence[str]]
+    inter: str
+
+    @property
+    def kinds(self) -> dict[str, str]:
+        """The type of each loaded column."""
+        return {name: kind for header in self.loaded.values() for name, kind in header.items()}
+
+    def file(self, suffix: str) -> str:
+        """Name of a file."""
+        return f"{self.dataset}.{self.inter if suffix == 'inter' else suffix}"
+
+    def require(self, key: str, name: Any, kinds: Collection[str], *, of: Collection[str] | None = None) -> str:
+        """The type of the loaded column ``name`` that ``key`` names.
+
+        Args:
+            key: the key, as the error names it.
+            name: what it names.
+            kinds: the types it may have.
+            of: suffixes of the files it may be in; empty = any.
+
+        Raises:
+            ValueError: no such column, not loaded, in another file or of another type.
+        """
+        loaded = {suffix: header for suffix, header in self.loaded.items() if of is None or suffix in of}
+        for suffix, header in loaded.items():
+            if name in header:
+                if header[name] not in kinds:
+                    raise ValueError(
+                        f"{key} names {name!r}, which is {header[name]} in {self.file(suffix)}: it must be "
+                        f"{' or '.join(kinds)}"
+                    )
+                return header[name]
+        for suffix, names in self.prompt_only.items():
+            if name in names:
+                raise ValueError(
+                    f"{key} names {name!r}, which prompt_only keeps for the prompt of {self.file(suffix)}: load it "
+                    "with load_col instead"
+                )
+        for suffix, header in self.headers.items():
+            if name in header and (of is None or suffix in of):
+                raise ValueError(
+                    f"{key} names {name!r}, which {self.file(suffix)} has but load_col or unload_col leaves out: load "
+                    f"it with load_col: {suffix}"
+                )
+        files = ", ".join(self.file(suffix) for suffix in loaded)
+        known = list(dict.fromkeys(n for header in loaded.values() for n, kind in header.items() if kind in kinds))
+        has = (
+            f"its fields of type {' or '.join(kinds)} are {listed(known)}" if known else f"none is {' or '.join(kinds)}"
+        )
+        raise ValueError(f"{key} names {name!r}, which is no loaded field of {files}: {has}{meant(name, known)}")
+
+
+def check_forms(config: Mapping[str, Any]) -> None:
+    """Refuse keys that name files and columns in another form than theirs; no file is looked at.
+
+    Raises:
+        ValueError: names the key and its form.
+    """
+    _first_part(config)
+    files = [*_SIDES, *_further(config)]
+    for key in ("load_col", "unload_col", "unused_col"):
+        lists_by_file(config, key, files)
+    lists_by_file(config, "prompt_only", _SIDES)
+
+
+def columns_of(config: Mapping[str, Any], headers: Mapping[str, Header]) -> Columns:
+    """Check every key that names files and their columns, and follow them.
+
+    Args:
+        config: ``load_col``, ``unload_col``, ``prompt_only``, ``additional_feat_suffix``, ``benchmark_filename``,
+            ``USER_ID_FIELD`` and ``ITEM_ID_FIELD``.
+        headers: suffix of each atomic file there is → {column: type}; "inter" is the first part of
+            ``benchmark_filename`` where that is given.
+
+    Raises:
+        ValueError: a file or a column that is not there, a value of another form, a file without its id.
+    """
+    dataset = str(config["dataset"])
+    files = [*_SIDES, *_further(config)]
+    bare = Columns(dataset, {name: headers[name] for name in files if name in headers}, {}, {}, _first_part(config))
+    for suffix in files:
+        if suffix not in headers and suffix not in ("user", "item"):
+            key = "" if suffix == "inter" else f"additional_feat_suffix names {suffix}, but "
+            raise ValueError(f"{key}there is no {bare.file(suffix)} in {config['data_path']!r}")
+    for key in _OWNERS.values():
+        name = field_name(config, key)
+        if name is not None:
+            _require_in(bare, name, "inter", key)
+    loaded = _loaded(bare, config, files)
+    for side, key in _OWNERS.items():
+        _check_owner(bare, config, loaded, side, key)
+    if "inter" not in loaded:
+        raise ValueError(f"load_col: inter loads no column of {bare.file('inter')}; it has {listed(headers['inter'])}")
+    return replace(bare, loaded=loaded, prompt_only=_prompt_only(bare, config, loaded))
+
+
+def _check_owner(
+    columns: Columns, config: Mapping[str, Any], loaded: Mapping[str, Header], side: str, key: str
+) -> None:
+    """Refuse interactions, and rows of a side, that are loaded without the id that ``key`` names."""
+    name = field_name(config, key)
+    if name is None and side in loaded:
+        raise ValueError(
+            f"{key} is empty, so nobody owns the rows of {columns.file(side)}: name its id, or leave {side} out of "
+            "load_col"
+        )
+    for suffix in ("inter", side) if side in loaded else ("inter",):
+        if name is None or name in loaded.get(suffix, {}):
+            continue
+        _require_in(columns, name, suffix, key)
+        if config.get("load_col") is None:
+            raise ValueError(f"unload_col: {suffix} must leave {name!r} ({key}) in")
+        raise ValueError(
+            f"load_col: {suffix} must hold {name!r} ({key}): list the columns of every file, for the last load_col "
+            "given replaces the others as a whole"
+        )
+
+
+def _require_in(columns: Columns, name: str, suffix: str, key: str, *, first: bool = False) -> None:
+    """Refuse ``name`` if the file does not have it."""
+    header = columns.headers[suffix]
+    if name in header:
+        return
+    start, end = (f"{key}: ", "") if first else ("", f" ({key})")
+    raise ValueError(
+        f"{start}{columns.file(suffix)} has no field {name!r}{end}; it has {listed(header)}{meant(name, header)}"
+    )
+
+
+def _loaded(columns: Columns, config: Mapping[str, Any], files: Sequence[str]) -> dict[str, Header]:
+    load, unload = (lists_by_file(config, key, files) for key in ("load_col", "unload_col"))
+    for key, given in (("load_col", load), ("unload_col", unload)):
+        for suffix, names in (given or {}).items():
+            if names and suffix not in columns.headers:
+                raise ValueError(f"{key} names {suffix}, but there is no {columns.file(suffix)}: leave {suffix} out")
+            for name in names:
+                if name != "*":
+                    _require_in(columns, name, suffix, key, first=True)
+    for suffix, names in (unload or {}).items():
+        if names and load is not None and load.get(suffix) != ["*"]:
+            raise ValueError(
+                f"unload_col names columns of {suffix}, which has no effect beside load_col: write load_col: ~ to load "
+                "everything else, or leave unload_col out"
+            )
+    loaded: dict[str, Header] = {}
+    for suffix in files:
+        header = columns.headers.get(suffix, {})
+        wanted = ["*"] if load is None else load.get(suffix, [])
+        unwanted = (unload or {}).get(suffix, [])
+        kept = {n: kind for n, kind in header.items() if (wanted == ["*"] or n in wanted) and n not in unwanted}
+        if kept:
+            loaded[suffix] = kept
+        elif suffix not in _SIDES:
+            raise ValueError(
+                f"additional_feat_suffix names {suffix}, but load_col loads no column of {columns.file(suffix)}: add "
+                f"{suffix}: [{listed(header)}] to load_col"
+            )
+    return loaded
+
+
+def _prompt_only(columns: Columns, config: Mapping[str, Any], loaded: Mapping[str, Header]) -> dict[str, list[str]]:
+    given = lists_by_file(config, "prompt_only", _SIDES) or {}
+    for suffix, names in given.items():
+        if names and suffix not in columns.headers:
+            raise ValueError(f"prompt_only names {suffix}, but there is no {columns.file(suffix)}: leave {suffix} out")
+        for name in names:
+            _require_in(columns, name, suffix, "prompt_only", first=True)
+            if name in loaded.get(suffix, {}):
+                raise ValueError(
+                    f"{name!r} is loaded (load_col) and in prompt_only: the CTR model sees the first; drop one, with "
+                    "unload_col where load_col is empty"
+                )
+        if names and suffix not in loaded:
+            raise ValueError(
+                f"prompt_only: load the id of {columns.file(suffix)} with load_col, so that {names[0]!r} has an owner"
+            )
+    return given
+
+
+def _further(config: Mapping[str, Any]) -> list[str]:
+    given = config.get("additional_feat_suffix")
+    names = [] if given is None else names_in(given, "additional_feat_suffix")
+    for suffix in names:
+        if suffix in _RESERVED:
+            raise ValueError(f"additional_feat_suffix: {suffix!r} is a file of RecBole's own: name further files alone")
+    return names
+
+
+def _first_part(config: Mapping[str, Any]) -> str:
+    """Suffix of the file whose columns are those of the interactions."""
+    given = config.get("benchmark_filename")
+    if given is None:
+        return "inter"
+    if not isinstance(given, (list, tuple)) or len(given) != 3 or not all(isinstance(name, str) for name in given):
+        raise ValueError(
+            "benchmark_filename must be a list of three names, of training, validation and test, such as "
+            f"[train, valid, test] for {config['dataset']}.train.inter and so on, not {given!r}"
+        )
+    return f"{given[0]}.inter"
