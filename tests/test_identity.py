@@ -103,7 +103,7 @@ def uses(folder: Path, given: dict[str, Any]) -> dict[str, Callable[[], Any]]:
 def test_other_data_are_refused_by_name_wherever_a_checkpoint_is_used(
     change: Change, named: str, keys: Keys, data: Path
 ) -> None:
-    given = keys(data_path=str(data), finetune_modes=["ctr"], pretrain_steps=1, epochs=1, plain_baseline=False)
+    given = keys(data_path=str(data), finetune_modes=["ctr"], pretrain_steps=1, epochs=0, plain_baseline=False)
     folder = run(given)
     change(data)
     for name, use in uses(folder, given).items():
@@ -118,7 +118,7 @@ def test_other_data_are_refused_by_name_wherever_a_checkpoint_is_used(
 def test_the_same_data_are_taken_wherever_they_lie_and_however_their_numbers_are_written(
     keys: Keys, data: Path, tmp_path: Path
 ) -> None:
-    given = keys(data_path=str(data), finetune_modes=["ctr"], pretrain_steps=1, epochs=1, plain_baseline=False)
+    given = keys(data_path=str(data), finetune_modes=["ctr"], pretrain_steps=1, epochs=0, plain_baseline=False)
     folder, before = run(given), identity(given)
     for use in uses(folder, given).values():
         use()
@@ -155,7 +155,7 @@ def test_an_alignment_is_refused_where_it_may_have_seen_what_is_held_out(keys: K
 
 
 def test_a_training_that_goes_on_needs_its_own_rows(keys: Keys, tmp_path: Path) -> None:
-    given = keys(finetune_modes=["ctr"], pretrain_steps=1, epochs=1, plain_baseline=False)
+    given = keys(finetune_modes=["ctr"], pretrain_steps=1, epochs=0, plain_baseline=False)
     folder = run(given)
     config = ALTConfig("ALT_DCN", "tiny", None, given | {"train_share": 0.5})
     dataset = load_data(config)[1]._dataset
