@@ -27,10 +27,15 @@ def load_aligned(config: Any, file: str | os.PathLike[str], dataset: Any) -> dic
     """The checkpoint of stage 1 in ``file``, for finetuning with ``dataset``, which is built.
 
     Raises:
-        ValueError: it is damaged, of other ids, or trained on rows that may be held out now.
+        ValueError: it is missing, damaged, of other ids, or trained on rows that may be held out now.
     """
     what = "pretrained_checkpoint" if config["pretrained_checkpoint"] else ""
-    state = checkpoint.load(file, config["device"])
+    try:
+        state = checkpoint.load(file, config["device"])
+    except ValueError as error:
+        raise ValueError(f"{what}: {error}" if what else str(error)) from None
+    if not isinstance(state, dict):
+        raise ValueError(f"{what}: {os.fspath(file)!r} holds no aligned towers: give the pretrain.pth of a run")
     require_same_data(state, dataset, file=file, what=what, held_out_only=True)
     return state
 
