@@ -228,7 +228,7 @@ def _mend_kd_dagfm() -> None:
         def wrapper(self: Any, config: Any, dataset: Any) -> None:
             for key in ("teacher", "phase", "type"):
                 KEYS[key].kind.refuse(key, config[key])
-            host.torch = _Except(torch, load=_warm_up_weights)
+            host.torch = _Except(torch, load=functools.partial(_warm_up_weights, dataset=dataset))
             try:
                 original(self, config, dataset)
             finally:
@@ -250,16 +250,19 @@ def _mend_kd_dagfm() -> None:
     _replace(host.KD_DAGFM, "predict", lambda original: lambda self, interaction: original(self, interaction).view(-1))
 
 
-def _warm_up_weights(file: str) -> dict[str, Any]:
-    """The weights in the checkpoint ``warm_up`` names; nothing in it is executed."""
+def _warm_up_weights(file: str, dataset: Any) -> dict[str, Any]:
+    """The weights in the checkpoint ``warm_up`` names, which must be of ``dataset``; nothing in it is executed."""
+    from recbole_alt.data.identity import require_same_data
     from recbole_alt.trainer import checkpoint  # late: it needs what this module puts in place
 
     if not file:
         raise ValueError("warm_up: name the plain.pth or ctr.pth of a run with the phase before")
     try:
-        weights = checkpoint.load(file)["state_dict"]
+        state = checkpoint.load(file)
+        weights = state["state_dict"]
     except (ValueError, KeyError) as error:
         raise ValueError(f"warm_up must be the plain.pth or ctr.pth of a run with the phase before: {error}") from None
+    require_same_data(state, dataset, file=file, what="warm_up", held_out_only=True)
     prefix = "backbone.model."  # in a checkpoint of ours, beside which joint.pth has the text tower
     ours = {key.removeprefix(prefix): tensor for key, tensor in weights.items() if key.startswith(prefix)}
     return {"state_dict": ours or weights}

@@ -23,6 +23,7 @@ from torch import Tensor
 
 from recbole_alt.config import base_model_name, require_registered
 from recbole_alt.data.build import build_masking
+from recbole_alt.data.identity import require_same_data
 from recbole_alt.data.masking import Masks, step_generator
 from recbole_alt.experiment import Data, load_data, write_json
 from recbole_alt.model.alignment import AlignmentModel
@@ -30,6 +31,7 @@ from recbole_alt.model.backbones import Backbone
 from recbole_alt.model.build import build_alignment, build_backbone, build_text
 from recbole_alt.model.captures import FIELD_EMBEDDINGS, reached
 from recbole_alt.model.text_cache import TextCache
+from recbole_alt.model.weights import load_weights
 from recbole_alt.trainer import checkpoint
 
 #: Rows that the losses are read from, and that embeddings are averaged over.
@@ -80,23 +82,21 @@ def diagnose(folder: str | os.PathLike[str], data: Data | None = None) -> Diagno
     config = aligned["config"]
     require_registered(config["model"], file)
     _, train, valid, _ = data or load_data(config)
+    require_same_data(aligned, train._dataset, file=file)
     model_class = get_model(config["model"]).backbone_class
     init_seed(config["seed"], config["reproducibility"])
     model = build_alignment(config, train._dataset, model_class)
     backbones = {"initial": build_seeded(config, train._dataset, model_class), "aligned": model.backbone}
-    try:
-        model.backbone.load_state_dict(aligned["backbone"])
-        model.text.load_state_dict(aligned["text"])
-        model.objectives.load_state_dict(aligned["objectives"])
-        for stage in ("ctr", "joint", "plain"):
-            if (folder / f"{stage}.pth").is_file():
-                state = checkpoint.load(folder / f"{stage}.pth")["state_dict"]
-                own = {key.removeprefix("backbone."): v for key, v in state.items() if key.startswith("backbone.")}
-                backbones[stage] = build_seeded(config, train._dataset, model_class)
-                backbones[stage].load_state_dict(own)
-    except RuntimeError as error:
-        reason = " ".join(str(error).split())
-        raise ValueError(f"{str(folder)!r} was made from other data than are there now: {reason}") from None
+    for name in ("backbone", "text", "objectives"):
+        load_weights(getattr(model, name), aligned[name], f"{str(file)!r} does not fit its own {name}")
+    for stage in ("ctr", "joint", "plain"):
+        if (stage_file := folder / f"{stage}.pth").is_file():
+            state = checkpoint.load(stage_file)
+            require_same_data(state, train._dataset, file=stage_file, held_out_only=True)
+            weights = state["state_dict"].items()
+            own = {key.removeprefix("backbone."): v for key, v in weights if key.startswith("backbone.")}
+            backbones[stage] = build_seeded(config, train._dataset, model_class)
+            load_weights(backbones[stage], own, f"{str(stage_file)!r} does not fit the model of {str(file)!r}")
     rows = {name: some_rows(loader._dataset, config["seed"]) for name, loader in (("train", train), ("valid", valid))}
     found = Diagnosis(config["model"], config["dataset"], {name: len(part) for name, part in rows.items()})
     for name, part in rows.items():

@@ -17,15 +17,15 @@ from torch.utils.tensorboard import SummaryWriter
 
 from recbole_alt.config import ALTConfig
 from recbole_alt.data.build import build_batches
+from recbole_alt.data.identity import IDENTITY_KEY, record_of, require_same_data
 from recbole_alt.data.loader import BatchLoader
 from recbole_alt.keys import FREE, check_values
 from recbole_alt.memory import PeakMemory
 from recbole_alt.model.build import build_alignment
 from recbole_alt.model.precision import fastest_precision
-from recbole_alt.trainer import checkpoint
 from recbole_alt.trainer.finetune import ALTTrainer
 from recbole_alt.trainer.pretrain import ALTPretrainTrainer
-from recbole_alt.trainer.start import start_afresh, start_from_aligned
+from recbole_alt.trainer.start import load_aligned, start_afresh, start_from_aligned
 
 #: RecBole's dataset and its loaders for training, validation and testing.
 Data = tuple[Any, Any, Any, Any]
@@ -75,7 +75,7 @@ class Experiment:
         stages: results by stage: ``pretrain``, ``ctr``, ``lm``, ``joint``, ``plain``.
 
     Raises:
-        ValueError: ``resume`` names no run, or one with another configuration.
+        ValueError: ``resume`` names no run, or one with another configuration or other data.
     """
 
     def __init__(self, config: Any, data: Data | None = None, folder: Path | None = None):
@@ -88,6 +88,9 @@ class Experiment:
         self.folder = self._open_folder() if folder is None else folder
         if folder is not None:
             folder.mkdir(parents=True, exist_ok=True)
+            if (folder / "config.json").is_file():
+                before = json.loads((folder / "config.json").read_text())
+                require_same_data(before, self.train_data._dataset, file=folder / "config.json")
             self._write_configuration(folder)
         self._settle_precision()
 
@@ -126,11 +129,12 @@ class Experiment:
         memory = PeakMemory(config["device"])
         model = self.model_class(config, self.train_data._dataset).to(config["device"])
         trainer = ALTTrainer(config, model)
-        rows = self.train_data._dataset[:]
+        dataset = self.train_data._dataset
+        rows = dataset[:]
         if stage == "plain":
             start_afresh(trainer, rows)
         else:
-            start_from_aligned(trainer, checkpoint.load(self.pretrained_file, config["device"]), rows)
+            start_from_aligned(trainer, load_aligned(config, self.pretrained_file, dataset), rows)
         trainer.tensorboard = _curves(trainer, stage)
         trainer.saved_model_file = str(self.folder / f"{stage}.pth")
         if self._go_on and trainer.last_file.is_file():
@@ -186,12 +190,13 @@ class Experiment:
         if not (folder / "config.json").is_file():
             raise ValueError(f"resume: {str(folder)!r} is not the folder of a run (it has no config.json)")
         before = json.loads((folder / "config.json").read_text())
-        for key in sorted((before.keys() | values.keys()) - FREE):
+        for key in sorted((before.keys() | values.keys()) - FREE - {IDENTITY_KEY}):
             if before.get(key) != json.loads(json.dumps(values.get(key))):
                 raise ValueError(
                     f"resume: {key} was {before.get(key)!r} in {str(folder)!r} and is {values.get(key)!r} now: "
                     "give the same value, or start a new run without --resume"
                 )
+        require_same_data(before, self.train_data._dataset, file=folder / "config.json", what="resume")
         return folder
 
     def _settle_precision(self) -> None:
@@ -204,7 +209,8 @@ class Experiment:
         self.config["precision"] = json.loads(file.read_text())
 
     def _write_configuration(self, folder: Path) -> None:
-        write_json(folder / "config.json", ALTConfig.snapshot(self.config).__getstate__()["values"])
+        values = ALTConfig.snapshot(self.config).__getstate__()["values"]
+        write_json(folder / "config.json", values | record_of(self.train_data._dataset))
 
     def _finished(self, stage: str) -> bool:
         file = self.folder / f"{stage}.json"

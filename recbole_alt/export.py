@@ -15,10 +15,13 @@ import recbole
 import yaml
 
 from recbole_alt import pretrained
-from recbole_alt.config import base_model_name
+from recbole_alt.config import base_model_name, registered_models
+from recbole_alt.data.identity import require_same_data
+from recbole_alt.experiment import load_data
 from recbole_alt.model.adapters import AdapterState
 from recbole_alt.model.build import load_configured_language_model
 from recbole_alt.model.language import LanguageModel
+from recbole_alt.model.weights import load_weights
 from recbole_alt.trainer import checkpoint
 
 _IN_TOWER = "language_model."
@@ -36,7 +39,7 @@ def to_recbole(model_file: str | os.PathLike[str], file: str | os.PathLike[str])
         file: the new checkpoint.
 
     Raises:
-        ValueError: no such file, or it holds no CTR model.
+        ValueError: no such file, it holds no CTR model, or the data that its configuration names are others now.
     """
     state = checkpoint.load(model_file)
     weights = _under("model.", state.get("backbone") or {}) or _under("backbone.model.", state.get("state_dict") or {})
@@ -44,6 +47,7 @@ def to_recbole(model_file: str | os.PathLike[str], file: str | os.PathLike[str])
         raise ValueError(
             f"{os.fspath(model_file)!r} holds no CTR model: give pretrain.pth, ctr.pth, joint.pth, plain.pth"
         )
+    _require_its_data(state, model_file)
     values = state["config"].__getstate__()["values"]
     checkpoint.save({"state_dict": weights, "other_parameter": {}, "config": values, "epoch": 0}, file)
     model = base_model_name(values["model"])
@@ -52,6 +56,13 @@ def to_recbole(model_file: str | os.PathLike[str], file: str | os.PathLike[str])
         theirs["train_neg_sample_args"] = None
     theirs |= {"model": model, "dataset": values["dataset"], "data_path": str(Path(values["data_path"]).parent)}
     Path(f"{os.fspath(file)}.yaml").write_text(yaml.safe_dump(theirs, allow_unicode=True), encoding="utf-8")
+
+
+def _require_its_data(state: dict[str, Any], file: str | os.PathLike[str]) -> None:
+    """Plain RecBole can't tell other ids, so they are refused here, where the data are there to be looked at."""
+    config = state["config"]
+    if config["model"] in registered_models() and Path(config["data_path"]).is_dir():
+        require_same_data(state, load_data(config)[1]._dataset, file=file)
 
 
 def _keys_of_recbole(model: str | None) -> list[str]:
@@ -79,7 +90,7 @@ def to_huggingface(model_file: str | os.PathLike[str], folder: str | os.PathLike
     if not weights:
         raise ValueError(f"{os.fspath(model_file)!r} holds no language model: give pretrain.pth, lm.pth or joint.pth")
     model: LanguageModel = load_configured_language_model(state["config"])
-    model.load_state_dict(weights)
+    load_weights(model, weights, f"{os.fspath(model_file)!r} does not fit the language_model of its configuration")
     encoder = model.encoder.merge_and_unload() if isinstance(model, AdapterState) else model.encoder
     encoder.save_pretrained(folder)
     pretrained.load_tokenizer(state["config"]["language_model"]).save_pretrained(folder)

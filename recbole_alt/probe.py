@@ -25,10 +25,12 @@ from sklearn.model_selection import GroupKFold
 
 from recbole_alt.benchmark.statistics import auc
 from recbole_alt.config import require_registered
+from recbole_alt.data.identity import require_same_data
 from recbole_alt.diagnose import some_rows
 from recbole_alt.experiment import Data, load_data, write_json
 from recbole_alt.model.build import build_text
 from recbole_alt.model.text_cache import TextCache
+from recbole_alt.model.weights import load_finetuned
 from recbole_alt.trainer import checkpoint
 
 #: Validation rows that are read at most.
@@ -87,6 +89,7 @@ def probe(folder: str | os.PathLike[str], data: Data | None = None) -> list[Prob
         config = state["config"]
         require_registered(config["model"], file)
         data = data or load_data(config)
+        require_same_data(state, data[1]._dataset, file=file)
         train, rows = data[1]._dataset, some_rows(data[2]._dataset, config["seed"], _ROWS)
         states = states or text_states(config, train.prompts, rows)
         clicks = (rows[config["LABEL_FIELD"]] > 0.5).numpy()
@@ -99,12 +102,7 @@ def probe(folder: str | os.PathLike[str], data: Data | None = None) -> list[Prob
 def score(config: Any, state: dict[str, Any], train: Any, rows: Any, file: Path) -> np.ndarray:
     """Logits [N] of the model in ``state``."""
     model = get_model(config["model"])(config, train).to(config["device"])
-    try:
-        model.load_state_dict(state["state_dict"])
-    except RuntimeError as error:
-        reason = " ".join(str(error).split())
-        raise ValueError(f"{str(file)!r} was made from other data than are there now: {reason}") from None
-    model.load_other_parameter(state["other_parameter"])
+    load_finetuned(model, state, file)
     model.eval()
     size = config["eval_batch_size"]
     parts = [model(rows[i : i + size].to(config["device"])) for i in range(0, len(rows), size)]

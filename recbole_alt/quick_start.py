@@ -11,7 +11,9 @@ from recbole.data import create_dataset, data_preparation
 from recbole.utils import get_model, init_logger, init_seed
 
 from recbole_alt.config import ALTConfig, require_registered
+from recbole_alt.data.identity import require_same_data
 from recbole_alt.experiment import Experiment
+from recbole_alt.model.weights import load_finetuned
 from recbole_alt.report import result_record, result_table, write_result
 from recbole_alt.trainer import checkpoint
 
@@ -83,7 +85,7 @@ def load_data_and_model(model_file: str | os.PathLike[str]) -> tuple[Any, ...]:
         config, model, dataset, train_data, valid_data, test_data.
 
     Raises:
-        ValueError: no such file, or not a finetuned checkpoint.
+        ValueError: no such file, not a finetuned checkpoint, or one of other data than are there now.
     """
     state = checkpoint.load(model_file)
     if "state_dict" not in state:
@@ -96,8 +98,8 @@ def load_data_and_model(model_file: str | os.PathLike[str]) -> tuple[Any, ...]:
     init_logger(config)
     dataset = create_dataset(config)
     train_data, valid_data, test_data = data_preparation(config, dataset)
+    require_same_data(state, dataset, file=model_file)
     init_seed(config["seed"], config["reproducibility"])
     model = get_model(config["model"])(config, train_data._dataset).to(config["device"])
-    model.load_state_dict(state["state_dict"])
-    model.load_other_parameter(state["other_parameter"])
+    load_finetuned(model, state, model_file)
     return config, model, dataset, train_data, valid_data, test_data

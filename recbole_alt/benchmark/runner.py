@@ -22,6 +22,7 @@ from recbole_alt.config import ALTConfig
 from recbole_alt.experiment import Experiment, write_json
 from recbole_alt.keys import FREE, NOT_OF_ALIGNMENT
 from recbole_alt.model.precision import fastest_precision
+from recbole_alt.model.weights import load_finetuned
 from recbole_alt.report import result_record
 from recbole_alt.trainer import checkpoint
 from recbole_alt.trainer.finetune import ALTTrainer
@@ -35,9 +36,8 @@ class ScoredExperiment(Experiment):
     def _test(self, trainer: ALTTrainer, stage: str, progress: bool) -> dict[str, float]:
         if self.test_data is None:  # a trial: nothing but validation may choose
             return {}
-        state = checkpoint.load(trainer.saved_model_file, self.config["device"])
-        trainer.model.load_state_dict(state["state_dict"])
-        trainer.model.load_other_parameter(state["other_parameter"])
+        file = trainer.saved_model_file
+        load_finetuned(trainer.model, checkpoint.load(file, self.config["device"]), file)
         scores = score_rows(trainer.model, self.test_data, self.train_data._dataset, self.config["device"])
         scores.save(self.folder / "scores.npz")
         return {name: value for name, value in metrics(scores).items() if value is not None}

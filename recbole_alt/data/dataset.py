@@ -19,6 +19,7 @@ from recbole.utils import FeatureSource, FeatureType
 from recbole_alt import compat
 from recbole_alt.data.atomic import AtomicFile
 from recbole_alt.data.columns import check_forms
+from recbole_alt.data.identity import DataIdentity
 from recbole_alt.data.named_fields import check_named_fields, headers_of
 from recbole_alt.data.prompts import PromptTable
 from recbole_alt.data.template import CONTEXT, ITEM, USER, build_template
@@ -53,6 +54,10 @@ class ALTDataset(Dataset):
     Reads, beside RecBole's keys, ``template``, ``prompt_scope``, ``prompt_only`` (text fields for the prompt
     alone, as ``{item: [title]}``), ``max_text_tokens`` and ``language_model``.
 
+    Attributes:
+        identity: of the ids and the split, once :meth:`build` has made it; its parts have it, too.
+        number_ranges: numeric field of the CTR model that is normalised or discretised → its least and greatest value.
+
     Raises:
         ValueError: no label or threshold, no rows, an unknown field; the message says what to do.
     """
@@ -61,6 +66,8 @@ class ALTDataset(Dataset):
         check_values(config.final_config_dict)
         self._field_words: dict[str, FieldWords] = {}
         self._prompts: list[PromptTable] = []  # shared by the copies that splitting makes
+        self.identity: DataIdentity | None = None
+        self.number_ranges: dict[str, tuple[float, float]] = {}
         super().__init__(config)
 
     # -- loading -----------------------------------------------------------------------------------------
@@ -121,6 +128,19 @@ class ALTDataset(Dataset):
             for name in names:
                 self._del_col(getattr(self, f"{source}_feat"), name)
         super()._fill_nan()
+
+    def _normalize(self) -> None:
+        """As RecBole's; ranges are lost with it."""
+        by_range = set(self.config["normalize_field"] or []) | set(self.config["discretization"] or {})
+        for name in self.config["numerical_features"] or []:
+            if name not in by_range and not self.config["normalize_all"]:
+                continue
+            for feat in self.field2feats(name):
+                is_sequence = self.field2type[name] == FeatureType.FLOAT_SEQ
+                values = np.concatenate(feat[name].tolist()) if is_sequence else feat[name].to_numpy()
+                if len(values):
+                    self.number_ranges[name] = float(values.min()), float(values.max())
+        super()._normalize()
 
     def _check_label(self) -> None:
         sampled = self.config["train_neg_sample_args"]["distribution"] != "none"
@@ -213,6 +233,9 @@ class ALTDataset(Dataset):
             rows = len(parts[0].inter_feat)
             drawn = np.random.default_rng(self._split_seed).permutation(rows)[: max(1, round(share * rows))]
             parts[0].inter_feat = _take(parts[0].inter_feat, np.sort(drawn))
+        identity = DataIdentity.of(self, parts)
+        for dataset in (self, *parts):
+            dataset.identity = identity
         return parts
 
     # -- prompts -----------------------------------------------------------------------------------------

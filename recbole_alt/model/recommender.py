@@ -12,10 +12,12 @@ from recbole.model.abstract_recommender import AbstractRecommender
 from recbole.utils import InputType, ModelType
 from torch import Tensor, nn
 
+from recbole_alt.data.identity import IDENTITY_KEY, DataIdentity, record_of
 from recbole_alt.model.backbones import Backbone, embedding_tables
 from recbole_alt.model.build import build_backbone, build_text
 from recbole_alt.model.language import TextTower
 from recbole_alt.model.text_cache import TextCache
+from recbole_alt.model.weights import load_weights, misfit
 
 
 class ALTRecommender(AbstractRecommender):
@@ -44,6 +46,7 @@ class ALTRecommender(AbstractRecommender):
         super().__init__()
         self.LABEL = config["LABEL_FIELD"]
         self.device = config["device"]
+        self.identity: DataIdentity | None = getattr(dataset, "identity", None)
         self.mode = config["finetune_mode"] or next(iter(config["finetune_modes"] or []), "ctr")
         self.backbone: Backbone | None = None
         self.text: TextTower | None = None
@@ -91,19 +94,38 @@ class ALTRecommender(AbstractRecommender):
                 taken = {key: parameter for key, parameter in taken.items() if id(parameter) in tables}
                 own = {key: value for key, value in tower.state_dict().items() if key not in taken}
                 state = own | {key: value for key, value in state.items() if key in taken}
-            try:
-                tower.load_state_dict(state)
-            except RuntimeError as error:
-                reason = " ".join(str(error).split())
-                raise ValueError(f"the pretrained checkpoint does not fit this run's {name}: {reason}") from None
+            load_weights(tower, state, f"the pretrained checkpoint does not fit this run's {name}")
             aligned += taken.values()
         self._forget_texts()
         return aligned
 
-    def load_state_dict(self, *args: Any, **kwargs: Any) -> Any:
-        """As torch's; states of texts encoded with the old weights are forgotten."""
+    def load_state_dict(self, state_dict: Mapping[str, Tensor], *args: Any, **kwargs: Any) -> Any:
+        """As torch's; states of texts encoded with the old weights are forgotten.
+
+        Raises:
+            ValueError: the weights are of another model.
+        """
         self._forget_texts()
-        return super().load_state_dict(*args, **kwargs)
+        try:
+            return super().load_state_dict(state_dict, *args, **kwargs)
+        except RuntimeError as error:
+            raise ValueError(f"these weights do not fit the model: {misfit(self, state_dict, error)}") from None
+
+    def other_parameter(self) -> dict[str, Any]:
+        """What RecBole keeps beside the weights, and which data they are of."""
+        return {**super().other_parameter(), **record_of(self)}
+
+    def load_other_parameter(self, para: Mapping[str, Any] | None) -> None:
+        """Take back what :meth:`other_parameter` gave; stock RecBole hands a checkpoint's data to the model here alone.
+
+        Raises:
+            ValueError: it is of other data than this model was built for.
+        """
+        others = dict(para or {})
+        record = others.pop(IDENTITY_KEY, None)
+        if record is not None and self.identity is not None:
+            DataIdentity.from_plain(record).require_same(self.identity)
+        super().load_other_parameter(others)
 
     def train(self, mode: bool = True) -> ALTRecommender:
         """As torch's; states of texts are forgotten where the language model is about to change."""

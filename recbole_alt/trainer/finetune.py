@@ -15,7 +15,9 @@ from torch.nn.utils import clip_grad_norm_
 from tqdm import tqdm
 
 from recbole_alt.config import ALTConfig
+from recbole_alt.data.identity import record_of, require_same_data
 from recbole_alt.model.precision import gradient_scaler
+from recbole_alt.model.weights import load_finetuned
 from recbole_alt.trainer import checkpoint
 from recbole_alt.trainer.optim import parameter_groups, scheduler
 
@@ -205,6 +207,7 @@ class ALTTrainer(Trainer):
         """RecBole's checkpoint (``Trainer._save_checkpoint``), in plain data."""
         return {
             "config": ALTConfig.snapshot(self.config),
+            **record_of(self.model),
             "epoch": epoch,
             "cur_step": self.cur_step,
             "best_valid_score": float(self.best_valid_score),
@@ -241,7 +244,7 @@ class ALTTrainer(Trainer):
         """Go on from a ``-last.pth`` checkpoint at the very step it was written.
 
         Raises:
-            ValueError: it holds no progress (a best checkpoint holds only weights), or another model.
+            ValueError: it holds no progress (a best checkpoint holds only weights), another model or other data.
         """
         state = checkpoint.load(resume_file, self.device)
         if "step" not in state:
@@ -252,8 +255,8 @@ class ALTTrainer(Trainer):
             raise ValueError(
                 f"{os.fspath(resume_file)!r} is of {state['config']['model']}, not of {self.config['model']}"
             )
-        self.model.load_state_dict(state["state_dict"])
-        self.model.load_other_parameter(state["other_parameter"])
+        require_same_data(state, self.model, file=resume_file)
+        load_finetuned(self.model, state, resume_file)
         self.optimizer.load_state_dict(state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
         self.start_epoch, self.cur_step = state["epoch"], state["cur_step"]
@@ -272,9 +275,8 @@ class ALTTrainer(Trainer):
     ) -> dict[str, float] | None:
         """Metrics on ``eval_data``, by default of the best checkpoint; see RecBole's ``Trainer.evaluate``."""
         if eval_data and load_best_model:
-            state = checkpoint.load(model_file or self.saved_model_file, self.device)
-            self.model.load_state_dict(state["state_dict"])
-            self.model.load_other_parameter(state["other_parameter"])
+            file = model_file or self.saved_model_file
+            load_finetuned(self.model, checkpoint.load(file, self.device), file)
         return super().evaluate(eval_data, load_best_model=False, show_progress=show_progress)
 
 

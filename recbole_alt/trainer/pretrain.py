@@ -16,10 +16,12 @@ from tqdm import tqdm
 
 from recbole_alt.config import ALTConfig
 from recbole_alt.data.build import build_batches, build_masking
+from recbole_alt.data.identity import record_of, require_same_data
 from recbole_alt.data.masking import step_generator
 from recbole_alt.model.alignment import AlignmentModel, AlignmentOutput
 from recbole_alt.model.kept_texts import KeptTexts, TextsOfStep
 from recbole_alt.model.precision import gradient_scaler
+from recbole_alt.model.weights import load_weights
 from recbole_alt.trainer import checkpoint
 from recbole_alt.trainer.optim import GROUPS, parameter_groups, scheduler
 
@@ -163,6 +165,7 @@ class ALTPretrainTrainer(AbstractTrainer):
         checkpoint.save(
             {
                 "config": ALTConfig.snapshot(self.config),
+                **record_of(self.dataset),
                 "backbone": self.model.backbone.state_dict(),
                 "text": self.model.text.state_dict(),
                 "objectives": self.model.objectives.state_dict(),
@@ -185,16 +188,16 @@ class ALTPretrainTrainer(AbstractTrainer):
         """Go on from a checkpoint, by default from this trainer's own file.
 
         Raises:
-            ValueError: it was made for another number of steps.
+            ValueError: it was made for another number of steps, from other data or for other towers.
         """
         state = checkpoint.load(self.file, self.device) if state is None else state
+        require_same_data(state, self.dataset, file=self.file)
         if state["total_steps"] != self.total_steps:
             raise ValueError(
                 f"the checkpoint is of a run of {state['total_steps']} steps, this one has {self.total_steps}"
             )
-        self.model.backbone.load_state_dict(state["backbone"])
-        self.model.text.load_state_dict(state["text"])
-        self.model.objectives.load_state_dict(state["objectives"])
+        for name in ("backbone", "text", "objectives"):
+            load_weights(getattr(self.model, name), state[name], f"{os.fspath(self.file)!r} does not fit this {name}")
         self.optimizer.load_state_dict(state["optimizer"])
         self.scheduler.load_state_dict(state["scheduler"])
         self.scaler.load_state_dict(state["scaler"])

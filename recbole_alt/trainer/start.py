@@ -2,29 +2,55 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
+from typing import Any
 
 from recbole.data.interaction import Interaction
-from torch import Tensor
 
+from recbole_alt.data.identity import require_same_data
+from recbole_alt.key_table import DATA, KEYS, TOWERS
+from recbole_alt.keys import keys_of
 from recbole_alt.model.unseen import set_unseen_values
+from recbole_alt.trainer import checkpoint
 from recbole_alt.trainer.finetune import ALTTrainer
 from recbole_alt.trainer.optim import decay_towards
 
 
-def start_from_aligned(trainer: ALTTrainer, towers: Mapping[str, Mapping[str, Tensor]], rows: Interaction) -> None:
+def load_aligned(config: Any, file: str | os.PathLike[str], dataset: Any) -> dict[str, Any]:
+    """The checkpoint of stage 1 in ``file``, for finetuning with ``dataset``, which is built.
+
+    Raises:
+        ValueError: it is missing, damaged, of other ids, or trained on rows that may be held out now.
+    """
+    what = "pretrained_checkpoint" if config["pretrained_checkpoint"] else ""
+    try:
+        state = checkpoint.load(file, config["device"])
+    except ValueError as error:
+        raise ValueError(f"{what}: {error}" if what else str(error)) from None
+    if not isinstance(state, dict):
+        raise ValueError(f"{what}: {os.fspath(file)!r} holds no aligned towers: give the pretrain.pth of a run")
+    require_same_data(state, dataset, file=file, what=what, held_out_only=True)
+    return state
+
+
+def start_from_aligned(trainer: ALTTrainer, towers: Mapping[str, Any], rows: Interaction) -> None:
     """Start from the aligned ``towers``, as ``transfer``, ``unseen_values`` and ``decay_towards`` say.
 
     Args:
         trainer: about to make its first step.
-        towers: see :meth:`~recbole_alt.model.recommender.ALTRecommender.load_towers`.
+        towers: see :meth:`~recbole_alt.model.recommender.ALTRecommender.load_towers`; a whole checkpoint also has
+            their ``config``, which helps to say why they do not fit.
         rows: the training interactions.
 
     Raises:
         ValueError: they do not fit, or ``decay_towards: aligned`` with a learner other than ``adamw``.
     """
     config, model = trainer.config, trainer.model
-    aligned = model.load_towers(towers, embeddings_only=config["transfer"] == "embeddings")
+    try:
+        aligned = model.load_towers(towers, embeddings_only=config["transfer"] == "embeddings")
+    except ValueError as error:
+        raise ValueError(f"{error}{_changed_keys(towers.get('config'), config)}") from None
     if config["unseen_values"] != "initial" and model.backbone is not None:
         set_unseen_values(model.backbone, rows, config["unseen_values"])
     if config["decay_towards"] == "aligned":
@@ -42,3 +68,14 @@ def start_afresh(trainer: ALTTrainer, rows: Interaction) -> None:
     """
     if trainer.config["unseen_values"] == "zero":
         set_unseen_values(trainer.model.backbone, rows, "zero")
+
+
+def _changed_keys(before: Any, now: Any) -> str:
+    """The keys of data and towers that differ, to be put behind a message."""
+    if before is None:
+        return ""
+    theirs, ours = before.final_config_dict, now.final_config_dict
+    shared = [name for name in keys_of(DATA, TOWERS) if not KEYS[name].stages]
+    changed = sorted(key for key in shared if theirs.get(key) != ours.get(key))
+    said = ", ".join(f"{key} was {theirs.get(key)!r} and is {ours.get(key)!r} now" for key in changed)
+    return f"; {said}: give what it was trained with, or align anew" if said else ""

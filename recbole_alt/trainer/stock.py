@@ -6,10 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from recbole_alt.model.build import build_alignment
-from recbole_alt.trainer import checkpoint
 from recbole_alt.trainer.finetune import ALTTrainer
 from recbole_alt.trainer.pretrain import ALTPretrainTrainer
-from recbole_alt.trainer.start import start_from_aligned
+from recbole_alt.trainer.start import load_aligned, start_from_aligned
 
 
 class ALTStockTrainer(ALTTrainer):
@@ -29,7 +28,8 @@ class ALTStockTrainer(ALTTrainer):
                 f"run_recbole_alt runs all of {modes}"
             )
         file = self.config["pretrained_checkpoint"] or self._align(train_data, kwargs.get("show_progress", False))
-        start_from_aligned(self, checkpoint.load(file, self.device), train_data._dataset[:])
+        dataset = train_data._dataset
+        start_from_aligned(self, load_aligned(self.config, file, dataset), dataset[:])
         return super().fit(train_data, valid_data, *args, **kwargs)
 
     def _align(self, train_data: Any, show_progress: bool) -> Path:

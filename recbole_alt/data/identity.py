@@ -1,0 +1,261 @@
+"""Which data a run was made with: a record of its ids and of its split that goes wherever its weights go."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from hashlib import blake2b
+from logging import getLogger
+from typing import Any
+
+import numpy as np
+from recbole.utils import FeatureType
+from torch import Tensor
+
+#: Where checkpoints and ``config.json`` hold the record.
+IDENTITY_KEY = "data_identity"
+#: Names of what a split makes, in RecBole's order.
+PARTS = ("train", "valid", "test")
+
+_SHOWN = 40  # characters of a token that is kept as an example
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """The tokens of a field in the order of their ids.
+
+    Attributes:
+        size: how many there are, without ``[PAD]``, which is id 0.
+        digest: of all of them in order.
+        examples: some ids (1, 2, 4, 8, …) → their tokens, so that a difference can be shown.
+    """
+
+    size: int
+    digest: str
+    examples: dict[str, str]
+
+    @classmethod
+    def of(cls, id2token: Sequence[str]) -> Vocabulary:
+        """The vocabulary of RecBole's ``field2id_token[field]``."""
+        tokens = [str(token) for token in id2token]
+        lengths = np.fromiter(map(len, tokens), "<i8", len(tokens))
+        digest = _digest(lengths.tobytes(), "".join(tokens).encode("utf-8", "surrogatepass"))
+        ids = [1 << power for power in range((len(tokens) - 1).bit_length()) if 1 << power < len(tokens)]
+        return cls(len(tokens) - 1, digest, {str(i): tokens[i][:_SHOWN] for i in ids})
+
+    def difference(self, now: Vocabulary) -> str | None:
+        """What became of it, in words; None if it is the same."""
+        if self.digest == now.digest:
+            return None
+        same = f"has {self.size} values, as now, but with other ids"
+        said = same if self.size == now.size else f"had {self.size} values and has {now.size} now"
+        for i, token in self.examples.items():
+            if i in now.examples and now.examples[i] != token:
+                return f"{said} (id {i} was {token!r} and is {now.examples[i]!r} now)"
+        return said
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """The range that a numeric field was normalised by or cut into buckets by.
+
+    Attributes:
+        low, high: its least and its greatest value.
+        buckets: rows of its embedding; None without discretisation.
+    """
+
+    low: float
+    high: float
+    buckets: int | None
+
+    def difference(self, now: Numbers) -> str | None:
+        """What became of it, in words; None if it is the same."""
+        if self == now:
+            return None
+        return f"{self.in_words('was')} and {now.in_words('is')} now"
+
+    def in_words(self, verb: str) -> str:
+        """Such as ``is from 0.5 to 9 in 4 buckets``."""
+        buckets = f" in {self.buckets} buckets" if self.buckets else ""
+        return f"{verb} from {self.low} to {self.high}{buckets}"
+
+
+@dataclass(frozen=True)
+class Part:
+    """The rows of one part of the split.
+
+    Attributes:
+        rows: how many.
+        digest: of users, items, times and labels, in order.
+    """
+
+    rows: int
+    digest: str
+
+    def difference(self, now: Part) -> str | None:
+        """What became of it, in words; None if it is the same."""
+        if self == now:
+            return None
+        other = f"had {self.rows} rows and has {now.rows} now"
+        return other if self.rows != now.rows else f"has {self.rows} rows, as now, but other ones or in another order"
+
+
+@dataclass(frozen=True)
+class DataIdentity:
+    """The ids that weights were trained for, and the rows that they were trained, chosen and tested on.
+
+    Equal for equal data, wherever they lie and on whatever machine they are read.
+
+    Attributes:
+        vocabularies: token and token sequence field → its tokens.
+        numbers: numeric field of the CTR model that is normalised or discretised → its range.
+        parts: ``train`` (after ``train_share``), ``valid``, ``test`` → their rows.
+    """
+
+    vocabularies: dict[str, Vocabulary]
+    numbers: dict[str, Numbers]
+    parts: dict[str, Part]
+
+    @classmethod
+    def of(cls, dataset: Any, parts: Sequence[Any]) -> DataIdentity:
+        """Of RecBole's ``dataset`` and of the ``parts`` that ``dataset.build()`` made of it."""
+        fields = parts[0].field2type
+        tokens = [name for name, kind in fields.items() if kind in (FeatureType.TOKEN, FeatureType.TOKEN_SEQ)]
+        buckets = {name: dataset.field2bucketnum[name] for name in dataset.config["discretization"] or {}}
+        return cls(
+            {name: Vocabulary.of(dataset.field2id_token[name]) for name in tokens},
+            {name: Numbers(low, high, buckets.get(name)) for name, (low, high) in dataset.number_ranges.items()},
+            {name: _part(part) for name, part in zip(PARTS, parts, strict=False)},
+        )
+
+    def to_plain(self) -> dict[str, Any]:
+        """Dictionaries, texts and numbers alone, for JSON and for checkpoints."""
+        return asdict(self)
+
+    @classmethod
+    def from_plain(cls, plain: Any) -> DataIdentity:
+        """What :meth:`to_plain` made.
+
+        Raises:
+            ValueError: it is something else.
+        """
+        try:
+            return cls(
+                {name: Vocabulary(**one) for name, one in plain["vocabularies"].items()},
+                {name: Numbers(**one) for name, one in plain["numbers"].items()},
+                {name: Part(**one) for name, one in plain["parts"].items()},
+            )
+        except (AttributeError, KeyError, TypeError):
+            raise ValueError(f"{IDENTITY_KEY}: the record of the data is damaged: train anew") from None
+
+    def require_same(
+        self,
+        now: DataIdentity,
+        *,
+        file: str | os.PathLike[str] | None = None,
+        what: str = "",
+        held_out_only: bool = False,
+    ) -> None:
+        """Refuse to use weights of these data with others.
+
+        Args:
+            now: of the data that are there now.
+            file: that holds this record, for the message; None if whoever calls will name it.
+            what: the key that names it, for the message.
+            held_out_only: whether the training rows may be others as long as none of the rows that are held out now
+                can have been among them.
+
+        Raises:
+            ValueError: the first field whose ids or range, or the first part whose rows, are others.
+        """
+        start = f"{what}: " if what else ""
+        start += f"{'this' if file is None else repr(os.fspath(file))} was made from other data than are there now: "
+        for kind in ("vocabularies", "numbers"):
+            difference = _first_difference(getattr(self, kind), getattr(now, kind))
+            if difference:
+                raise ValueError(f"{start}field {difference}; give the data that it was trained with, or train anew")
+        if held_out_only and self.parts.get("train") == now.parts.get("train"):
+            return
+        names = PARTS[1:] if held_out_only else PARTS
+        before, after = ({name: parts[name] for name in names if name in parts} for parts in (self.parts, now.parts))
+        difference = _first_difference(before, after)
+        if difference:
+            raise ValueError(
+                f"{start}of the split, {difference}; give the data and the split that it was trained with (seed, "
+                "split_seed, eval_args, train_share), or train anew"
+            )
+
+
+def record_of(owner: Any) -> dict[str, Any]:
+    """What a checkpoint, or ``config.json``, holds of the data of ``owner``: a dataset that is built, or a model."""
+    identity = getattr(owner, "identity", None)
+    return {} if identity is None else {IDENTITY_KEY: identity.to_plain()}
+
+
+def require_same_data(
+    state: Mapping[str, Any],
+    owner: Any,
+    *,
+    file: str | os.PathLike[str],
+    what: str = "",
+    held_out_only: bool = False,
+) -> None:
+    """Refuse weights that were trained with other data than those of ``owner``.
+
+    Args:
+        state: a checkpoint, or the content of ``config.json``. One without the record, as older versions wrote it, is
+            taken, with a warning.
+        owner: a dataset that is built, one of its parts, or a model made for it.
+        file, what, held_out_only: see :meth:`DataIdentity.require_same`.
+
+    Raises:
+        ValueError: other ids, or another split.
+    """
+    plain, now = state.get(IDENTITY_KEY), getattr(owner, "identity", None)
+    if now is None:
+        return
+    if plain is None:
+        getLogger().warning(
+            f"{os.fspath(file)!r} holds no record of its data, as it is of an older version: nothing tells whether its "
+            "ids and its split are those of the data that are there now"
+        )
+    else:
+        DataIdentity.from_plain(plain).require_same(now, file=file, what=what, held_out_only=held_out_only)
+
+
+def _first_difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:
+    for name, one in before.items():
+        difference = one.difference(now[name]) if name in now else "was there and is not now"
+        if difference:
+            return f"{name!r} {difference}"
+    new = next((name for name in now if name not in before), None)
+    return None if new is None else f"{new!r} is there now and was not"
+
+
+def _part(part: Any) -> Part:
+    """Of all columns where neither a user nor an item is named."""
+    columns = part.inter_feat.interaction
+    named = [name for name in (part.uid_field, part.iid_field) if name in columns]
+    if named:
+        named += [name for name in (part.time_field, part.label_field) if name in columns]
+    else:
+        named = [name for name in columns if name in part.field2type]
+    pieces = [piece for name in named for piece in (name.encode(), *_pieces(columns[name]))]
+    return Part(len(part.inter_feat), _digest(*pieces))
+
+
+def _pieces(column: Tensor) -> tuple[bytes, bytes]:
+    """Shape and content, in the same bytes on every machine."""
+    values = column.detach().cpu().numpy()
+    is_float = values.dtype.kind == "f"
+    values = values.astype("<f4") + np.float32(0) if is_float else values.astype("<i8")  # -0 is 0
+    return str(values.shape).encode(), values.tobytes()
+
+
+def _digest(*pieces: bytes) -> str:
+    state = blake2b(digest_size=16)
+    for piece in pieces:
+        state.update(len(piece).to_bytes(8, "little"))
+        state.update(piece)
+    return state.hexdigest()
