@@ -103,7 +103,7 @@ def check_config(folder: Path) -> None:
     file = folder / "config.json"
     keys = read_object(file)
     if not isinstance(keys.get("model_type"), str) or not keys["model_type"]:
-        given = f"not {keys['model_type']!r}" if "model_type" in keys else "and has none"
+        given = f"not {keys['model_type']!r}" if "model_type" in keys else "and is not there"
         raise ValueError(f"language_model: model_type in {str(file)!r} must name an architecture (bert, say), {given}")
     if keys.get("quantization_config"):
         raise ValueError(

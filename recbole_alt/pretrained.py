@@ -69,7 +69,7 @@ def load_config(name: str) -> Any:
     folder = _folder(name)
     if folder is not None:
         check_config(folder)
-    config = _load(name, AutoConfig)
+    config = _load(name, "config.json", AutoConfig)
     check_architecture(config, f"{resolve(name)!r}")
     return config
 
@@ -86,7 +86,7 @@ def load_encoder(name: str) -> Any:
     folder = _folder(name)
     stored = {} if folder is None else weights.stored_weights(folder)
     options = {"output_loading_info": True, "ignore_mismatched_sizes": True}  # what does not match is refused below
-    encoder, report = _load(name, AutoModel, dtype=torch.float32, **options)
+    encoder, report = _load(name, "weights", AutoModel, dtype=torch.float32, **options)
     if folder is None and (kept := _downloaded(name)) is not None:
         check_config(kept)
         stored = weights.stored_weights(kept)
@@ -113,12 +113,12 @@ def _load_tokenizer(name: str) -> Any:
     if folder is not None:
         check_tokenizer_files(folder)
     try:
-        tokenizer = _load(name, AutoTokenizer, use_fast=True)
+        tokenizer = _load(name, "tokenizer", AutoTokenizer, use_fast=True)
     except ValueError as error:
         raise ValueError((folder and damaged_tokenizer_file(folder)) or str(error)) from None
     if not getattr(tokenizer, "is_fast", False):
         raise ValueError(f"language_model: the tokenizer of {name!r} has no fast version, which offsets need")
-    read = tokenizer(_PLAIN, add_special_tokens=False)["input_ids"]
+    read = tokenizer(_PLAIN, add_special_tokens=False, verbose=False)["input_ids"]
     if all(token == tokenizer.unk_token_id for token in read):
         files = ", ".join(type(tokenizer).vocab_files_names.values())
         raise ValueError(
@@ -128,8 +128,14 @@ def _load_tokenizer(name: str) -> Any:
     return complete(tokenizer)
 
 
-def _load(name: str, loader: Any, **options: Any) -> Any:
+def _load(name: str, part: str, loader: Any, **options: Any) -> Any:
     """``loader.from_pretrained`` of the resolved ``name``; never runs code that came with the weights.
+
+    Args:
+        name: see :func:`resolve`.
+        part: what the messages call it.
+        loader: one of the ``Auto`` classes.
+        **options: its keywords.
 
     Raises:
         ValueError: not found here and not to be had from the hub; one line that says what to give instead.
@@ -142,8 +148,8 @@ def _load(name: str, loader: Any, **options: Any) -> Any:
         lines = (str(error).strip() or type(error).__name__).splitlines()
         if os.path.isdir(found):
             raise ValueError(
-                f"language_model: {found!r} can't be loaded; it is damaged, not of a known architecture, or needs "
-                f"code of its own, which is never run ({' '.join(' '.join(lines).split())[:300]})"
+                f"language_model: the {part} of {found!r} can't be loaded; it is damaged, not of a known architecture, "
+                f"or needs code of its own, which is never run ({' '.join(' '.join(lines).split())[:300]})"
             ) from None
         raise ValueError(
             f"language_model: {name!r} is no folder and no installed package with weights, and the hub did not give it "

@@ -72,10 +72,9 @@ def _tensors(file: Path) -> dict[str, StoredWeight]:
     except (SafetensorError, OSError) as error:
         raise ValueError(f"language_model: {str(file)!r} is damaged ({_one_line(error)}); get it again") from None
     except Exception as error:  # a damaged or a malicious pickle surfaces as almost any type
-        raise ValueError(
-            f"language_model: {str(file)!r} can't be read; it is damaged, or holds code, which is never run "
-            f"({_one_line(error)}): give model.safetensors"
-        ) from None
+        code = re.search(r"GLOBAL (\S+)", str(error))
+        wrong = f"holds code ({code[1]}), which is never run" if code else f"is damaged ({_one_line(error)})"
+        raise ValueError(f"language_model: {str(file)!r} {wrong}: give model.safetensors") from None
     if not isinstance(content, Mapping) or not all(isinstance(value, torch.Tensor) for value in content.values()):
         raise ValueError(f"language_model: {str(file)!r} must hold tensors by their keys, and nothing else")
     return {str(key): StoredWeight(file, str(value.dtype).removeprefix("torch.")) for key, value in content.items()}
@@ -124,6 +123,7 @@ def check(encoder: Any, report: Mapping[str, Any], stored: Mapping[str, StoredWe
             f"{tuple(expected)}: give the weights and the config.json that belong together"
         )
     _check_numbers(encoder, stored, where)
+    _check_twice(encoder, stored)
     _check_left_over(encoder, report["unexpected_keys"], stored, where)
 
 
@@ -142,6 +142,16 @@ def _check_numbers(encoder: nn.Module, stored: Mapping[str, StoredWeight], where
             raise ValueError(
                 f"language_model: {key} in {_place(key, stored, where)} holds NaN or infinity ({wrong} of "
                 f"{tensor.numel()} numbers): get the file again, or another model"
+            )
+
+
+def _check_twice(encoder: nn.Module, stored: Mapping[str, StoredWeight]) -> None:
+    """Refuse a weight that is in the files with and without the prefix of the model: either would do."""
+    prefix = f"{getattr(encoder, 'base_model_prefix', '')}."
+    for key in encoder.state_dict():
+        if key in stored and prefix + key in stored:
+            raise ValueError(
+                f"language_model: {key} is also {prefix + key} in {str(stored[key].file)!r}, and may differ: keep one"
             )
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from language_models import TINY
@@ -16,6 +18,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from recbole_alt import pretrained
+from recbole_alt.data.prompts import PromptTable
+from recbole_alt.data.template import build_template
 from recbole_alt.model.language import load_language_model
 
 WORD = "embeddings.word_embeddings.weight"
@@ -183,13 +187,13 @@ def test_a_file_is_no_folder(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("keys", "words"),
     [
-        ({"model_type": ...}, ["model_type", "has none"]),
+        ({"model_type": ...}, ["config.json", "model_type", "not there"]),
         ({"model_type": 3}, ["model_type", "not 3"]),
-        ({"model_type": "bertt"}, ["bertt"]),
+        ({"model_type": "bertt"}, ["config.json", "bertt"]),
         ({"pad_token_id": 100_000}, ["pad_token_id", "100000", "vocab_size"]),
         ({"num_hidden_layers": 0}, ["num_hidden_layers", "not 0"]),
         ({"quantization_config": {"quant_method": "gptq", "bits": 4}}, ["quantization_config"]),
-        ({"hidden_size": "wide"}, ["hidden_size"]),
+        ({"hidden_size": "wide"}, ["config.json", "hidden_size"]),
         ({"num_attention_heads": 5}, ["5"]),
     ],
 )
@@ -227,6 +231,12 @@ def test_a_model_that_reads_no_texts(folder: Path, kind: str) -> None:
 
     getattr(transformers, f"{kind}Config")().save_pretrained(folder)
     refused(str(folder), "config.json", "reads no texts")
+
+
+def test_an_encoder_turned_decoder_has_no_cls(folder: Path) -> None:
+    set_key(folder / "config.json", is_decoder=True)
+    with pytest.raises(ValueError, match="pooling: the first token"):
+        load_language_model(str(folder), pooling="cls")
 
 
 def test_an_adapter_is_not_its_model(folder: Path) -> None:
@@ -327,6 +337,17 @@ def test_a_pickle_of_anything_else(folder: Path, content: Any, zipped: bool) -> 
     assert not Path("executed").exists()
 
 
+def test_weights_that_are_there_twice(folder: Path, saved: dict[str, Tensor]) -> None:
+    save_file(saved | {f"bert.{QUERY}": saved[QUERY] + 1}, folder / "model.safetensors")
+    refused(str(folder), QUERY, f"bert.{QUERY}", "model.safetensors")
+
+
+def test_code_in_a_pickle_is_named(folder: Path) -> None:
+    (folder / "model.safetensors").unlink()
+    torch.save({QUERY: Malicious()}, folder / "pytorch_model.bin")
+    refused(str(folder), "pytorch_model.bin", "code (posix.system)")
+
+
 # -- tokenizer ---------------------------------------------------------------------------------------------
 
 
@@ -384,3 +405,41 @@ def test_spare_embeddings_are_no_fault(folder: Path, saved: dict[str, Tensor]) -
     save_file(weights, folder / "model.safetensors")
     set_key(folder / "config.json", vocab_size=len(weights[WORD]))
     same(str(folder), weights)
+
+
+# -- no false alarms ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def alarms() -> Iterator[list[str]]:
+    """What transformers warns of meanwhile."""
+    said: list[str] = []
+    handler = logging.Handler()
+    handler.emit = lambda record: said.append(record.getMessage())  # type: ignore[method-assign]
+    logger = logging.getLogger("transformers")
+    logger.addHandler(handler)
+    yield said
+    logger.removeHandler(handler)
+
+
+def test_texts_that_we_cut_are_no_alarm(folder: Path, alarms: list[str]) -> None:
+    set_key(folder / "tokenizer_config.json", model_max_length=6)
+    tokenizer = pretrained.load_tokenizer(str(folder))
+    assert tokenizer.model_max_length == 6
+    template = build_template(
+        {"prefix": {"prompt": "Long before anything is said: "}}, {"title": "item", "age": "user"}, scope="interaction"
+    )
+    words = {"title": ["the quick brown fox's dog " * 9], "age": ["24"]}
+    table = PromptTable(
+        template, tokenizer, words, dict.fromkeys(words, lambda _: np.zeros(1, dtype=np.int64)), max_tokens=500
+    )
+    assert table.unlike_whole([0]) is None
+    assert table.batches([0])[0].attention_mask.sum() > 50
+    assert alarms == []
+    tokenizer("a text that nobody cuts: it is longer than it may be")  # not through us: transformers says so
+    assert "indexing errors" in alarms[0]
+
+
+def test_a_right_folder_is_no_alarm(folder: Path, alarms: list[str]) -> None:
+    load_language_model(str(folder))
+    assert alarms == []

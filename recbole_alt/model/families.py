@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from logging import getLogger
 from typing import Any
 
@@ -91,7 +91,8 @@ def family_of(encoder: Any) -> Family:
     """The family of a loaded ``AutoModel``; one not in :data:`FAMILIES` is looked at, with a warning."""
     kind = encoder.config.model_type
     if kind in FAMILIES:
-        return FAMILIES[kind]
+        turned = bool(getattr(encoder.config, "is_decoder", False))  # an encoder whose tokens see only those before
+        return replace(FAMILIES[kind], causal=FAMILIES[kind].causal or turned)
     from transformers.models.auto import modeling_auto as auto
 
     causal = kind in auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES and kind not in auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES
