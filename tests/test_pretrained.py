@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import shutil
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -162,6 +163,25 @@ def test_what_sentence_transformers_does_otherwise_is_said(folder: Path) -> None
     assert "pools by last," in str(pretrained.other_pooling(whole, "mean"))
 
 
+@pytest.mark.parametrize(
+    "modules",
+    [
+        {},
+        [],
+        [3],
+        [{"path": ""}],
+        [{"type": "a.Transformer", "path": 3}],
+        [{"type": "a.StaticEmbedding", "path": ""}],
+        [{"type": "a.Transformer", "path": "0_Transformer"}],
+        [{"type": "a.Transformer", "path": ".."}],
+    ],
+)
+def test_a_wrong_modules_json(folder: Path, modules: Any) -> None:
+    whole = sentence_folder(folder, "")
+    (whole / "modules.json").write_text(json.dumps(modules))
+    refused(str(whole), str(whole / "modules.json"))
+
+
 # -- names -------------------------------------------------------------------------------------------------
 
 
@@ -173,7 +193,8 @@ def test_no_name(name: Any) -> None:
 
 
 @pytest.mark.parametrize("name", ["__main__", "~nobody-here/model", "x" * 5000, "a\0b", "numpy", "../.."])
-def test_names_that_are_nothing(name: str) -> None:
+def test_names_that_are_nothing(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys.modules["__main__"], "__spec__", None)  # as in a script
     refused(name)
 
 
