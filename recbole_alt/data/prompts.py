@@ -111,9 +111,9 @@ class PromptTable:
         for segment in template.segments:
             tables = [tokenise(tokenizer, clause, words[clause.field], progress=progress) for clause in segment.clauses]
             value_ids += [np.unique(table.ids[table.value_index >= 0]) for table in tables]
-            prefix = tokenizer(segment.prefix, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+            prefix = tokenizer(segment.prefix, add_special_tokens=False, split_special_tokens=True, verbose=False)
             columns = [self.fields.index(name) for name in segment.fields]
-            self.segments.append(SegmentTokens(segment, tables, columns, prefix, self.special, max_tokens))
+            self.segments.append(SegmentTokens(segment, tables, columns, prefix["input_ids"], self.special, max_tokens))
         self.value_token_ids = np.unique(np.concatenate(value_ids))  # every token a masked position may ask for
 
     @property
@@ -155,7 +155,7 @@ class PromptTable:
             batch = texts.join()
             for pieces, ids, mask in zip(texts.pieces, batch.input_ids, batch.attention_mask, strict=True):
                 words = {name: self.words[name][i] for name, i in zip(template.fields, pieces, strict=True)}
-                whole = self._tokenizer(template.text(words), split_special_tokens=True)["input_ids"]
+                whole = self._tokenizer(template.text(words), split_special_tokens=True, verbose=False)["input_ids"]
                 if len(whole) <= texts.segment.max_tokens and ids[mask > 0].tolist() != whole:
                     return template.text(words)
         return None

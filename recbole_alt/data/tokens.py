@@ -28,10 +28,19 @@ class SpecialTokens:
 
     @classmethod
     def of(cls, tokenizer: Any) -> SpecialTokens:
-        """Read them off a Hugging Face fast tokenizer that has a mask and a padding token."""
+        """Read them off a Hugging Face fast tokenizer that has a mask and a padding token.
+
+        Raises:
+            ValueError: it reads a text otherwise where special tokens surround it.
+        """
         bare = tokenizer("a", add_special_tokens=False)["input_ids"]
         whole = tokenizer("a")["input_ids"]
-        start = next(i for i in range(len(whole)) if whole[i : i + len(bare)] == bare)
+        start = next((i for i in range(len(whole)) if bare and whole[i : i + len(bare)] == bare), None)
+        if start is None:
+            raise ValueError(
+                f"language_model: its tokenizer reads 'a' as {bare}, with special tokens as {whole}; clauses can't be "
+                "joined with that: choose another"
+            )
         return cls(
             tuple(whole[:start]),
             tuple(whole[start + len(bare) :]),

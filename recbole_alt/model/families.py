@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from logging import getLogger
 from typing import Any
 
@@ -51,20 +51,48 @@ FAMILIES: dict[str, Family] = {
 }
 
 
-def family_of(encoder: Any) -> Family:
-    """The family of a loaded ``AutoModel``; one not in :data:`FAMILIES` is looked at, with a warning.
+def check_architecture(config: Any, name: str) -> None:
+    """Refuse an architecture that is no single stack of layers over one text, or has none, by its configuration.
+
+    Args:
+        config: of an ``AutoModel``.
+        name: what the message calls it.
 
     Raises:
-        ValueError: it is no single stack of layers over one text (an encoder-decoder, say).
+        ValueError: the key of ``config.json``.
     """
+    kind = config.model_type
+    if getattr(config, "is_encoder_decoder", False):
+        wrong = "is an encoder-decoder (is_encoder_decoder)"
+    elif not hasattr(config, "hidden_size") or not hasattr(config, "vocab_size"):
+        wrong = "reads no texts (it has no hidden_size or no vocab_size)"
+    elif not hasattr(config, "num_hidden_layers"):
+        wrong = "is no stack of layers (it has no num_hidden_layers)"
+    else:
+        if config.num_hidden_layers < 1:
+            raise ValueError(
+                f"language_model: num_hidden_layers in the config.json of {name} must be 1 or more, not "
+                f"{config.num_hidden_layers}"
+            )
+        padding = getattr(config, "pad_token_id", None)
+        if padding is not None and padding >= config.vocab_size:
+            raise ValueError(
+                f"language_model: pad_token_id in the config.json of {name} must be below its vocab_size of "
+                f"{config.vocab_size}, not {padding}"
+            )
+        return
+    raise ValueError(
+        f"language_model: {name}, of model_type {kind} in its config.json, {wrong}, not a single encoder or decoder of "
+        f"texts: choose a model of {', '.join(family.name for family in FAMILIES.values())} or one alike"
+    )
+
+
+def family_of(encoder: Any) -> Family:
+    """The family of a loaded ``AutoModel``; one not in :data:`FAMILIES` is looked at, with a warning."""
     kind = encoder.config.model_type
-    if encoder.config.is_encoder_decoder or not hasattr(encoder.config, "hidden_size"):
-        raise ValueError(
-            f"language_model: {type(encoder).__name__} ({kind}) is not a single encoder or decoder of texts: choose a "
-            f"model of {', '.join(family.name for family in FAMILIES.values())} or one alike"
-        )
     if kind in FAMILIES:
-        return FAMILIES[kind]
+        turned = bool(getattr(encoder.config, "is_decoder", False))  # an encoder whose tokens see only those before
+        return replace(FAMILIES[kind], causal=FAMILIES[kind].causal or turned)
     from transformers.models.auto import modeling_auto as auto
 
     causal = kind in auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES and kind not in auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES

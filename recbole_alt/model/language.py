@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import reduce
+from logging import getLogger
 from typing import Any
 
 import torch
@@ -148,20 +149,28 @@ def load_language_model(
         random_seed: draw the weights from this seed instead of loading them; None loads them.
 
     Raises:
-        ValueError: no weights to be found, fewer layers than asked for, or a pooling this model has no state for.
+        ValueError: no weights to be found or not those of the model, a tokenizer that is not its own, fewer layers than
+            asked for, or a pooling this model has no state for.
     """
-    from transformers import AutoConfig, AutoModel
+    from transformers import AutoModel
 
     if frozen_layers not in (None, "all") and lora_rank is not None:
         raise ValueError("frozen_layers and lora_rank: LoRA freezes all layers already; give one of them")
     tokenizer = pretrained.load_tokenizer(name)
     if random_seed is None:
-        encoder = pretrained.load(name, AutoModel, dtype=torch.float32)
+        encoder = pretrained.load_encoder(name)
     else:
-        architecture = pretrained.load(name, AutoConfig)
+        architecture = pretrained.load_config(name)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(random_seed)
             encoder = AutoModel.from_config(architecture, dtype=torch.float32)
+    if encoder.main_input_name != "input_ids":
+        raise ValueError(
+            f"language_model: {name!r} is a {type(encoder).__name__}, which reads no texts: choose one that does"
+        )
+    note = pretrained.other_pooling(name, pooling)
+    if note is not None:
+        getLogger().info(note)
     if pooling == "cls" and family_of(encoder).causal:
         raise ValueError(f"pooling: the first token of {name!r} sees no other token (a decoder): use last or mean")
     if pooling == "cls" and not SpecialTokens.of(tokenizer).before:
@@ -169,7 +178,7 @@ def load_language_model(
     if getattr(encoder, "pooler", None) is not None:
         encoder.pooler = None  # never used, and a parameter without gradient
     encoder.config.use_cache = False  # of a decoder: nothing is generated
-    new_tokens = make_room(encoder, tokenizer)
+    new_tokens = make_room(encoder, tokenizer, name)
     if layers is not None:
         keep_first_layers(encoder, layers)
     if gradient_checkpointing:
@@ -188,18 +197,29 @@ def load_language_model(
     return model
 
 
-def make_room(encoder: Any, tokenizer: Any) -> list[int]:
-    """Give every token of ``tokenizer`` an embedding, in place; a new one starts as the mean of all.
+def make_room(encoder: Any, tokenizer: Any, name: str) -> list[int]:
+    """Give the tokens added to ``tokenizer`` an embedding, in place; a new one starts as the mean of all.
 
     Returns:
         the ids of the tokens that :func:`recbole_alt.pretrained.complete` had to add.
+
+    Raises:
+        ValueError: it has more words of its own than ``encoder`` has embeddings.
     """
     rows = encoder.get_input_embeddings().num_embeddings
-    if max(tokenizer.get_vocab().values()) >= rows:
+    added = list(pretrained.added_tokens(tokenizer))
+    ids = set(tokenizer.get_vocab().values())
+    words = max(ids.difference(added)) + 1
+    if words > rows:
+        raise ValueError(
+            f"language_model: the tokenizer of {name!r} has {words} words, its model has {rows} embeddings "
+            "(vocab_size in config.json): give the tokenizer and the weights that belong together"
+        )
+    if max(ids) >= rows:
         mean = encoder.get_input_embeddings().weight.data.mean(0)
-        encoder.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+        encoder.resize_token_embeddings(max(ids) + 1, mean_resizing=False)
         encoder.get_input_embeddings().weight.data[rows:] = mean
-    return list(pretrained.added_tokens(tokenizer))
+    return added
 
 
 class TextTower(nn.Module):

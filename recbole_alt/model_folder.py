@@ -1,0 +1,157 @@
+"""What the files of a language model's folder must hold before anything is loaded from them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+#: Where tokenizers keep their words; byte-level BPE needs ``merges.txt`` beside ``vocab.json``.
+TOKENIZER_FILES = (
+    "tokenizer.json", "vocab.txt", "vocab.json", "merges.txt", "tokenizer.model", "spiece.model",
+    "sentencepiece.bpe.model", "spm.model", "tekken.json",
+)  # fmt: skip
+
+
+def read_json(file: Path) -> Any:
+    """What a JSON file holds.
+
+    Raises:
+        ValueError: it can't be read, or is no JSON; the line is named.
+    """
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise ValueError(
+            f"language_model: {str(file)!r} is damaged: no JSON from line {error.lineno}, column {error.colno} on "
+            f"({error.msg}); get the file again"
+        ) from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise ValueError(f"language_model: {str(file)!r} can't be read ({' '.join(str(error).split())})") from None
+
+
+def read_object(file: Path) -> dict[str, Any]:
+    """As :func:`read_json`, of a file that holds keys and values."""
+    content = read_json(file)
+    if not isinstance(content, dict):
+        raise ValueError(f"language_model: {str(file)!r} must hold keys and values, not a {type(content).__name__}")
+    return content
+
+
+def transformer_folder(folder: Path) -> Path:
+    """``folder``, or, in a folder of sentence-transformers (``modules.json``), that of its transformer.
+
+    Raises:
+        ValueError: ``modules.json`` is damaged, names no transformer, or a folder that is not there.
+    """
+    listing = folder / "modules.json"
+    if not listing.is_file():
+        return folder
+    transformer = next((path for kind, path in _modules(listing) if kind == "Transformer"), None)
+    if transformer is None:
+        kinds = ", ".join(kind for kind, _ in _modules(listing)) or "nothing"
+        raise ValueError(
+            f"language_model: {str(listing)!r} names no module of type Transformer but {kinds}: give a model "
+            "that has one"
+        )
+    inside = folder / transformer
+    if not inside.is_dir() or not inside.resolve().is_relative_to(folder.resolve()):
+        raise ValueError(
+            f"language_model: {str(listing)!r} has the transformer in {transformer!r}, which is no folder beside it"
+        )
+    return inside
+
+
+def pooling_of(folder: Path) -> tuple[str | None, list[str]]:
+    """How a folder of sentence-transformers pools, and what it does after its transformer.
+
+    Returns:
+        ``mean``, ``cls``, ``last``, another name of theirs, or None where nothing is said; the types of the modules
+        behind the transformer.
+    """
+    listing = folder / "modules.json"
+    if not listing.is_file():
+        return None, []
+    modules = [(kind, path) for kind, path in _modules(listing) if kind != "Transformer"]
+    file = next((folder / path / "config.json" for kind, path in modules if kind == "Pooling"), None)
+    if file is None or not file.is_file():
+        return None, [kind for kind, _ in modules]
+    keys = read_object(file)
+    names = {"cls_token": "cls", "mean_tokens": "mean", "lasttoken": "last"}
+    on = [key.removeprefix("pooling_mode_") for key in keys if key.startswith("pooling_mode_") and keys[key] is True]
+    said = [str(keys["pooling_mode"])] if keys.get("pooling_mode") else on
+    return "+".join(names.get(name, name) for name in said) or None, [kind for kind, _ in modules]
+
+
+def _modules(listing: Path) -> list[tuple[str, str]]:
+    """Type, without its package, and folder of each module that ``modules.json`` names."""
+    modules = read_json(listing)
+    if not isinstance(modules, list) or not all(
+        isinstance(module, dict) and isinstance(module.get("type"), str) and isinstance(module.get("path", ""), str)
+        for module in modules
+    ):
+        raise ValueError(f"language_model: {str(listing)!r} must be a list of modules, each with its type and path")
+    return [(module["type"].rpartition(".")[2], module.get("path", "")) for module in modules]
+
+
+def check_config(folder: Path) -> None:
+    """Refuse a configuration that names no architecture, quantised weights, or an adapter without its model.
+
+    Raises:
+        ValueError: file and key.
+    """
+    file = folder / "config.json"
+    keys = read_object(file)
+    if not isinstance(keys.get("model_type"), str) or not keys["model_type"]:
+        given = f"not {keys['model_type']!r}" if "model_type" in keys else "and is not there"
+        raise ValueError(f"language_model: model_type in {str(file)!r} must name an architecture (bert, say), {given}")
+    if keys.get("quantization_config"):
+        raise ValueError(
+            f"language_model: {str(file)!r} has a quantization_config: its weights are quantised and can't be trained; "
+            "give the model in fp32, fp16 or bf16"
+        )
+    adapter = folder / "adapter_config.json"
+    if adapter.is_file():
+        raise ValueError(
+            f"language_model: {str(adapter)!r} makes this an adapter to another model: merge it into that model "
+            "(merge_and_unload, then save_pretrained) and give the merged folder"
+        )
+
+
+def check_tokenizer_files(folder: Path) -> None:
+    """Refuse a folder without the words of a tokenizer, or with a damaged file of one.
+
+    Raises:
+        ValueError: the files that were looked for, or the file.
+    """
+    there = {file for file in TOKENIZER_FILES if (folder / file).is_file()}
+    if not there:
+        raise ValueError(
+            f"language_model: the folder {str(folder)!r} has no tokenizer (none of {', '.join(TOKENIZER_FILES)}): "
+            "put the tokenizer's files beside config.json (tokenizer.save_pretrained writes them)"
+        )
+    if len(there) == 1 and there <= {"vocab.json", "merges.txt"}:
+        raise ValueError(
+            f"language_model: the folder {str(folder)!r} has {there.pop()} alone of vocab.json and merges.txt: "
+            "a tokenizer needs both, or tokenizer.json"
+        )
+    for name in ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"):
+        if (folder / name).is_file():
+            read_object(folder / name)
+
+
+def damaged_tokenizer_file(folder: Path) -> str | None:
+    """One line about the ``tokenizer.json`` of ``folder`` if it is no tokenizer; for when loading has failed."""
+    from tokenizers import Tokenizer
+
+    file = folder / "tokenizer.json"
+    if not file.is_file():
+        return None
+    try:
+        read_object(file)
+        Tokenizer.from_file(str(file))
+    except ValueError as error:
+        return str(error)
+    except Exception as error:  # the library raises Exception itself
+        return f"language_model: {str(file)!r} is damaged: no tokenizer ({' '.join(str(error).split())[:200]})"
+    return None
