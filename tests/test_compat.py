@@ -274,17 +274,17 @@ def test_kd_dagfm_learns_from_a_single_row(make: Make, undo: Any) -> None:
         b.model.calculate_loss(b.one)
 
 
-def test_the_name_of_a_teacher_is_no_code(tiny: Callable[..., Any], undo: Any) -> None:
+def test_the_name_of_a_teacher_is_no_code(tiny: Callable[..., Any], undo: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     code = "__import__('pathlib').Path('ran').touch() or CrossNet"
     config, _, dataset = prepare(tiny, "KD_DAGFM", DATA | TEACHER)
     for key, value in (("teacher", code), ("phase", "learning"), ("type", "both")):
-        right, config[key] = config[key], value  # behind the back of the configuration's own check
-        with pytest.raises(ValueError, match=rf"{key} must be one of"):
-            KD_DAGFM(config, dataset)
-        config[key] = right
+        with monkeypatch.context() as patch:  # behind the back of the configuration's own check
+            patch.setitem(config.final_config_dict, key, value)
+            with pytest.raises(ValueError, match=rf"{key} must be one of"):
+                KD_DAGFM(config, dataset)
     assert not Path("ran").exists()
     undo(KD_DAGFM, "__init__")
-    config["teacher"] = code
+    monkeypatch.setitem(config.final_config_dict, "teacher", code)
     KD_DAGFM(config, dataset)
     assert Path("ran").exists()
 
