@@ -24,6 +24,7 @@ from recbole.utils import EvaluatorType, get_model
 from recbole.utils import enum_type as recbole_enums
 
 from recbole_alt.checks import check_values
+from recbole_alt.launch import require_one_process
 
 PREFIX = "ALT_"
 
@@ -119,6 +120,7 @@ class ALTConfig(Config):
         return self._convert_config_dict(given)
 
     def _get_model_and_dataset(self, model: str | None, dataset: str | None) -> tuple[str, type, str]:
+        require_one_process(self.external_config_dict)  # before RecBole waits for the others
         name = model or self.external_config_dict.get("model")
         if name == "ALT":
             model = name = self._own_model()
