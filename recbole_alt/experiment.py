@@ -19,7 +19,7 @@ from recbole_alt.checks import check_values
 from recbole_alt.config import ALTConfig
 from recbole_alt.data.build import build_batches
 from recbole_alt.data.loader import BatchLoader
-from recbole_alt.files import lock, new_folder, read_record, write_record
+from recbole_alt.files import clear, lock, new_folder, read_record, write_record
 from recbole_alt.memory import PeakMemory
 from recbole_alt.model.build import build_alignment
 from recbole_alt.model.precision import kept_precision
@@ -100,6 +100,7 @@ class Experiment:
         if folder is not None:
             folder.mkdir(parents=True, exist_ok=True)
             self._write_configuration(folder)
+        clear(self.folder)
         self._settle_precision()
 
     def __enter__(self) -> Experiment:

@@ -80,6 +80,12 @@ def replacing(file: str | os.PathLike[str]) -> Iterator[BinaryIO]:
         raise CannotWrite(file, error) from error
 
 
+def clear(folder: Path) -> None:
+    """Delete what writers in ``folder`` left half done when their process was killed."""
+    for partial in folder.glob("*.partial"):
+        partial.unlink(missing_ok=True)
+
+
 def write_text(file: str | os.PathLike[str], text: str) -> None:
     """Write ``text`` as UTF-8, as :func:`replacing` does."""
     with replacing(file) as stream:
@@ -225,7 +231,7 @@ def check_folder(key: str, given: str | os.PathLike[str], folder: Path | None = 
 
 
 def lock(folder: Path) -> FileLock:
-    """Take ``folder`` for this process, until ``release()`` of what is returned or the end of the process.
+    """Take ``folder`` for this process, as long as what is returned lives, or until its ``release()``.
 
     Raises:
         ValueError: another process has it, or this one has it already; one line with the folder and who.
