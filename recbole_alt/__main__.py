@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import logging
 import sys
 
 
 def main() -> int:
-    """Run; 2 and one line on standard error for bad input."""
+    """Run; exit statuses as of :func:`recbole_alt.console.run`."""
     parser = argparse.ArgumentParser(
         description="Align a language model with a CTR model, finetune, and compare with the plain one.",
         epilog="Any key of the YAML files: --key=value.",
@@ -22,15 +21,9 @@ def main() -> int:
         if not other.startswith("--") or "=" not in other:
             parser.error(f"{other!r} is not understood: write --key=value")
 
-    from recbole_alt import run_recbole_alt
+    from recbole_alt import console, run_recbole_alt
 
-    try:
-        run_recbole_alt(arguments.model, arguments.dataset, arguments.config_files.split())
-    except ValueError as error:
-        logging.getLogger().debug("where it happened", exc_info=True)  # --state=debug
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    return console.run(lambda: run_recbole_alt(arguments.model, arguments.dataset, arguments.config_files.split()))
 
 
 if __name__ == "__main__":

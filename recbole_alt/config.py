@@ -24,6 +24,7 @@ from recbole.utils import enum_type as recbole_enums
 from recbole_alt.evaluation import check_evaluation
 from recbole_alt.keys import KEYS, check_names, check_stages, check_values
 from recbole_alt.kinds import TEXT
+from recbole_alt.launch import require_one_process
 from recbole_alt.yaml_files import parse_yaml, read_yaml
 
 PREFIX = "ALT_"
@@ -125,6 +126,7 @@ class ALTConfig(Config):
         return self._convert_config_dict(given)
 
     def _get_model_and_dataset(self, model: str | None, dataset: str | None) -> tuple[str, type, str]:
+        require_one_process(self.external_config_dict)  # before RecBole waits for the others
         name = model or self.external_config_dict.get("model") or DEFAULT_MODEL
         if name == "ALT":
             name = self._own_model()

@@ -7,7 +7,6 @@ each field's embeddings away from it, and do users and items with like texts hav
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -21,11 +20,13 @@ import torch.nn.functional as F
 from recbole.utils import get_model, init_seed
 from torch import Tensor
 
+from recbole_alt import console
 from recbole_alt.config import base_model_name, require_registered
 from recbole_alt.data.build import build_masking
 from recbole_alt.data.identity import require_same_data
 from recbole_alt.data.masking import Masks, step_generator
-from recbole_alt.experiment import Data, load_data, write_json
+from recbole_alt.experiment import Data, load_data
+from recbole_alt.files import check_file, read_record, write_json
 from recbole_alt.model.alignment import AlignmentModel
 from recbole_alt.model.backbones import Backbone
 from recbole_alt.model.build import build_alignment, build_backbone, build_text
@@ -111,7 +112,7 @@ def diagnose(folder: str | os.PathLike[str], data: Data | None = None) -> Diagno
 def aligned_file(folder: Path) -> Path:
     """The alignment that a run made, or was given."""
     settings = folder / "config.json"
-    given = json.loads(settings.read_text()).get("pretrained_checkpoint") if settings.is_file() else None
+    given = read_record(settings).get("pretrained_checkpoint") if settings.is_file() else None
     return Path(given) if given else folder / "pretrain.pth"
 
 
@@ -255,21 +256,22 @@ def _table(title: str, header: Sequence[str], rows: Sequence[Sequence[Any]]) -> 
 
 
 def main() -> int:
-    """Print the tables; 2 and one line on standard error for bad input."""
+    """Print the tables; exit statuses as of :func:`recbole_alt.console.run`."""
     parser = argparse.ArgumentParser(description="Why text helps a run, or does not.")
     parser.add_argument("folder", help="of a run: saved/ALT_DCN-ml-100k-...")
     parser.add_argument("--json", metavar="FILE", help="write what was found there, too")
     arguments = parser.parse_args()
     sys.argv = sys.argv[:1]  # nothing for RecBole to read
-    try:
+
+    def work() -> None:
+        if arguments.json:
+            check_file("json", arguments.json)
         found = diagnose(arguments.folder)
-    except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    print(to_markdown(found))
-    if arguments.json:
-        write_json(Path(arguments.json), asdict(found))
-    return 0
+        print(to_markdown(found))
+        if arguments.json:
+            write_json(arguments.json, asdict(found))
+
+    return console.run(work)
 
 
 if __name__ == "__main__":

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import copy
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from logging import getLogger
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
 from recbole.data import create_dataset, data_preparation
 from recbole.utils import get_local_time, get_model, init_seed
 from torch.utils.tensorboard import SummaryWriter
@@ -19,10 +19,11 @@ from recbole_alt.config import ALTConfig
 from recbole_alt.data.build import build_batches
 from recbole_alt.data.identity import IDENTITY_KEY, record_of, require_same_data
 from recbole_alt.data.loader import BatchLoader
+from recbole_alt.files import clear, lock, new_folder, read_record, write_record
 from recbole_alt.keys import FREE, check_values
 from recbole_alt.memory import PeakMemory
 from recbole_alt.model.build import build_alignment
-from recbole_alt.model.precision import fastest_precision
+from recbole_alt.model.precision import kept_precision
 from recbole_alt.trainer.finetune import ALTTrainer
 from recbole_alt.trainer.pretrain import ALTPretrainTrainer
 from recbole_alt.trainer.start import load_aligned, start_afresh, start_from_aligned
@@ -64,18 +65,20 @@ class StageResult:
 class Experiment:
     """The stages of a run, each of which is skipped when ``resume`` finds it finished.
 
+    The folder belongs to this object until :meth:`close`, or the end of a ``with`` block.
+
     Args:
         config: an ``ALTConfig`` (or RecBole's ``Config`` for an ``ALT_`` model).
         data: what :func:`load_data` made of an equal configuration, so as not to read it again.
         folder: begin or go on in this folder, whatever ``resume`` says; the caller answers for the configuration
-            being the one that the folder was begun with.
+            being the one that the folder was begun with, and for nobody else being at work there.
 
     Attributes:
         folder: everything the run writes: checkpoints, one JSON per stage, ``result.json``.
         stages: results by stage: ``pretrain``, ``ctr``, ``lm``, ``joint``, ``plain``.
 
     Raises:
-        ValueError: ``resume`` names no run, or one with another configuration or other data.
+        ValueError: ``resume`` names no run, one with another configuration or other data, or one that is still at work.
     """
 
     def __init__(self, config: Any, data: Data | None = None, folder: Path | None = None):
@@ -85,14 +88,27 @@ class Experiment:
         self.stages: dict[str, StageResult] = {}
         self.dataset, self.train_data, self.valid_data, self.test_data = data or load_data(config)
         self._go_on = bool(config["resume"]) or folder is not None
+        self._lock: FileLock | None = None
         self.folder = self._open_folder() if folder is None else folder
         if folder is not None:
             folder.mkdir(parents=True, exist_ok=True)
             if (folder / "config.json").is_file():
-                before = json.loads((folder / "config.json").read_text())
+                before = read_record(folder / "config.json")
                 require_same_data(before, self.train_data._dataset, file=folder / "config.json")
             self._write_configuration(folder)
+        clear(self.folder)
         self._settle_precision()
+
+    def __enter__(self) -> Experiment:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Leave the folder to other processes."""
+        if self._lock is not None:
+            self._lock.release()
 
     # -- stages ------------------------------------------------------------------------------------------
 
@@ -182,14 +198,15 @@ class Experiment:
         values = ALTConfig.snapshot(self.config).__getstate__()["values"]
         resume = self.config["resume"]
         if not resume:
-            folder = unused(root / f"{name}-{get_local_time()}")
-            folder.mkdir(parents=True)
+            folder = new_folder(root / f"{name}-{get_local_time()}")
+            self._lock = lock(folder)
             self._write_configuration(folder)
             return folder
         folder = _latest(root, name) if resume == "last" else Path(str(resume))
         if not (folder / "config.json").is_file():
             raise ValueError(f"resume: {str(folder)!r} is not the folder of a run (it has no config.json)")
-        before = json.loads((folder / "config.json").read_text())
+        self._lock = lock(folder)
+        before = read_record(folder / "config.json")
         for key in sorted((before.keys() | values.keys()) - FREE - {IDENTITY_KEY}):
             if before.get(key) != json.loads(json.dumps(values.get(key))):
                 raise ValueError(
@@ -203,26 +220,23 @@ class Experiment:
         """What ``precision: auto`` came to, measured when the run began and kept for whoever goes on with it."""
         if self.config["precision"] != "auto":
             return
-        file = self.folder / "precision.json"
-        if not file.is_file():
-            write_json(file, fastest_precision(self.config["device"]))
-        self.config["precision"] = json.loads(file.read_text())
+        self.config["precision"] = kept_precision(self.folder / "precision.json", self.config["device"])
 
     def _write_configuration(self, folder: Path) -> None:
         values = ALTConfig.snapshot(self.config).__getstate__()["values"]
-        write_json(folder / "config.json", values | record_of(self.train_data._dataset))
+        write_record(folder / "config.json", values | record_of(self.train_data._dataset))
 
     def _finished(self, stage: str) -> bool:
         file = self.folder / f"{stage}.json"
         if not (self._go_on and file.is_file()):
             return False
-        self.stages[stage] = StageResult(**json.loads(file.read_text()))
+        self.stages[stage] = read_stage(file)
         self.logger.info(f"{stage}: finished before, kept")
         return True
 
     def _finish(self, stage: str, result: StageResult) -> None:
         self.stages[stage] = result
-        write_json(self.folder / f"{stage}.json", asdict(result))
+        write_record(self.folder / f"{stage}.json", asdict(result))
         if result.valid:
             self.logger.info(f"{stage}: best valid : {result.valid}")
             self.logger.info(f"{stage}: test result: {result.test}")
@@ -234,20 +248,16 @@ def _curves(trainer: Any, stage: str) -> SummaryWriter:
     return SummaryWriter(str(Path(trainer.tensorboard.log_dir) / stage))
 
 
-def write_json(file: Path, content: Any) -> None:
-    """Write ``content`` so that a stop at any moment leaves the old file or the new one."""
-    partial = file.with_name(file.name + ".partial")
-    partial.write_text(json.dumps(content, indent=1) + "\n")
-    os.replace(partial, file)
+def read_stage(file: Path) -> StageResult:
+    """What a finished stage left in its JSON file.
 
-
-def unused(folder: Path) -> Path:
-    """``folder``, or ``folder-2``, ``-3``, … where runs started in the same second."""
-    candidate, number = folder, 1
-    while candidate.exists():
-        number += 1
-        candidate = folder.with_name(f"{folder.name}-{number}")
-    return candidate
+    Raises:
+        ValueError: it can't be read, is damaged, or is of something else.
+    """
+    try:
+        return StageResult(**read_record(file))
+    except TypeError:
+        raise ValueError(f"{str(file)!r} is damaged or was not written by recbole_alt: it is of no stage") from None
 
 
 def _latest(root: Path, name: str) -> Path:

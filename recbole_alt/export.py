@@ -13,11 +13,13 @@ from typing import Any
 
 import recbole
 import yaml
+from safetensors import SafetensorError
 
-from recbole_alt import pretrained
+from recbole_alt import console, pretrained
 from recbole_alt.config import base_model_name, registered_models
 from recbole_alt.data.identity import require_same_data
 from recbole_alt.experiment import load_data
+from recbole_alt.files import check_folder, write_text
 from recbole_alt.model.adapters import AdapterState
 from recbole_alt.model.build import load_configured_language_model
 from recbole_alt.model.language import LanguageModel
@@ -55,7 +57,7 @@ def to_recbole(model_file: str | os.PathLike[str], file: str | os.PathLike[str])
     if theirs["train_neg_sample_args"]["distribution"] == "none":  # which RecBole writes, but does not read
         theirs["train_neg_sample_args"] = None
     theirs |= {"model": model, "dataset": values["dataset"], "data_path": str(Path(values["data_path"]).parent)}
-    Path(f"{os.fspath(file)}.yaml").write_text(yaml.safe_dump(theirs, allow_unicode=True), encoding="utf-8")
+    write_text(f"{os.fspath(file)}.yaml", yaml.safe_dump(theirs, allow_unicode=True))
 
 
 def _require_its_data(state: dict[str, Any], file: str | os.PathLike[str]) -> None:
@@ -83,17 +85,24 @@ def to_huggingface(model_file: str | os.PathLike[str], folder: str | os.PathLike
         folder: where to.
 
     Raises:
-        ValueError: no such file, or it holds no language model.
+        ValueError: no such file, it holds no language model, or the folder can't be written.
     """
     state = checkpoint.load(model_file)
     weights = _under(_IN_TOWER, state.get("text") or {}) or _under(_IN_MODEL, state.get("state_dict") or {})
     if not weights:
         raise ValueError(f"{os.fspath(model_file)!r} holds no language model: give pretrain.pth, lm.pth or joint.pth")
+    check_folder("huggingface", folder)
     model: LanguageModel = load_configured_language_model(state["config"])
     load_weights(model, weights, f"{os.fspath(model_file)!r} does not fit the language_model of its configuration")
     encoder = model.encoder.merge_and_unload() if isinstance(model, AdapterState) else model.encoder
-    encoder.save_pretrained(folder)
-    pretrained.load_tokenizer(state["config"]["language_model"]).save_pretrained(folder)
+    tokenizer = pretrained.load_tokenizer(state["config"]["language_model"])
+    try:
+        encoder.save_pretrained(folder)
+    except SafetensorError as error:  # of the operating system, in words of another language
+        raise ValueError(
+            f"{os.fspath(folder)!r} can't be written ({error}): make room, or give another folder"
+        ) from None
+    tokenizer.save_pretrained(folder)
 
 
 def _under(prefix: str, state: dict[str, Any]) -> dict[str, Any]:
@@ -101,7 +110,7 @@ def _under(prefix: str, state: dict[str, Any]) -> dict[str, Any]:
 
 
 def main() -> int:
-    """Export what the command line asks for; 2 and one line on standard error for bad input."""
+    """Export what the command line asks for; exit statuses as of :func:`recbole_alt.console.run`."""
     parser = argparse.ArgumentParser(description="Take a run's models elsewhere.")
     parser.add_argument("model_file", help="a .pth file in the folder of a run")
     parser.add_argument("--recbole", metavar="FILE", help="write the CTR model for plain RecBole")
@@ -109,17 +118,16 @@ def main() -> int:
     arguments = parser.parse_args()
     if not (arguments.recbole or arguments.huggingface):
         parser.error("nothing to do: give --recbole=FILE, --huggingface=FOLDER, or both")
-    try:
+
+    def work() -> None:
         if arguments.recbole:
             to_recbole(arguments.model_file, arguments.recbole)
             print(f"Written: {arguments.recbole}, {arguments.recbole}.yaml")
         if arguments.huggingface:
             to_huggingface(arguments.model_file, arguments.huggingface)
             print(f"Written: {arguments.huggingface}")
-    except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+
+    return console.run(work)
 
 
 if __name__ == "__main__":

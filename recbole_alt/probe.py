@@ -23,11 +23,13 @@ from recbole.utils import get_model
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GroupKFold
 
+from recbole_alt import console
 from recbole_alt.benchmark.statistics import auc
 from recbole_alt.config import require_registered
 from recbole_alt.data.identity import require_same_data
 from recbole_alt.diagnose import some_rows
-from recbole_alt.experiment import Data, load_data, write_json
+from recbole_alt.experiment import Data, load_data
+from recbole_alt.files import check_file, write_json
 from recbole_alt.model.build import build_text
 from recbole_alt.model.text_cache import TextCache
 from recbole_alt.model.weights import load_finetuned
@@ -187,21 +189,22 @@ def to_markdown(found: Sequence[Probe]) -> str:
 
 
 def main() -> int:
-    """Print the table; 2 and one line on standard error for bad input."""
+    """Print the table; exit statuses as of :func:`recbole_alt.console.run`."""
     parser = argparse.ArgumentParser(description="Whether texts hold anything that a trained CTR model does not know.")
     parser.add_argument("folder", help="of a run: saved/ALT_DCN-ml-100k-...")
     parser.add_argument("--json", metavar="FILE", help="write what was found there, too")
     arguments = parser.parse_args()
     sys.argv = sys.argv[:1]  # nothing for RecBole to read
-    try:
+
+    def work() -> None:
+        if arguments.json:
+            check_file("json", arguments.json)
         found = probe(arguments.folder)
-    except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    print(to_markdown(found))
-    if arguments.json:
-        write_json(Path(arguments.json), [asdict(one) for one in found])
-    return 0
+        print(to_markdown(found))
+        if arguments.json:
+            write_json(arguments.json, [asdict(one) for one in found])
+
+    return console.run(work)
 
 
 if __name__ == "__main__":

@@ -11,8 +11,10 @@ from recbole.data import create_dataset, data_preparation
 from recbole.utils import get_model, init_logger, init_seed
 
 from recbole_alt.config import ALTConfig, require_registered
+from recbole_alt.console import going_on
 from recbole_alt.data.identity import require_same_data
 from recbole_alt.experiment import Experiment
+from recbole_alt.files import check_file, check_folder
 from recbole_alt.model.weights import load_finetuned
 from recbole_alt.report import result_record, result_table, write_result
 from recbole_alt.trainer import checkpoint
@@ -41,23 +43,24 @@ def run_recbole_alt(
         ValueError: bad configuration, data or weights; one line that says what to do.
     """
     config = ALTConfig(model, dataset, config_file_list, config_dict)
+    check_folder("checkpoint_dir", config["checkpoint_dir"])
+    if config["result_file"]:
+        check_file("result_file", config["result_file"])
     init_seed(config["seed"], config["reproducibility"])
     init_logger(config)
     logger = getLogger()
     logger.info(config)
     config.log_notes()
-    run = Experiment(config)
-    logger.info(f"This run's folder: {run.folder}  (after a stop, go on with --resume={run.folder})")
-
     modes = list(dict.fromkeys(config["finetune_modes"] or []))
-    if modes or not config["plain_baseline"]:
-        run.pretrain()
-    for stage in [*modes, *(["plain"] if config["plain_baseline"] else [])]:
-        run.finetune(stage)
-
-    record = result_record(config, run.stages)
-    files = [run.folder / "result.json", *([Path(config["result_file"])] if config["result_file"] else [])]
-    write_result(record, files)
+    with Experiment(config) as run, going_on(f"go on with --resume={run.folder}"):
+        logger.info(f"This run's folder: {run.folder}  (after a stop, go on with --resume={run.folder})")
+        if modes or not config["plain_baseline"]:
+            run.pretrain()
+        for stage in [*modes, *(["plain"] if config["plain_baseline"] else [])]:
+            run.finetune(stage)
+        record = result_record(config, run.stages)
+        files = [run.folder / "result.json", *([Path(config["result_file"])] if config["result_file"] else [])]
+        write_result(record, files)
     table = result_table(record)
     first = next((run.stages[s] for s in [*modes, "plain"] if s in run.stages), None)
     valid, test = (first.valid, first.test) if first else ({}, {})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import platform
 import sys
 from collections.abc import Mapping, Sequence
@@ -12,6 +11,7 @@ from typing import Any
 
 from recbole_alt.config import ALTConfig, base_model_name
 from recbole_alt.experiment import StageResult
+from recbole_alt.files import write_json
 
 _PACKAGES = ("recbole_alt", "recbole", "torch", "transformers", "numpy", "pandas")
 _COSTS = ("seconds", "texts encoded", "peak MiB")
@@ -44,8 +44,7 @@ def result_record(config: ALTConfig, stages: Mapping[str, StageResult]) -> dict[
 def write_result(record: Mapping[str, Any], files: Sequence[Path]) -> None:
     """Write ``record`` as JSON to each of ``files``."""
     for file in files:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(json.dumps(record, indent=1) + "\n")
+        write_json(file, record)
 
 
 def result_table(record: Mapping[str, Any]) -> str:

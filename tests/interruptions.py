@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import io
+import os
 from pathlib import Path
 from typing import Any
 
@@ -39,3 +42,23 @@ def stop_at(monkeypatch: pytest.MonkeyPatch, trainer: type, step: int | None, st
 
     monkeypatch.setattr(trainer, "_train_step", one)
     return done
+
+
+def full_disk(monkeypatch: pytest.MonkeyPatch, room: float) -> list[float]:
+    """A disk with ``room`` bytes for what ``recbole_alt.files`` writes; holds the bytes that are left."""
+    left, real = [room], Path.open
+
+    class Limited(io.FileIO):
+        def write(self, data: Any) -> int:
+            if left[0] < len(data):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.name))
+            left[0] -= len(data)
+            return super().write(data)
+
+    def opened(self: Path, mode: str = "r", *args: Any, **options: Any) -> Any:
+        if self.suffix == ".partial" and mode == "w+b":
+            return io.BufferedRandom(Limited(self, "w+b"))
+        return real(self, mode, *args, **options)
+
+    monkeypatch.setattr(Path, "open", opened)
+    return left

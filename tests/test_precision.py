@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,8 @@ from typing import Any
 import pytest
 import torch
 
-from recbole_alt import experiment, run_recbole_alt
+from recbole_alt import run_recbole_alt
+from recbole_alt.files import read_record, write_json
 from recbole_alt.model import precision
 from recbole_alt.trainer import checkpoint
 
@@ -50,15 +50,20 @@ def test_a_resumed_run_keeps_its_precision(
     keys: Callable[..., dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     given = keys(precision="auto", finetune_modes=["joint"], plain_baseline=False)
-    monkeypatch.setattr(experiment, "fastest_precision", lambda device: "bf16")
+    monkeypatch.setattr(precision, "fastest_precision", lambda device: "bf16")
     whole = run_recbole_alt("ALT_DCN", "tiny", None, given)
     folder = Path(whole["folder"])
-    assert json.loads((folder / "precision.json").read_text()) == "bf16"
+    assert read_record(folder / "precision.json") == {"precision": "bf16"}
     (folder / "joint.json").unlink()  # as if it had been stopped before
     (folder / "joint.pth").unlink()
-    monkeypatch.setattr(experiment, "fastest_precision", lambda device: pytest.fail("measured again"))
+    monkeypatch.setattr(precision, "fastest_precision", lambda device: pytest.fail("measured again"))
     again = run_recbole_alt("ALT_DCN", "tiny", None, given | {"resume": str(folder)})
     assert again["record"]["results"] == whole["record"]["results"]
-    monkeypatch.setattr(experiment, "fastest_precision", lambda device: "fp32")
+    write_json(folder / "precision.json", "bf16")  # as an older version did
+    assert precision.kept_precision(folder / "precision.json", torch.device("cpu")) == "bf16"
+    write_json(folder / "precision.json", "bf17")
+    with pytest.raises(ValueError, match=r"precision.json.*'bf17' must be one of fp32, bf16, fp16"):
+        precision.kept_precision(folder / "precision.json", torch.device("cpu"))
+    monkeypatch.setattr(precision, "fastest_precision", lambda device: "fp32")
     other = run_recbole_alt("ALT_DCN", "tiny", None, given)
     assert other["record"]["results"] != whole["record"]["results"]

@@ -20,6 +20,7 @@ from recbole_alt.benchmark import Campaign, facts, join_reports, run_campaign, s
 from recbole_alt.benchmark.__main__ import main
 from recbole_alt.benchmark.axes import COMPLETE
 from recbole_alt.benchmark.scores import Scores
+from recbole_alt.files import read_record, write_record
 from recbole_alt.trainer.finetune import ALTTrainer
 
 pytest.importorskip("matplotlib", reason="pip install 'recbole_alt[tune]'")
@@ -215,9 +216,9 @@ def test_gains_of_each_model_and_language_model_stand_in_one_line() -> None:
 def test_seeds_of_a_later_command_and_version_are_told(campaign: Made) -> None:
     run_campaign(campaign(models=["DCN"], params_file="none", modes=["ctr"]), Path("out"), ["x.py", "--seeds=2"])
     file = next(Path("out/runs").glob("*_ctr_2021-*/run.json"))
-    record = json.loads(file.read_text())
+    record = read_record(file)
     record["command"], record["versions"]["torch"] = ["x.py", "--seeds=3"], "9.9"
-    file.write_text(json.dumps(record))
+    write_record(file, record)
     write_report(Path("out"))
     text = facts.tell(json.loads(Path("out/report/results.json").read_text()))
     assert "`python x.py --seeds=2`; `python x.py --seeds=3`" in text

@@ -279,7 +279,7 @@ def test_another_tuning_is_not_resumed(tune: Any, monkeypatch: pytest.MonkeyPatc
 def test_a_diverged_trial_is_told_and_the_search_goes_on(tune: Any) -> None:
     result = tune("learning_rate choice [1e30, 1e-3]", {"learner": "sgd"})
     reasons = {trial["parameters"]["learning_rate"]: trial["error"] for trial in result["trials"]}
-    assert reasons[1e-3] is None and "nan" in reasons[1e30].lower()
+    assert reasons[1e-3] is None and "not a number" in reasons[1e30]
     assert result["best_params"] == {"learning_rate": 1e-3}
     assert "diverged" in result["table"]
     assert len(checkpoints()) == 1

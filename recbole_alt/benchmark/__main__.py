@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import logging
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -32,7 +31,7 @@ def _seeds(text: str) -> int | list[int]:
 
 
 def main() -> int:
-    """Run; 2 and one line on standard error for bad input."""
+    """Run; exit statuses as of :func:`recbole_alt.console.run`."""
     parser = argparse.ArgumentParser(
         description="Plain backbones against aligned ones, over datasets and seeds, with the statistics.",
         epilog="Any key of the YAML files, for every run: --key=value. docs/campaigns.md explains the rest.",
@@ -63,11 +62,13 @@ def main() -> int:
     command = [Path(sys.argv[0]).name, *sys.argv[1:]]
     sys.argv = sys.argv[:1]  # nothing for RecBole to read
 
+    from recbole_alt import console
     from recbole_alt.benchmark import Campaign, join_reports, run_campaign, write_report
     from recbole_alt.benchmark.plan import read_campaign
 
     folder = Path(arguments.out)
-    try:
+
+    def work() -> None:
         if arguments.join or arguments.report:
             for file in join_reports(arguments.join, folder) if arguments.join else write_report(folder):
                 print(file)
@@ -77,15 +78,9 @@ def main() -> int:
             given |= {key: value for key, value in vars(arguments).items() if key not in own and value is not None}
             keys = dict(other.removeprefix("--").split("=", 1) for other in others)
             run_campaign(Campaign.from_mapping({**given, "keys": {**given.get("keys", {}), **keys}}), folder, command)
-        print((folder / "report" / "tables.md").read_text())
-    except ValueError as error:
-        logging.getLogger().debug("where it happened", exc_info=True)  # --state=debug
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("stopped: the same command goes on", file=sys.stderr)
-        return 130
-    return 0
+        print((folder / "report" / "tables.md").read_text(encoding="utf-8"))
+
+    return console.run(work)
 
 
 if __name__ == "__main__":

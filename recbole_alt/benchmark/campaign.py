@@ -12,7 +12,8 @@ from recbole.utils import init_logger
 from recbole_alt.benchmark.plan import Campaign
 from recbole_alt.benchmark.report import write_report
 from recbole_alt.benchmark.runner import Runner
-from recbole_alt.experiment import write_json
+from recbole_alt.console import going_on
+from recbole_alt.files import check_folder, read_record, write_record
 from recbole_alt.keys import FREE
 from recbole_alt.tuning.ranges import needed
 from recbole_alt.tuning.trials import logger, quiet
@@ -29,9 +30,9 @@ def run_campaign(campaign: Campaign, folder: Path, command: Sequence[str] = ()) 
         ValueError: bad configuration, data or weights; another campaign in ``folder``, or one at work there.
     """
     needed("matplotlib.figure")  # now, not after hours
-    folder.mkdir(parents=True, exist_ok=True)
+    check_folder("out", folder)
     try:
-        with FileLock(folder / "campaign.lock", timeout=0):
+        with FileLock(folder / "campaign.lock", timeout=0), going_on("go on with the same command"):
             configs = [campaign.config(run, {}) for run in campaign.runs() if run.seed == campaign.seeds[0]]
             _open(campaign, folder)  # every configuration is sound
             init_logger(configs[0])
@@ -51,7 +52,7 @@ def _open(campaign: Campaign, folder: Path) -> None:
     now["keys"] = {key: value for key, value in now["keys"].items() if key not in FREE}
     file = folder / "campaign.json"
     if file.is_file():
-        before = json.loads(file.read_text())
+        before = read_record(file)
         tuned = campaign.tuning_seeds
         before["seeds"], seeds = before["seeds"][:tuned], now["seeds"][:tuned]
         for key in sorted(now.keys() - _AXES | {"seeds"}):
@@ -60,4 +61,4 @@ def _open(campaign: Campaign, folder: Path) -> None:
                     f"out: {key} was {before.get(key)!r} in {str(folder)!r} and is {now[key]!r} now: give the same "
                     "(the axes may grow), or another folder"
                 )
-    write_json(file, now)
+    write_record(file, now)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from statistics import fmean
 from typing import Any
 
 from recbole_alt.benchmark.axes import Run
+from recbole_alt.files import read_record
 from recbole_alt.tuning.trials import best_trial
 
 
@@ -34,7 +34,7 @@ class Trial:
 
     def outcome(self) -> dict[str, Any]:
         """``score``, the mean over the seeds or None where one diverged, and whether ``bigger`` is better."""
-        records = [json.loads(file.read_text()) for file in self.files.values()]
+        records = [read_record(file) for file in self.files.values()]
         scores = [record["score"] for record in records]
         return {"trial": self, "score": None if None in scores else fmean(scores), "bigger": records[0]["bigger"]}
 

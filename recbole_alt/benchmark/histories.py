@@ -10,7 +10,6 @@ fitting costs.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections import deque
 from collections.abc import Sequence
@@ -23,12 +22,14 @@ from typing import Any
 import numpy as np
 from sklearn.ensemble import HistGradientBoostingClassifier
 
+from recbole_alt import console
 from recbole_alt.benchmark.axes import PLAIN, Run
 from recbole_alt.benchmark.plan import Campaign
 from recbole_alt.benchmark.scores import Scores
 from recbole_alt.benchmark.statistics import auc
 from recbole_alt.config import ALTConfig
-from recbole_alt.experiment import load_data, write_json
+from recbole_alt.experiment import load_data
+from recbole_alt.files import check_file, read_record, write_json
 
 #: Ratings that a user is taken to have had before the first one, at the average share of clicks.
 _PRIOR = 5
@@ -104,7 +105,7 @@ def measure(folder: Path, data_path: str | None = None) -> list[HistoryGain]:
     """
     if not (folder / "campaign.json").is_file():
         raise ValueError(f"{str(folder)!r} holds no campaign: campaign.json is missing")
-    planned = json.loads((folder / "campaign.json").read_text())
+    planned = read_record(folder / "campaign.json")
     axes = ("models", "datasets", "seeds", "train_shares", "keys")
     campaign = Campaign.from_mapping({name: planned[name] for name in axes})
     if data_path is not None:
@@ -137,7 +138,7 @@ def measure(folder: Path, data_path: str | None = None) -> list[HistoryGain]:
 
 def _plain_runs(folder: Path) -> list[dict[str, Any]]:
     files = sorted(folder.glob("runs/*/run.json"))
-    records = [json.loads(file.read_text()) | {"scores": file.with_name("scores.npz")} for file in files]
+    records = [read_record(file) | {"scores": file.with_name("scores.npz")} for file in files]
     return [record for record in records if record["run"]["stage"] == "plain" and record["error"] is None]
 
 
@@ -172,22 +173,23 @@ def to_markdown(found: Sequence[HistoryGain]) -> str:
 
 
 def main() -> int:
-    """Print the table; 2 and one line on standard error for bad input."""
+    """Print the table; exit statuses as of :func:`recbole_alt.console.run`."""
     parser = argparse.ArgumentParser(description="What a user's earlier clicks would add to plain models.")
     parser.add_argument("folder", type=Path, help="of a campaign whose datasets are split by time")
     parser.add_argument("--data_path", help="where the datasets are (default: dataset)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write what was found there, too")
     arguments = parser.parse_args()
     sys.argv = sys.argv[:1]  # nothing for RecBole to read
-    try:
+
+    def work() -> None:
+        if arguments.json:
+            check_file("json", arguments.json)
         found = measure(arguments.folder, arguments.data_path)
-    except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    print(to_markdown(found))
-    if arguments.json:
-        write_json(arguments.json, [asdict(one) for one in found])
-    return 0
+        print(to_markdown(found))
+        if arguments.json:
+            write_json(arguments.json, [asdict(one) for one in found])
+
+    return console.run(work)
 
 
 if __name__ == "__main__":

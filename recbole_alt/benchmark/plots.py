@@ -13,6 +13,7 @@ import numpy as np
 
 from recbole_alt.benchmark.axes import COMPLETE, PLAIN
 from recbole_alt.benchmark.summary import Row
+from recbole_alt.files import replacing
 from recbole_alt.tuning.ranges import needed
 
 
@@ -32,8 +33,9 @@ def draw_all(rows: Sequence[Row], folder: Path) -> list[Path]:
             if figure is not None:
                 file = folder / f"{data}-{name}.svg"
                 figure.suptitle(data, fontsize="medium")
-                with needed("matplotlib").rc_context({"svg.hashsalt": file.name}):  # the same file for the same rows
-                    figure.savefig(file, metadata={"Date": None})
+                settings = {"svg.hashsalt": file.name}  # the same file for the same rows
+                with needed("matplotlib").rc_context(settings), replacing(file) as stream:
+                    figure.savefig(stream, format="svg", metadata={"Date": None})
                 written.append(file)
     return written
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-import json
+import io
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -23,7 +23,7 @@ from recbole_alt.benchmark.summary import (
     value_of,
 )
 from recbole_alt.benchmark.tables import make_tables
-from recbole_alt.experiment import write_json
+from recbole_alt.files import read_json, write_json, write_text
 
 
 def write_report(folder: Path, resamples: int = 400) -> list[Path]:
@@ -59,7 +59,7 @@ def join_reports(folders: Sequence[Path], out: Path) -> list[Path]:
             raise ValueError(f"join: {str(folder)!r} is to be joined, and would be overwritten; give another --out")
         if not all((report / name).is_file() for name in ("results.json", "runs.csv")):
             raise ValueError(f"join: {str(folder)!r} holds no report; make it with --out={folder} --report")
-        for row in json.loads((report / "results.json").read_text()):
+        for row in read_json(report / "results.json"):
             if not {"commands", *CURVES} <= row.keys():
                 raise ValueError(
                     f"join: the report in {str(folder)!r} is of an older version, which did not keep what its rows "
@@ -78,9 +78,8 @@ def join_reports(folders: Sequence[Path], out: Path) -> list[Path]:
 
 def _write(report: Path, rows: Sequence[Row], runs: Sequence[Row]) -> list[Path]:
     tables = make_tables(rows)
-    report.mkdir(parents=True, exist_ok=True)
-    (report / "tables.md").write_text("\n".join(table.markdown() for table in tables))
-    (report / "tables.tex").write_text("\n".join(table.latex() for table in tables))
+    write_text(report / "tables.md", "\n".join(table.markdown() for table in tables))
+    write_text(report / "tables.tex", "\n".join(table.latex() for table in tables))
     write_json(report / "results.json", rows)
     _write_csv(report / "results.csv", [{k: v for k, v in row.items() if k not in CURVES} for row in rows])
     _write_csv(report / "runs.csv", runs)
@@ -101,7 +100,8 @@ def _flat(record: Record) -> Row:
 
 def _write_csv(file: Path, rows: Sequence[Row]) -> None:
     names = list(dict.fromkeys(name for row in rows for name in row))
-    with file.open("w", newline="", encoding="utf-8") as opened:
-        writer = csv.DictWriter(opened, names)
-        writer.writeheader()
-        writer.writerows(rows)
+    lines = io.StringIO()
+    writer = csv.DictWriter(lines, names)
+    writer.writeheader()
+    writer.writerows(rows)
+    write_text(file, lines.getvalue())

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -19,12 +18,14 @@ from recbole_alt.benchmark.plan import Campaign
 from recbole_alt.benchmark.progress import Remaining, announce, outcome
 from recbole_alt.benchmark.scores import metrics, score_rows
 from recbole_alt.config import ALTConfig
-from recbole_alt.experiment import Experiment, write_json
+from recbole_alt.experiment import Experiment
+from recbole_alt.files import read_record, write_record
 from recbole_alt.keys import FREE, NOT_OF_ALIGNMENT
-from recbole_alt.model.precision import fastest_precision
+from recbole_alt.model.precision import kept_precision
 from recbole_alt.model.weights import load_finetuned
 from recbole_alt.report import result_record
 from recbole_alt.trainer import checkpoint
+from recbole_alt.trainer.diverged import Diverged
 from recbole_alt.trainer.finetune import ALTTrainer
 from recbole_alt.tuning.objective import Objective
 from recbole_alt.tuning.trials import digest, logger
@@ -123,7 +124,7 @@ class Runner(Objective):
             for run, file in trial.files.items():
                 if not file.is_file():
                     record = self._train_one(run, trial.parameters, file.with_suffix(""), tested=False)
-                    write_json(file, {"parameters": trial.parameters, **record})
+                    write_record(file, {"parameters": trial.parameters, **record})
                     self.remaining.end(("trial", run, str(trial.parameters)), record)
                     where = f"trial {number} of {len(trials)} for {run.slug}: {said}"
                     logger.info(f"{where}: {outcome(record)}; {self.remaining}")
@@ -141,7 +142,7 @@ class Runner(Objective):
         for rest in file.parent.glob("*.pth"):
             rest.unlink()
         whole = {"wall": trained["wall"] + record["wall"], "costs": trained["costs"]} if trained else {}
-        write_json(file, {"parameters": parameters, **record, **whole})
+        write_record(file, {"parameters": parameters, **record, **whole})
         self.remaining.end(("run", run, ""), record)
         logger.info(f"{said}, {run.slug}: {outcome(record)}; {self.remaining}")
 
@@ -187,10 +188,8 @@ class Runner(Objective):
                 aligned = self._align(config, data, folder / "pretrain.pth")
                 config["pretrained_checkpoint"] = str(folder / "pretrain.pth")
             experiment.finetune(run.stage)
-        except ValueError as problem:
-            if not re.search(r"\bnan\b|not a number|infinity", str(problem), re.IGNORECASE):
-                raise
-            error = str(problem)  # diverged: a result, too
+        except Diverged as problem:
+            error = str(problem)  # a result, too
         config["pretrained_checkpoint"] = None
         stage = experiment.stages.get(run.stage)
         spent = self._spent(self._alignment_name(run)) if run.stage != "plain" and stage else {}
@@ -224,17 +223,14 @@ class Runner(Objective):
         if config["eval_type"] == EvaluatorType.RANKING:
             raise ValueError(f"{run.data.label}: its evaluation ranks sampled items; give labels, as mode: labeled")
         if config["precision"] == "auto":
-            file = self.folder / "precision.json"
-            if not file.is_file():
-                write_json(file, fastest_precision(config["device"]))
-            config["precision"] = json.loads(file.read_text())
+            config["precision"] = kept_precision(self.folder / "precision.json", config["device"])
         config["checkpoint_dir"] = str(self.folder)  # where RecBole's trainers would make one of their own
         config["show_progress"] = bool(config.external_config_dict.get("show_progress"))
 
     # -- alignments --------------------------------------------------------------------------------------
 
     def _spent(self, name: str) -> dict[str, Any]:
-        stage = json.loads((self.folder / "pretraining" / name / "pretrain.json").read_text())
+        stage = read_record(self.folder / "pretraining" / name / "pretrain.json")
         details = stage["details"]
         return {
             "seconds": stage["seconds"],
@@ -254,4 +250,4 @@ class Runner(Objective):
 
     @staticmethod
     def _measured(file: Path) -> dict[str, Any] | None:
-        return json.loads(file.read_text()) if file.is_file() else None
+        return read_record(file) if file.is_file() else None

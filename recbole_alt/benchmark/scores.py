@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from recbole_alt.benchmark.statistics import auc, gauc, log_losses
+from recbole_alt.files import replacing
 
 #: Bins of an item's (or user's) training interactions, by their lower ends.
 POPULARITY = (0, 1, 10, 50, 200, 1000)
@@ -35,9 +36,8 @@ class Scores:
 
     def save(self, file: Path) -> None:
         """Write a ``.npz`` of plain arrays."""
-        partial = file.with_name(f"partial-{file.name}")
-        np.savez_compressed(partial, **{name: array for name, array in vars(self).items() if array is not None})
-        partial.replace(file)
+        with replacing(file) as stream:
+            np.savez_compressed(stream, **{name: array for name, array in vars(self).items() if array is not None})
 
     @classmethod
     def load(cls, file: Path) -> Scores:
@@ -49,7 +49,7 @@ class Scores:
         try:
             with np.load(file, allow_pickle=False) as arrays:
                 return cls(**{name: arrays[name] for name in arrays.files})
-        except (OSError, TypeError, KeyError, ValueError) as error:
+        except Exception as error:  # damaged bytes surface as almost any type
             raise ValueError(f"{str(file)!r} holds no scores: {error}") from None
 
     def same_rows(self, other: Scores) -> bool:

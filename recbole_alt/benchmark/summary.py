@@ -13,6 +13,7 @@ from typing import Any
 from recbole_alt.benchmark.axes import COMPLETE, PLAIN
 from recbole_alt.benchmark.scores import Scores, popularity_bins
 from recbole_alt.benchmark.statistics import auc, bootstrap_differences, paired_t_test, reliability
+from recbole_alt.files import read_record
 
 METRICS = ("valid_auc", "valid_logloss", "auc", "logloss", "gauc", "cold_user_auc", "cold_item_auc")
 COSTS = ("seconds", "texts_encoded", "alignment_seconds", "alignment_texts_encoded", "alignment_interactions_seen",
@@ -36,7 +37,7 @@ def read_runs(folder: Path) -> list[Record]:
     """
     latest: dict[tuple[Cell, int], Record] = {}
     files = sorted(folder.glob("runs/*/run.json"))
-    records = [json.loads(file.read_text()) | {"folder": str(file.parent)} for file in files]
+    records = [read_record(file) | {"folder": str(file.parent)} for file in files]
     for record in sorted(records, key=lambda record: record["ended"]):
         key = (cell_of(record), record["run"]["seed"])
         if key in latest:

@@ -9,6 +9,7 @@ from typing import Any
 
 from recbole_alt.convert import book_crossing, goodreads, movielens
 from recbole_alt.convert.atomic import Conversion
+from recbole_alt.files import CannotWrite
 
 CONVERTERS: dict[str, Callable[..., None]] = {
     "ml-1m": movielens.convert,
@@ -42,10 +43,13 @@ def convert(
         Lines that say what was written, and what was changed or left out and why.
 
     Raises:
-        ValueError: a raw file is missing, damaged, cut off or not of the published size.
+        ValueError: a raw file is missing, damaged, cut off or not of the published size, or ``out`` can't be written.
     """
     if dataset not in CONVERTERS:
         raise ValueError(f"no converter for {dataset!r}: choose one of {', '.join(CONVERTERS)}")
-    with Conversion(Path(raw), Path(out), dataset, any_size=any_size, progress=progress) as conversion:
-        CONVERTERS[dataset](conversion, **options)
+    try:
+        with Conversion(Path(raw), Path(out), dataset, any_size=any_size, progress=progress) as conversion:
+            CONVERTERS[dataset](conversion, **options)
+    except OSError as error:  # of reading they are ValueErrors by now
+        raise CannotWrite(error.filename or Path(out) / dataset, error) from error
     return conversion.report()

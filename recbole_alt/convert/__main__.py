@@ -6,12 +6,13 @@ import argparse
 import sys
 from typing import Any
 
+from recbole_alt import console
 from recbole_alt.convert import CONVERTERS, convert
 from recbole_alt.convert.goodreads import EXTRAS, GENRES
 
 
 def main() -> int:
-    """Convert; 2 and one line on standard error for bad input, 130 after Ctrl-C."""
+    """Convert; exit statuses as of :func:`recbole_alt.console.run`."""
     parser = argparse.ArgumentParser(description="Write RecBole atomic files from a data set's official raw files.")
     parser.add_argument("dataset", choices=list(CONVERTERS))
     parser.add_argument("raw", help="folder of the unpacked download")
@@ -29,16 +30,12 @@ def main() -> int:
         options = {"genre": arguments.genre, "without": tuple(arguments.without)}
     elif arguments.genre or arguments.without:
         parser.error(f"--genre and --without are of goodreads, not of {arguments.dataset}")
-    try:
+
+    def work() -> None:
         lines = convert(arguments.dataset, arguments.raw, arguments.out, any_size=arguments.any_size, **options)
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("stopped: nothing written", file=sys.stderr)
-        return 130
-    print("\n".join(lines))
-    return 0
+        print("\n".join(lines))
+
+    return console.run(work, stopped="nothing written")
 
 
 if __name__ == "__main__":

@@ -14,6 +14,8 @@ from typing import BinaryIO, TextIO
 
 from tqdm import tqdm
 
+from recbole_alt.files import sync_folder
+
 _UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")  # controls, and halves of characters
 _LINES = 4096  # between two looks at how far the file is read
 
@@ -46,8 +48,11 @@ class Table:
         self.rows += 1
 
     def close(self) -> None:
-        """Write what is left."""
-        self._stream.close()
+        """Put what is left on disk."""
+        if not self._stream.closed:
+            with self._stream:
+                self._stream.flush()
+                os.fsync(self._stream.fileno())
 
 
 class Conversion:
@@ -165,6 +170,7 @@ class Conversion:
             if kind is None:
                 for suffix, table in self._tables.items():
                     os.replace(table.file, self._final(suffix))
+                sync_folder(self._folder)
         finally:
             for table in self._tables.values():
                 table.file.unlink(missing_ok=True)

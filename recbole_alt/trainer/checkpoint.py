@@ -1,16 +1,28 @@
-"""Checkpoints that hold all of a run's state and can be read without running code."""
+"""Checkpoints that hold all of a run's state, can be read without running code, and show any damage.
+
+A checkpoint is the zip archive that ``torch.save`` writes, with the SHA-256 of its bytes as the archive's comment, so
+that ``torch.load(file, weights_only=True)`` reads it as any other. One without a checksum, as older versions and other
+programs write it, is read as it is.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import os
 import random
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
 
 from recbole_alt.config import ALTConfig
+from recbole_alt.files import replacing
+
+_COMMENT, _DIGITS = b"recbole_alt sha256 ", 64
+_FOOT = (len(_COMMENT) + _DIGITS).to_bytes(2, "little") + _COMMENT  # the comment's length is the archive's last field
+_CHECKSUM = "checksum"
 
 
 def trust(*classes: type) -> None:
@@ -21,30 +33,102 @@ def trust(*classes: type) -> None:
 trust(ALTConfig)
 
 
-def save(state: dict[str, Any], file: str | os.PathLike[str]) -> None:
-    """Write ``state`` so that a stop at any moment leaves the old file or the new one, never half of one."""
-    path = Path(file)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    torch.save(state, partial)  # pickle protocol 2, the one weights_only reads
-    os.replace(partial, path)
+def save(state: Mapping[str, Any], file: str | os.PathLike[str]) -> None:
+    """Write ``state`` so that a stop at any moment leaves the old file or the new one, never half of one.
+
+    Args:
+        state: tensors and plain data by name; in the file ``checksum`` stands beside them, so that one whose checksum
+            was lost is known.
+        file: the checkpoint.
+
+    Raises:
+        CannotWrite: the operating system refuses, as when the disk is full.
+    """
+    with replacing(file) as stream:
+        sink = _Sink(stream)
+        try:
+            # pickle protocol 2, the one weights_only reads
+            torch.save({**state, _CHECKSUM: "sha256"}, sink)  # type: ignore[arg-type]
+        except Exception:
+            if sink.error is not None:  # torch complains about its archive instead
+                raise sink.error from None
+            raise
+        end = stream.seek(-2, os.SEEK_END)
+        stream.seek(0)
+        digest = _digest(stream, end)
+        stream.seek(end)
+        stream.write(_FOOT + digest)
 
 
 def load(file: str | os.PathLike[str], device: torch.device | str = "cpu") -> dict[str, Any]:
     """Read a checkpoint; nothing in it is executed.
 
     Raises:
-        ValueError: the file is missing, damaged, or holds more than plain data.
+        ValueError: the file is missing, a byte of it is not what was written, or it holds more than plain data.
     """
     if not Path(file).is_file():
         raise ValueError(f"checkpoint {os.fspath(file)!r} does not exist")
     try:
-        return torch.load(file, map_location=device, weights_only=True)
+        with open(file, "rb") as stream:
+            has_checksum = _check(stream)
+            stream.seek(0)
+            state = torch.load(stream, map_location=device, weights_only=True)
+        if not isinstance(state, dict):
+            raise ValueError(f"it holds a {type(state).__name__}")
+        if state.pop(_CHECKSUM, None) and not has_checksum:
+            raise ValueError("its checksum is gone")
     except Exception as error:  # damaged bytes surface as almost any type
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ValueError(
             f"checkpoint {os.fspath(file)!r} is damaged or was not written by recbole_alt: {reason}"
         ) from None
+    return state
+
+
+class _Sink:
+    """What ``torch.save`` needs of a stream; keeps the first error, which torch does not."""
+
+    def __init__(self, stream: BinaryIO):
+        self._stream = stream
+        self.error: OSError | None = None
+
+    def write(self, data: Any) -> int:
+        """Write, or keep the error and raise it."""
+        try:
+            return self._stream.write(data)
+        except OSError as error:
+            self.error = self.error or error
+            raise
+
+    def flush(self) -> None:
+        """Left to the stream."""
+
+
+def _check(stream: BinaryIO) -> bool:
+    """Whether an archive has a checksum.
+
+    Raises:
+        ValueError: it has one of another content.
+    """
+    size = stream.seek(0, os.SEEK_END)
+    end = max(0, size - len(_FOOT) - _DIGITS)
+    stream.seek(end)
+    foot = stream.read()
+    if not foot.startswith(_FOOT):
+        return False
+    stream.seek(0)
+    if foot != _FOOT + _digest(stream, end):
+        raise ValueError("its checksum is of another content")
+    return True
+
+
+def _digest(stream: BinaryIO, length: int) -> bytes:
+    """SHA-256 of the next ``length`` bytes, in hexadecimal digits."""
+    digest = hashlib.sha256()
+    while length and (part := stream.read(min(length, 1 << 20))):
+        digest.update(part)
+        length -= len(part)
+    return digest.hexdigest().encode()
 
 
 def rng_state() -> dict[str, Any]:

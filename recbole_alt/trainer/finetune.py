@@ -19,6 +19,7 @@ from recbole_alt.data.identity import record_of, require_same_data
 from recbole_alt.model.precision import gradient_scaler
 from recbole_alt.model.weights import load_finetuned
 from recbole_alt.trainer import checkpoint
+from recbole_alt.trainer.diverged import Diverged
 from recbole_alt.trainer.optim import parameter_groups, scheduler
 
 
@@ -77,6 +78,9 @@ class ALTTrainer(Trainer):
 
         Returns:
             best validation score and result; (-inf or inf, None) without validation data.
+
+        Raises:
+            Diverged: a loss or a prediction is not a number.
         """
         self.eval_collector.data_collect(train_data)
         if self.config["train_neg_sample_args"].get("dynamic", False):
@@ -200,6 +204,22 @@ class ALTTrainer(Trainer):
         if self.scheduler is not None:
             self.scheduler.step()
         return losses
+
+    def _check_nan(self, loss: Any) -> None:
+        if torch.isnan(loss):
+            raise Diverged("the training loss is not a number: lower learning_rate")
+
+    def _neg_sample_batch_eval(self, batched_data: Any) -> Any:
+        return self._without_nan(super()._neg_sample_batch_eval(batched_data))
+
+    def _full_sort_batch_eval(self, batched_data: Any) -> Any:
+        return self._without_nan(super()._full_sort_batch_eval(batched_data))
+
+    def _without_nan(self, evaluated: Any) -> Any:
+        """What RecBole made of a batch, its scores second; they can be no numbers after an epoch's last step alone."""
+        if torch.isnan(evaluated[1]).any():
+            raise Diverged("a prediction is not a number after training: lower learning_rate")
+        return evaluated
 
     # -- checkpoints -------------------------------------------------------------------------------------
 

@@ -23,6 +23,7 @@ from recbole_alt.model.kept_texts import KeptTexts, TextsOfStep
 from recbole_alt.model.precision import gradient_scaler
 from recbole_alt.model.weights import load_weights
 from recbole_alt.trainer import checkpoint
+from recbole_alt.trainer.diverged import Diverged
 from recbole_alt.trainer.optim import GROUPS, parameter_groups, scheduler
 
 
@@ -75,7 +76,7 @@ class ALTPretrainTrainer(AbstractTrainer):
             accuracies averaged over the last tenth of the steps.
 
         Raises:
-            ValueError: a loss is not a number.
+            Diverged: a loss is not a number.
         """
         self.model.train()
         begun = saved = monotonic()
@@ -123,7 +124,7 @@ class ALTPretrainTrainer(AbstractTrainer):
         output = self.model(rows.to(self.device), [text.to(self.device) for text in texts], masks)
         if not torch.isfinite(output.loss):
             losses = {name: loss.item() for name, loss in output.losses.items()}
-            raise ValueError(
+            raise Diverged(
                 f"pretraining loss is not a number at step {self.step}: {losses}; lower pretrain_learning_rate"
             )
         self.optimizer.zero_grad()

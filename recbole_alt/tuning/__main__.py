@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import logging
 import sys
 
 
 def main() -> int:
-    """Run; 2 and one line on standard error for bad input."""
+    """Run; exit statuses as of :func:`recbole_alt.console.run`."""
     parser = argparse.ArgumentParser(
         description="Tune one finetuning mode, or the plain backbone, on validation data.",
         epilog="Any key of the YAML files: --key=value.",
@@ -39,17 +38,12 @@ def main() -> int:
             parser.error(f"{other!r} is not understood: write --key=value")
     sys.argv = [sys.argv[0], *others]  # what is left is for the configuration to read
 
+    from recbole_alt import console
     from recbole_alt.tuning import run_hyper_alt
 
     given = vars(arguments)
     given["config_file_list"] = given.pop("config_files").split()
-    try:
-        run_hyper_alt(**given)
-    except ValueError as error:
-        logging.getLogger().debug("where it happened", exc_info=True)  # --state=debug
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    return console.run(lambda: run_hyper_alt(**given))
 
 
 if __name__ == "__main__":

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
-import re
 import shutil
 import sys
 import time
@@ -18,9 +16,11 @@ from filelock import FileLock, Timeout
 from recbole.utils import init_logger
 
 from recbole_alt.config import ALTConfig
-from recbole_alt.experiment import Data, Experiment, load_data, write_json
+from recbole_alt.experiment import Data, Experiment, load_data
+from recbole_alt.files import read_record, write_record
 from recbole_alt.keys import ALIGNMENT, FREE, NOT_OF_ALIGNMENT, keys_of
 from recbole_alt.trainer import checkpoint
+from recbole_alt.trainer.diverged import Diverged
 from recbole_alt.tuning.trials import (
     best_trial,
     digest,
@@ -98,10 +98,10 @@ class Objective:
             if not kept:
                 begun = time.time()
                 record = self._train(config, file.with_suffix(""))
-                write_json(file, {"parameters": parameters, **record, "begun": begun})
+                write_record(file, {"parameters": parameters, **record, "begun": begun})
             shutil.rmtree(file.with_suffix(""), ignore_errors=True)
         self.forget(KEPT_PRETRAININGS)
-        record = json.loads(file.read_text())
+        record = read_record(file)
         worst = -sys.float_info.max if record["bigger"] else sys.float_info.max  # finite: searches compute with it
         return {
             "model": config["model"],
@@ -136,10 +136,8 @@ class Objective:
             config["show_progress"] = bool(config.external_config_dict.get("show_progress"))
             run = Experiment(config, data, folder)
             run.finetune(self.stage)
-        except ValueError as error:
-            if not re.search(r"\bnan\b|not a number|infinity", str(error), re.IGNORECASE):
-                raise
-            return record | {"error": str(error)}  # diverged: the worst of scores, not the end of the search
+        except Diverged as error:  # the worst of scores, not the end of the search
+            return record | {"error": str(error)}
         result = run.stages[self.stage]
         score = result.valid[config["valid_metric"].lower()]
         return record | {"score": score, "valid": result.valid, "test": result.test, "seconds": result.seconds}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import math
 import shlex
 from collections.abc import Mapping, Sequence
@@ -11,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from recbole_alt.experiment import write_json
+from recbole_alt.files import replacing, write_json, write_text
 from recbole_alt.tuning.ranges import Range, needed
 from recbole_alt.tuning.trials import best_trial, show, trials, winning
 
@@ -42,10 +43,10 @@ def write_results(folder: Path, ranges: Sequence[Range], stage: str, config: Any
     table = results_table(finished, names, metric, stage)
     write_json(folder / "trials.json", {"stage": stage, "metric": metric, "best": best["trial"], "trials": finished})
     _write_csv(folder / "trials.csv", finished, names)
-    (folder / "table.md").write_text(table + "\n")
+    write_text(folder / "table.md", table + "\n")
     _plot(folder / "plot.png", finished, ranges, metric)
     text = _best_yaml(best, stage, config)
-    (folder / "best.yaml").write_text(text)
+    write_text(folder / "best.yaml", text)
     command = [f"--model={model}", f"--dataset={config['dataset']}", f"--config_files={folder / 'best.yaml'}"]
     if best["pretraining"]:
         command.append(f"--pretrained_checkpoint={folder / 'pretraining' / best['pretraining'] / 'pretrain.pth'}")
@@ -82,14 +83,15 @@ def results_table(finished: Sequence[Mapping[str, Any]], names: Sequence[str], m
 
 def _write_csv(file: Path, finished: Sequence[Mapping[str, Any]], names: Sequence[str]) -> None:
     metrics = list(dict.fromkeys(name for trial in finished for name in trial["valid"]))
-    with file.open("w", newline="", encoding="utf-8") as opened:
-        writer = csv.writer(opened)
-        writer.writerow(["trial", *names, *(f"valid_{m}" for m in metrics), "seconds", "pretrain_seconds", "error"])
-        for trial in finished:
-            values = [trial["parameters"].get(name) for name in names]
-            scores = [trial["valid"].get(name) for name in metrics]
-            costs = [trial["seconds"], trial["pretrain_seconds"], trial["error"]]
-            writer.writerow([trial["trial"], *values, *scores, *costs])
+    lines = io.StringIO()
+    writer = csv.writer(lines)
+    writer.writerow(["trial", *names, *(f"valid_{m}" for m in metrics), "seconds", "pretrain_seconds", "error"])
+    for trial in finished:
+        values = [trial["parameters"].get(name) for name in names]
+        scores = [trial["valid"].get(name) for name in metrics]
+        costs = [trial["seconds"], trial["pretrain_seconds"], trial["error"]]
+        writer.writerow([trial["trial"], *values, *scores, *costs])
+    write_text(file, lines.getvalue())
 
 
 def _best_yaml(best: Mapping[str, Any], stage: str, config: Any) -> str:
@@ -136,4 +138,5 @@ def _plot(file: Path, finished: Sequence[Mapping[str, Any]], ranges: Sequence[Ra
             panel.set_xscale("log")
         panel.plot(values, scores, "o", markersize=4)
         panel.set(xlabel=tuned.name)
-    figure.savefig(file, dpi=120)
+    with replacing(file) as stream:
+        figure.savefig(stream, dpi=120)

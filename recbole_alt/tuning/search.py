@@ -12,7 +12,8 @@ from typing import Any
 from recbole.utils import init_logger
 
 from recbole_alt.config import ALTConfig
-from recbole_alt.experiment import write_json
+from recbole_alt.console import going_on
+from recbole_alt.files import locked, read_record, write_record
 from recbole_alt.keys import ALIGNMENT, FREE, STAGES, keys_of
 from recbole_alt.tuning import hyper, ray_tune
 from recbole_alt.tuning.objective import Objective
@@ -85,24 +86,23 @@ def run_hyper_alt(
     init_logger(config)
     config.log_notes()
     folder = _open_folder(config, ranges, {"stage": stage, "algo": algo, "tool": tool}, resume)
-    logger.info(f"This tuning's folder: {folder}  (after a stop, go on with --resume={folder})")
-    metric = config["valid_metric"].lower()
-    logger.info(f"{algo} search of {stage} for the best validation {metric}:")
-    for tuned in ranges:
-        logger.info(f"  {tuned}")
-
-    objective = Objective(folder, stage, model, dataset, config_file_list, config_dict)
-    progress = Progress(total, metric, any(tuned.name in keys_of(ALIGNMENT) for tuned in ranges))
-    with quiet():
-        if tool == "ray":
-            ray_tune.search(objective, ranges, config, progress, algo, total, cpus_per_trial)
-        else:
-            hyper.search(objective, ranges, config, progress, algo, total, early_stop)
-    objective.forget(0)
-    for lock in list(folder.rglob("*.lock")):
-        lock.unlink()
-
-    result = write_results(folder, ranges, stage, config, model or config.external_config_dict["model"])
+    with locked(folder), going_on(f"go on with --resume={folder}"):
+        logger.info(f"This tuning's folder: {folder}  (after a stop, go on with --resume={folder})")
+        metric = config["valid_metric"].lower()
+        logger.info(f"{algo} search of {stage} for the best validation {metric}:")
+        for tuned in ranges:
+            logger.info(f"  {tuned}")
+        objective = Objective(folder, stage, model, dataset, config_file_list, config_dict)
+        progress = Progress(total, metric, any(tuned.name in keys_of(ALIGNMENT) for tuned in ranges))
+        with quiet():
+            if tool == "ray":
+                ray_tune.search(objective, ranges, config, progress, algo, total, cpus_per_trial)
+            else:
+                hyper.search(objective, ranges, config, progress, algo, total, early_stop)
+        objective.forget(0)
+        for lock in list(folder.rglob("*.lock")):
+            lock.unlink()
+        result = write_results(folder, ranges, stage, config, model or config.external_config_dict.get("model", config["model"]))
     best = result["best"]
     logger.info(f"Trials of {config['model']} {stage} on {config['dataset']}:\n\n{result['table']}\n")
     logger.info(f"Written: {folder}/ trials.json, trials.csv, table.md, plot.png, best.yaml")
@@ -151,7 +151,7 @@ def _open_folder(config: Any, ranges: Sequence[Range], search: Mapping[str, str]
     now = json.loads(json.dumps({**{k: v for k, v in values.items() if k not in FREE}, **search, **tuned}))
     if not resume:
         folder = new_folder(config, search["stage"])
-        write_json(folder / "tuning.json", now)
+        write_record(folder / "tuning.json", now)
         return folder
     root, name = Path(config["checkpoint_dir"]), f"tuning-{config['model']}-{config['dataset']}-{search['stage']}"
     if resume == "last":
@@ -163,7 +163,7 @@ def _open_folder(config: Any, ranges: Sequence[Range], search: Mapping[str, str]
         folder = Path(resume)
     if not (folder / "tuning.json").is_file():
         raise ValueError(f"resume: {str(folder)!r} is not the folder of a tuning (it has no tuning.json)")
-    before = json.loads((folder / "tuning.json").read_text())
+    before = read_record(folder / "tuning.json")
     for key in sorted(before.keys() | now.keys()):
         if before.get(key) != now.get(key):
             raise ValueError(

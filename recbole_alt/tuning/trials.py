@@ -12,8 +12,8 @@ from typing import Any
 
 from recbole.utils import get_local_time
 
+from recbole_alt import files
 from recbole_alt.config import ALTConfig
-from recbole_alt.experiment import unused
 
 logger = logging.getLogger("recbole_alt.tuning")
 
@@ -33,14 +33,12 @@ def first_stage(config: Any) -> str:
 def new_folder(config: Any, stage: str) -> Path:
     """A folder for a tuning of ``stage``, made."""
     name = f"tuning-{config['model']}-{config['dataset']}-{stage}-{get_local_time()}"
-    folder = unused(Path(config["checkpoint_dir"]) / name)
-    folder.mkdir(parents=True)
-    return folder
+    return files.new_folder(Path(config["checkpoint_dir"]) / name)
 
 
 def trials(folder: Path) -> list[dict[str, Any]]:
     """The finished trials of a tuning, in the order in which they began."""
-    return sorted((json.loads(file.read_text()) for file in folder.glob("trials/*.json")), key=lambda t: t["begun"])
+    return sorted((files.read_record(file) for file in folder.glob("trials/*.json")), key=lambda t: t["begun"])
 
 
 def best_trial(finished: list[dict[str, Any]]) -> dict[str, Any] | None:

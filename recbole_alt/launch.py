@@ -1,0 +1,30 @@
+"""How a process was started: alone, until several are supported."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+#: What each key of RecBole for several processes may be: nothing, or what stands for one process.
+_OF_ONE: dict[str, tuple[Any, ...]] = {"nproc": (None, 1), "world_size": (None, -1, 1), "local_rank": (None,)}
+
+
+def require_one_process(given: Mapping[str, Any]) -> None:
+    """Refuse a launch of several processes, each of which would train all of it and write into the same files.
+
+    Args:
+        given: the configuration's keys, of which ``nproc``, ``world_size`` and ``local_rank`` are RecBole's for this.
+
+    Raises:
+        ValueError: ``WORLD_SIZE``, as ``torchrun`` sets it, or one of the keys asks for more than one process.
+    """
+    remedy = "training on several processes is not supported yet; start one, without torchrun, --nproc and --world_size"
+    size = os.environ.get("WORLD_SIZE", "")
+    if size not in ("", "1"):
+        raise ValueError(f"WORLD_SIZE is {size!r} in the environment, and must be 1 or unset: {remedy}")
+    for key, allowed in _OF_ONE.items():
+        if given.get(key) not in allowed:
+            raise ValueError(
+                f"{key} is {given[key]!r}, and must be {'1 or ' if 1 in allowed else ''}left out: {remedy}"
+            )
