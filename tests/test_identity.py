@@ -21,6 +21,7 @@ from recbole_alt.data.identity import IDENTITY_KEY, DataIdentity, Vocabulary, re
 from recbole_alt.diagnose import diagnose
 from recbole_alt.experiment import load_data
 from recbole_alt.export import to_huggingface, to_recbole
+from recbole_alt.files import read_record, write_record
 from recbole_alt.probe import probe
 from recbole_alt.trainer import checkpoint
 from recbole_alt.trainer.finetune import ALTTrainer
@@ -223,9 +224,9 @@ def test_checkpoints_of_older_versions_load_with_one_warning(
         state = checkpoint.load(file)
         del state[IDENTITY_KEY]
         checkpoint.save(state | ({"other_parameter": {}} if "other_parameter" in state else {}), file)
-    values = json.loads((folder / "config.json").read_text())
+    values = read_record(folder / "config.json")
     del values[IDENTITY_KEY]
-    (folder / "config.json").write_text(json.dumps(values))
+    write_record(folder / "config.json", values)
     dataset = load_data(ALTConfig("ALT_DCN", "tiny", None, given))[1]._dataset
     logging.getLogger().setLevel(logging.WARNING)
     for name in ("pretrain.pth", "ctr.pth"):
@@ -261,7 +262,7 @@ def test_digests_are_those_of_any_machine() -> None:
 def test_a_checkpoint_that_is_none_is_refused_by_its_key(keys: Keys) -> None:
     torch.save(torch.zeros(3), "tensor.pth")
     torch.save({"weights": torch.zeros(3)}, "others.pth")
-    for file, why in (("none.pth", "does not exist"), ("tensor.pth", "towers"), ("others.pth", "holds no backbone")):
+    for file, why in (("none.pth", "does not exist"), ("tensor.pth", "holds a Tensor"), ("others.pth", "holds no backbone")):
         with pytest.raises(ValueError, match=rf"pretrained.checkpoint.*{why}"):
             run(keys(finetune_modes=["ctr"], epochs=0, plain_baseline=False, pretrained_checkpoint=file))
 

@@ -102,7 +102,8 @@ def run_hyper_alt(
         objective.forget(0)
         for lock in list(folder.rglob("*.lock")):
             lock.unlink()
-        result = write_results(folder, ranges, stage, config, model or config.external_config_dict.get("model", config["model"]))
+        name = model or config.external_config_dict.get("model", config["model"])
+        result = write_results(folder, ranges, stage, config, name)
     best = result["best"]
     logger.info(f"Trials of {config['model']} {stage} on {config['dataset']}:\n\n{result['table']}\n")
     logger.info(f"Written: {folder}/ trials.json, trials.csv, table.md, plot.png, best.yaml")
