@@ -262,7 +262,8 @@ def test_digests_are_those_of_any_machine() -> None:
 def test_a_checkpoint_that_is_none_is_refused_by_its_key(keys: Keys) -> None:
     torch.save(torch.zeros(3), "tensor.pth")
     torch.save({"weights": torch.zeros(3)}, "others.pth")
-    for file, why in (("none.pth", "does not exist"), ("tensor.pth", "holds a Tensor"), ("others.pth", "holds no backbone")):
+    whys = {"none.pth": "does not exist", "tensor.pth": "holds a Tensor", "others.pth": "holds no backbone"}
+    for file, why in whys.items():
         with pytest.raises(ValueError, match=rf"pretrained.checkpoint.*{why}"):
             run(keys(finetune_modes=["ctr"], epochs=0, plain_baseline=False, pretrained_checkpoint=file))
 
