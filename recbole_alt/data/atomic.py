@@ -68,8 +68,8 @@ class AtomicFile:
         except UnicodeDecodeError as error:
             before = bytes(error.object[: error.start]).decode(error.encoding, "replace")
             raise ValueError(
-                f"{self.path}, line {before.count(chr(10)) + 1}: byte 0x{error.object[error.start]:02x} can't be read as "
-                f"{self._encoding}: set encoding: to that of the file, such as latin-1, or save it as UTF-8"
+                f"{self.path}, line {before.count(chr(10)) + 1}: byte 0x{error.object[error.start]:02x} can't be read "
+                f"as {self._encoding}: set encoding: to that of the file, such as latin-1, or save it as UTF-8"
             ) from None
         except UnicodeError as error:
             raise ValueError(f"{self.path} can't be read as {self._encoding} ({error}): set encoding:") from None
@@ -166,9 +166,9 @@ class AtomicFile:
         wrong = np.flatnonzero(self._cells != width)
         if not len(wrong):
             return None
-        count = self._cells[wrong[0]]
+        count, line = self._cells[wrong[0]], self.lines[wrong[0]]
         rows = "" if len(wrong) == 1 else f" (so in {len(wrong)} rows)"
-        return f"{self.path}, line {self.lines[wrong[0]]}: {count} cell{'s' * (count != 1)} where the first line names {width}{rows}"
+        return f"{self.path}, line {line}: {count} cell{'s' * (count != 1)} where the first line names {width}{rows}"
 
     # -- reading -----------------------------------------------------------------------------------------
 
@@ -204,7 +204,7 @@ class AtomicFile:
 
     @property
     def is_plain(self) -> bool:
-        """Whether pandas' parser reads the file as it is: it cuts values at NUL and takes a lone ``\\r`` for a line's end."""
+        """Whether pandas reads the file as it is; it cuts values at NUL, and lines at a lone ``\\r``."""
         content = self._content
         return b"\0" not in content and content.count(b"\r") == content.count(b"\r\n")
 
@@ -268,8 +268,8 @@ class AtomicFile:
         if len(rows):
             more = "" if len(rows) == 1 else f" (so do {len(rows)} rows)"
             raise ValueError(
-                f"{self.path}, line {self.lines[rows[0]]}: column {column.name!r} {why}: {_short(column[rows[0]])}{more}; "
-                "write numbers such as 1234.5, leave the cell empty, or give the column the type token"
+                f"{self.path}, line {self.lines[rows[0]]}: column {column.name!r} {why}: {_short(column[rows[0]])}{more}"
+                "; write numbers such as 1234.5, leave the cell empty, or give the column the type token"
             )
 
 

@@ -68,7 +68,7 @@ def headers(files: Files) -> dict[str, dict[str, str]]:
 
 def loaded(config: Any, suffix: str, header: Mapping[str, str]) -> list[str]:
     """Columns of ``header`` that ``load_col`` and ``unload_col`` leave for the CTR model."""
-    load = (config["load_col"] or {}).get(suffix, ()) if config["load_col"] is not None else "*"
+    load = "*" if config["load_col"] is None else config["load_col"].get(suffix) or ()
     unload = (config["unload_col"] or {}).get(suffix) or ()
     return [name for name in header if (load == "*" or name in load) and name not in unload]
 
