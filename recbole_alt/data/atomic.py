@@ -268,8 +268,9 @@ class AtomicFile:
         if len(rows):
             more = "" if len(rows) == 1 else f" (so do {len(rows)} rows)"
             raise ValueError(
-                f"{self.path}, line {self.lines[rows[0]]}: column {column.name!r} {why}: {_short(column[rows[0]])}{more}"
-                "; write numbers such as 1234.5, leave the cell empty, or give the column the type token"
+                f"{self.path}, line {self.lines[rows[0]]}: column {column.name!r} {why}: "
+                f"{_short(column[rows[0]])}{more}; write numbers such as 1234.5, leave the cell empty, or "
+                "give the column the type token"
             )
 
 

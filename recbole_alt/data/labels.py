@@ -171,7 +171,7 @@ def check_parts(config: Any, parts: Sequence[Any]) -> None:
         said += f" {values[0]:g}"
         if name == "training":
             raise ValueError(f"{said}: training needs both 0 and 1; see LABEL_FIELD, threshold and eval_args")
-        if name == "validation" and str(config["valid_metric"]).upper() == "AUC":
+        if name == "validation" and str(config["valid_metric"]).upper() == "AUC" and config["eval_step"] > 0:
             raise ValueError(
                 f"{said}: their AUC, the valid_metric, is undefined; give more interactions, another split (eval_args)"
                 ", or valid_metric: LogLoss"
