@@ -23,6 +23,7 @@ def install() -> None:
     _restore_numpy_aliases()
     _silence_pandas_warnings()
     _mend_logarithmic_buckets()
+    _mend_scores_of_one_row()
     _mend_double_tower()
     _mend_dssm()
     _mend_fwfm()
@@ -121,6 +122,21 @@ def _mend_logarithmic_buckets() -> None:
         return wrapper
 
     _replace(Dataset, "_discretization", count_from_1)
+
+
+def _mend_scores_of_one_row() -> None:
+    """Cause: ``LossMetric.used_info`` squeezes the scores and labels of a part of one row to no row at all, and so does
+    ``LogLoss``; counted twice, the row has the same metrics.
+    """
+    from recbole.evaluator.base_metric import LossMetric
+
+    def rows(original: Callable[..., Any]) -> Callable[..., Any]:
+        def wrapper(self: Any, dataobject: Any) -> tuple[np.ndarray, ...]:
+            return tuple(np.repeat(values, 2) if values.size == 1 else values for values in original(self, dataobject))
+
+        return wrapper
+
+    _replace(LossMetric, "used_info", rows)
 
 
 def _mend_double_tower() -> None:

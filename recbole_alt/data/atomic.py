@@ -76,7 +76,7 @@ class AtomicFile:
 
     def release(self) -> None:
         """Forget the content; the next look reads the file again."""
-        for name in ("_content", "_regular_lines", "_ends", "_lines", "_cells"):
+        for name in ("_content", "is_plain", "_regular_lines", "_ends", "_lines", "_cells"):
             self.__dict__.pop(name, None)
 
     def header(self) -> dict[str, str]:
@@ -202,11 +202,13 @@ class AtomicFile:
                 frame[name] = self._sequences(frame[name])
         return frame
 
-    @property
+    @cached_property
     def is_plain(self) -> bool:
         """Whether pandas reads the file as it is; it cuts values at NUL, and lines at a lone ``\\r``."""
         content = self._content
-        return b"\0" not in content and content.count(b"\r") == content.count(b"\r\n")
+        if b"\0" in content:
+            return False
+        return b"\r" not in content or content.count(b"\r") == content.count(b"\r\n")
 
     def _read(self, names: Sequence[str], floats: Collection[str]) -> pd.DataFrame:
         """Columns ``names`` as text, or as numbers where every cell of those in ``floats`` is one."""

@@ -33,11 +33,14 @@ class AtomicDataset(Dataset):
     inter_feat: Any  # a DataFrame while read, an Interaction once built
 
     def __init__(self, config: Any):
+        self._begin()
+        super().__init__(config)
+
+    def _begin(self) -> None:
         self._left_out = LeftOut()
         self._lines: list[tuple[AtomicFile, np.ndarray]] = []  # of the interactions as read
         self._kept: np.ndarray | None = None  # which of these are left, in their order
         self._exact = False  # whether values may hold NUL, at which pandas' table of texts cuts
-        super().__init__(config)
 
     @property
     def left_out(self) -> dict[str, int]:
@@ -89,7 +92,8 @@ class AtomicDataset(Dataset):
         if suffix == "inter":
             self._lines.append((file, file.lines[frame.index]))
         file.release()
-        return frame.reset_index(drop=True)
+        frame.index = pd.RangeIndex(len(frame))
+        return frame
 
     def _texts(self, suffix: str, file: AtomicFile, names: list[str]) -> list[str]:
         """Further columns of ``file``, to be read as they stand."""
@@ -117,13 +121,14 @@ class AtomicDataset(Dataset):
         for side, field in self._sides:
             if suffix not in (side, "inter"):
                 continue
-            frame = self._keep(frame, frame[field].notna(), file.name, f"having no {field}")
+            if pd.api.types.infer_dtype(frame[field], skipna=False) != "string":  # quicker than to look for each gap
+                frame = self._keep(frame, frame[field].notna(), file.name, f"having no {field}")
             if suffix == side:
                 rows = len(frame)
-                frame = self._keep(frame, ~frame[field].duplicated(), file.name, f"repeating a {field}")
+                frame = self._keep(frame, ~frame[field].duplicated(), file.name, f"repeating the {field} of a row before")
                 if len(frame) < rows:
                     count = f"{rows - len(frame)} of {rows} rows"
-                    self.logger.warning(f"{file}: {count} repeat a {field}; the first of each is kept")
+                    self.logger.warning(f"{file}: {count} repeat the {field} of a row before; the first is kept")
         return frame
 
     def _keep(self, frame: pd.DataFrame, which: pd.Series, file: str, why: str) -> pd.DataFrame:
