@@ -11,6 +11,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import pretraining
 import prompts
+import reading
 import scoring
 from harness import Result, write
 
@@ -22,6 +23,7 @@ BENCHMARKS: dict[str, Callable[[bool, str], Iterator[Result]]] = {
     "score_lm": scoring.score_lm,
     "score_ctr": scoring.score_ctr,
     "prompts": prompts.prompts,
+    "reading": reading.reading,
     "memory": pretraining.memory,
     "scaling": pretraining.scaling,
 }

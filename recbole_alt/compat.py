@@ -7,7 +7,6 @@ safe to run again; what it replaces stays reachable as ``__wrapped__``.
 
 from __future__ import annotations
 
-import csv
 import functools
 import warnings
 from collections.abc import Callable, Iterator
@@ -15,7 +14,6 @@ from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
 from torch import Tensor, nn
 
@@ -27,6 +25,7 @@ def install() -> None:
     _restore_numpy_aliases()
     _silence_pandas_warnings()
     _mend_logarithmic_buckets()
+    _mend_scores_of_one_row()
     _mend_double_tower()
     _mend_dssm()
     _mend_fwfm()
@@ -49,30 +48,6 @@ def _silence_pandas_warnings() -> None:
     """Cause: ``recbole/data/dataset/dataset.py`` fills missing values in place on a column of a frame."""
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"recbole\..*")
     warnings.filterwarnings("ignore", category=FutureWarning, message=r".*torch\.cuda\.amp.*")
-
-
-@contextmanager
-def unquoted_atomic_files() -> Iterator[None]:
-    """Read atomic files as they are written: one line a row, a quotation mark an ordinary character.
-
-    Cause: ``Dataset._load_feat`` leaves ``quoting`` at pandas' default, so a value that starts with ``"``
-    swallows the separators, and the lines, up to the next ``"``. One-character separators are read by
-    pandas' C engine, which is several times faster than the one RecBole asks for.
-    """
-    from recbole.data.dataset import dataset as host
-
-    host.pd = _Except(pd, read_csv=_read_literally)
-    try:
-        yield
-    finally:
-        host.pd = pd
-
-
-def _read_literally(*args: Any, **kwargs: Any) -> pd.DataFrame:
-    kwargs["quoting"] = csv.QUOTE_NONE
-    if len(kwargs.get("delimiter", ",")) == 1:
-        kwargs["engine"] = "c"
-    return pd.read_csv(*args, **kwargs)
 
 
 class _Except:
@@ -149,6 +124,21 @@ def _mend_logarithmic_buckets() -> None:
         return wrapper
 
     _replace(Dataset, "_discretization", count_from_1)
+
+
+def _mend_scores_of_one_row() -> None:
+    """Cause: ``LossMetric.used_info`` squeezes the scores and labels of a part of one row to no row at all, and so does
+    ``LogLoss``; counted twice, the row has the same metrics.
+    """
+    from recbole.evaluator.base_metric import LossMetric
+
+    def rows(original: Callable[..., Any]) -> Callable[..., Any]:
+        def wrapper(self: Any, dataobject: Any) -> tuple[np.ndarray, ...]:
+            return tuple(np.repeat(values, 2) if values.size == 1 else values for values in original(self, dataobject))
+
+        return wrapper
+
+    _replace(LossMetric, "used_info", rows)
 
 
 def _mend_double_tower() -> None:

@@ -268,4 +268,5 @@ def _latest(root: Path, name: str) -> Path:
 
 
 def _floats(metrics: Mapping[str, float] | None) -> dict[str, float]:
-    return {name: float(value) for name, value in (metrics or {}).items()}
+    """Without those that are undefined, as the AUC of one label alone."""
+    return {name: float(value) for name, value in (metrics or {}).items() if value == value}

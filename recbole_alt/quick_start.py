@@ -58,7 +58,7 @@ def run_recbole_alt(
             run.pretrain()
         for stage in [*modes, *(["plain"] if config["plain_baseline"] else [])]:
             run.finetune(stage)
-        record = result_record(config, run.stages)
+        record = result_record(config, run.stages, run.dataset.left_out)
         files = [run.folder / "result.json", *([Path(config["result_file"])] if config["result_file"] else [])]
         write_result(record, files)
     table = result_table(record)

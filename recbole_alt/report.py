@@ -17,13 +17,16 @@ _PACKAGES = ("recbole_alt", "recbole", "torch", "transformers", "numpy", "pandas
 _COSTS = ("seconds", "texts encoded", "peak MiB")
 
 
-def result_record(config: ALTConfig, stages: Mapping[str, StageResult]) -> dict[str, Any]:
-    """The content of ``result.json``: configuration, versions, what each stage cost and reached."""
+def result_record(
+    config: ALTConfig, stages: Mapping[str, StageResult], rows_left_out: Mapping[str, int]
+) -> dict[str, Any]:
+    """The content of ``result.json``: configuration, versions, unused rows, what each stage cost and reached."""
     given = getattr(config, "external_config_dict", {}).get("data_path")  # as given, not as resolved here
     return {
         "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
         "configuration": ALTConfig.snapshot(config).__getstate__()["values"] | {"data_path": given},
         "versions": {"python": platform.python_version(), **{name: _version(name) for name in _PACKAGES}},
+        "rows_left_out": dict(rows_left_out),
         "stages": {
             name: {
                 "seconds": stage.seconds,

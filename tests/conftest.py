@@ -157,7 +157,8 @@ def own(tmp_path: Path) -> Any:
         folder.mkdir()
         for suffix in ("inter", "user", "item"):
             if suffix in given:
-                (folder / f"{name}.{suffix}").write_text(given.pop(suffix))
+                text = given.pop(suffix)
+                (folder / f"{name}.{suffix}").write_bytes(text if isinstance(text, bytes) else text.encode())
         keys = {"data_path": str(tmp_path), "load_col": None, "language_model": MINILM, "show_progress": False}
         return ALTConfig("ALT_DCN", name, None, keys | {"state": "ERROR"} | given)
 

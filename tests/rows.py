@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pytest
 from conftest import MINILM
 from recbole.data import create_dataset
 
@@ -49,6 +50,13 @@ def built(config: ALTConfig) -> ALTDataset:
     assert isinstance(dataset, ALTDataset)
     dataset._change_feat_format()
     return dataset
+
+
+def refused(match: str, config: ALTConfig) -> None:
+    """Assert that no dataset, split or prompts are made of ``config``, and that one line says why."""
+    with pytest.raises(ValueError, match=match) as caught:
+        _ = built(config).prompts
+    assert "\n" not in str(caught.value)
 
 
 def everything(dataset: ALTDataset) -> list[dict[str, str]]:

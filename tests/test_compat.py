@@ -115,19 +115,6 @@ def test_recboles_own_warnings_are_silent() -> None:
         assert len(seen) == 1
 
 
-def test_a_quotation_mark_is_an_ordinary_character(own: Callable[..., Any]) -> None:
-    inter = "user_id:token\titem_id:token\tlabel:float\n" + "".join(f"u{n % 3}\ti{n % 2}\t{n % 2}\n" for n in range(6))
-    item = 'item_id:token\ttitle:token\ni0\t"Heat\ni1\tToy Story"\n'
-    columns = {"inter": ["user_id", "item_id", "label"], "item": ["item_id", "title"]}
-    config = own("quoted", inter=inter, item=item, load_col=columns)
-    swallowed = ["[PAD]", "Heat\ni1\tToy Story"]  # the second line is part of the first title
-    assert list(Dataset(config).field2id_token["title"]) == swallowed
-    with compat.unquoted_atomic_files():
-        dataset = Dataset(config)
-    assert set(dataset.field2id_token["title"]) == {"[PAD]", '"Heat', 'Toy Story"'}
-    assert list(Dataset(config).field2id_token["title"]) == swallowed  # RecBole is left as it was
-
-
 def test_a_download_waits_for_no_other_process() -> None:
     barrier = torch.distributed.barrier
     with pytest.raises((ValueError, RuntimeError)):

@@ -65,6 +65,7 @@ def test_movielens_split_and_label_rules(tmp_path: Path) -> None:
     rows = [line.split("\t") for line in files["inter"][1:]]
     for rule, kept in (([], rows), (["ml-1m-3-dropped.yaml"], [row for row in rows if row[2] != "3"])):
         config = configured("ml-1m", tmp_path / "out", *rule)
+        config["valid_metric"] = "LogLoss"  # of two rows, which are of one label
         parts = create_dataset(config).build()
         times = [part.inter_feat["timestamp"].tolist() for part in parts]
         assert max(times[0]) < min(times[1]) and max(times[1]) < min(times[2])

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from recbole.data import create_dataset
-from rows import WITH_DWELL, built
+from rows import WITH_DWELL, built, refused
 
 from recbole_alt.config import ALTConfig
 
@@ -30,7 +30,7 @@ def test_a_template_may_not_ask_for_label_rating_or_timestamp(tiny: Tiny, name: 
 @pytest.mark.parametrize(
     ("keys", "names"),
     [
-        ({"LABEL_FIELD": "dwell", "threshold": None}, ("dwell", "rating", "timestamp")),
+        ({"LABEL_FIELD": "dwell", "threshold": {"dwell": 5}}, ("dwell", "rating", "timestamp")),
         ({"threshold": {"dwell": 5}}, ("dwell", "rating", "timestamp")),
         ({"TIME_FIELD": "dwell"}, ("dwell", "rating")),
         ({"RATING_FIELD": "dwell"}, ("dwell", "rating", "timestamp")),
@@ -40,6 +40,7 @@ def test_a_template_may_not_ask_for_label_rating_or_timestamp(tiny: Tiny, name: 
 def test_whatever_tells_the_label_is_in_no_prompt_under_any_name(
     tiny: Tiny, keys: dict[str, Any], names: tuple[str, ...]
 ) -> None:
+    keys = keys | {"val_interval": {"dwell": "[0,inf)"}}  # without the rows that have none
     config = tiny(**WITH_DWELL, **keys)
     assert not set(names) & set(built(config).prompts.fields)
     with pytest.raises(ValueError, match=r"template\.order.*'dwell'"):
@@ -48,7 +49,8 @@ def test_whatever_tells_the_label_is_in_no_prompt_under_any_name(
 
 def test_a_rating_for_the_prompt_alone_is_refused_or_left_out(tiny: Tiny) -> None:
     load = {"inter": ["user_id", "item_id", "dwell"], "user": ["user_id", "age"], "item": ["item_id"]}
-    config = tiny(prompt_only={"inter": ["rating"]}, load_col=load, threshold={"dwell": 5})
+    keys = {"threshold": {"dwell": 5}, "val_interval": {"dwell": "[0,inf)"}}
+    config = tiny(prompt_only={"inter": ["rating"]}, load_col=load, **keys)
     try:
         dataset = create_dataset(config)
     except ValueError as error:
@@ -79,12 +81,6 @@ def test_rows_that_differ_in_rating_and_time_alone_have_the_same_prompt(
 
 
 # -- refused in one line -------------------------------------------------------------------------------------
-
-
-def refused(match: str, config: ALTConfig) -> None:
-    with pytest.raises(ValueError, match=match) as caught:
-        _ = built(config).prompts
-    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(

@@ -17,8 +17,9 @@ from rows import SOME, records
 from recbole_alt.config import ALTConfig
 from recbole_alt.data.columns import check_forms
 from recbole_alt.data.dataset import ALTDataset
+from recbole_alt.data.files import headers_of
 from recbole_alt.data.intervals import parse_intervals
-from recbole_alt.data.named_fields import check_named_fields, headers_of
+from recbole_alt.data.named_fields import check_named_fields
 
 Configure = Callable[..., ALTConfig]
 

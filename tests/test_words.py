@@ -131,6 +131,7 @@ def test_data_without_users_and_items_have_prompts(own: Own) -> None:
     inter = "label:float\tad:token\tprice:float\ttags:token_seq\tnote:token\n" + "\n".join(lines) + "\n"
     load = {"inter": ["label", "ad", "price", "tags"]}
     keys = {"USER_ID_FIELD": None, "ITEM_ID_FIELD": None, "load_col": load, "prompt_only": {"inter": ["note"]}}
+    keys["valid_metric"] = "LogLoss"  # of four rows, which may be of one label
     for scope in ("entity", "interaction"):
         config = own(f"ads-{scope}", inter=inter, prompt_scope=scope, **keys)
         parts = data_preparation(config, create_dataset(config))

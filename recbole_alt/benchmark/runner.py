@@ -193,7 +193,7 @@ class Runner(Objective):
         config["pretrained_checkpoint"] = None
         stage = experiment.stages.get(run.stage)
         spent = self._spent(self._alignment_name(run)) if run.stage != "plain" and stage else {}
-        record = result_record(config, experiment.stages)
+        record = result_record(config, experiment.stages, experiment.dataset.left_out)
         return {
             "run": asdict(run) | {"data": run.data.label},
             "tuned_alone": run.variant in self.campaign.tuned_alone,

@@ -1,68 +1,290 @@
-"""RecBole's atomic files: what is checked before RecBole reads one, and the text columns that it need not read."""
+"""One of RecBole's atomic files, read as it is written."""
 
 from __future__ import annotations
 
+import codecs
 import csv
-from dataclasses import dataclass
+import io
+import re
+from collections.abc import Collection, Iterable, Sequence
+from functools import cached_property
+from pathlib import Path
 
+import numpy as np
 import pandas as pd
 from recbole.utils import FeatureType
 
+from recbole_alt.data.numbers import fit, number, numbers
+
 _KINDS = [kind.value for kind in FeatureType]
+_SOMETHING = re.compile(rb"[^\r\n]")
+_PIECE = 1 << 24  # bytes decoded at a time
 
 
-@dataclass(frozen=True)
 class AtomicFile:
-    """One atomic file: a first line of ``name:type`` columns, a row a line, nothing quoted.
+    """An atomic file: a first line of ``name:type`` columns, a row a line, one cell per column, nothing quoted.
 
-    Attributes:
+    A line ends with ``\\n`` or ``\\r\\n`` and with nothing else; an empty line is no row. An empty cell is a missing
+    value, and no word is. A byte order mark is skipped. The content is held from the first look at it until
+    :meth:`release`.
+
+    Args:
         path: of the file.
-        separator: between columns (RecBole's ``field_separator``).
-        encoding: of the file.
+        separator: between columns (RecBole's ``field_separator``), taken literally.
+        encoding: of the file; None is UTF-8, whatever the locale.
+        seq_separator: between the members of a sequence (RecBole's ``seq_separator``).
     """
 
-    path: str
-    separator: str
-    encoding: str
+    def __init__(self, path: str, separator: str = "\t", encoding: str | None = None, seq_separator: str = " "):
+        self.path = path
+        self._separator, self._encoding, self._seq_separator = separator, encoding or "utf-8", seq_separator
 
-    def check(self) -> None:
-        """Refuse what RecBole would stumble over.
+    def __str__(self) -> str:
+        return self.path
+
+    @property
+    def name(self) -> str:
+        """The file's name without its folder."""
+        return Path(self.path).name
+
+    # -- content -----------------------------------------------------------------------------------------
+
+    @cached_property
+    def _content(self) -> bytes:
+        """The file in UTF-8, without a byte order mark."""
+        try:
+            content = Path(self.path).read_bytes()
+            kind = codecs.lookup(self._encoding).name
+            if kind not in ("utf-8", "utf-8-sig"):
+                return content.decode(kind).removeprefix("\ufeff").encode()
+            if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+                raise ValueError(f"{self.path}, line 1: this is UTF-16, not {self._encoding}: set encoding: utf-16")
+            _check_utf8(content)
+            return content.removeprefix(codecs.BOM_UTF8)
+        except OSError as error:
+            raise ValueError(f"{self.path} can't be read: {error.strerror}") from None
+        except LookupError:
+            raise ValueError(f"encoding: {self._encoding!r} is none that Python knows; utf-8 is the default") from None
+        except UnicodeDecodeError as error:
+            before = bytes(error.object[: error.start]).decode(error.encoding, "replace")
+            raise ValueError(
+                f"{self.path}, line {before.count(chr(10)) + 1}: byte 0x{error.object[error.start]:02x} can't be read "
+                f"as {self._encoding}: set encoding: to that of the file, such as latin-1, or save it as UTF-8"
+            ) from None
+        except UnicodeError as error:
+            raise ValueError(f"{self.path} can't be read as {self._encoding} ({error}): set encoding:") from None
+
+    def release(self) -> None:
+        """Forget the content; the next look reads the file again."""
+        for name in ("_content", "is_plain", "_regular_lines", "_ends", "_lines", "_cells"):
+            self.__dict__.pop(name, None)
+
+    def header(self) -> dict[str, str]:
+        """Type of each column by its name, in the file's order.
 
         Raises:
-            ValueError: a first line without types, or no row below it.
+            ValueError: a first line that isn't ``name:type`` columns, a name given twice, no row below it.
         """
-        header, row = self._two_lines()
-        for typed in header:
+        end = self._content.find(b"\n") % (len(self._content) + 1)
+        line = self._content[:end].removesuffix(b"\r").decode()
+        if "\0" in line:
+            raise ValueError(f"{self.path}, line 1 has NUL characters: if it is UTF-16, set encoding: utf-16-le")
+        columns: dict[str, str] = {}
+        for typed in line.split(self._separator):
             name, _, kind = typed.partition(":")
             if not name or kind not in _KINDS:
                 raise ValueError(
                     f"{self.path}: its first line must name each column as name:type with a type of "
-                    f"{', '.join(_KINDS)}, separated by {self.separator!r}; found {typed!r}"
+                    f"{', '.join(_KINDS)}, separated by {self._separator!r} (field_separator); found {_short(typed)}"
                 )
-        if not row.strip():
+            if name in columns:
+                raise ValueError(f"{self.path}, line 1: two columns are called {name!r}: rename one, or take it out")
+            columns[name] = kind
+        if not _SOMETHING.search(self._content, end):
             raise ValueError(f"{self.path} has no rows")
+        return columns
 
-    def _two_lines(self) -> tuple[list[str], str]:
-        with open(self.path, encoding=self.encoding) as file:
-            return file.readline().rstrip("\r\n").split(self.separator), file.readline()
+    # -- lines and cells ---------------------------------------------------------------------------------
 
-    def text(self, name: str) -> pd.Series:
-        """The column ``name`` as it stands, one text a row; missing where empty.
+    @cached_property
+    def _regular_lines(self) -> int | None:
+        """How many lines there are, where each has as many cells as the first; else None."""
+        content, separator = self._content, self._separator.encode()
+        width = len(self.header())
+        if len(separator) > 1 or width == 1:  # of a single cell, an empty line may be one
+            return None
+        bounds = content.translate(None, delete=bytes(set(range(256)) - {separator[0], 10}))
+        bounds += b"" if content.endswith(b"\n") else b"\n"
+        count, line = len(bounds) // width, separator * (width - 1) + b"\n"
+        return count if bounds == line * count else None
+
+    @cached_property
+    def _ends(self) -> np.ndarray:
+        """Where each line ends in the content, the first line included."""
+        ends = np.flatnonzero(np.frombuffer(self._content, dtype=np.uint8) == 10)
+        return ends if self._content.endswith(b"\n") else np.append(ends, len(self._content))
+
+    @cached_property
+    def _lines(self) -> np.ndarray:
+        """Indices of the lines that hold something; the first line is 0."""
+        if self._regular_lines is not None:
+            return np.arange(self._regular_lines)
+        starts = np.concatenate(([0], self._ends[:-1] + 1))
+        empty = self._ends == starts
+        short = np.flatnonzero(self._ends - starts == 1)
+        empty[short] = np.frombuffer(self._content, dtype=np.uint8)[starts[short]] == 13
+        return np.flatnonzero(~empty)
+
+    @property
+    def lines(self) -> np.ndarray:
+        """Line number [rows] of each row, as an editor counts."""
+        return self._lines[1:] + 1
+
+    @cached_property
+    def _cells(self) -> np.ndarray:
+        """Number of cells [rows] of each row."""
+        if self._regular_lines is not None:
+            return np.full(self._regular_lines - 1, len(self.header()))
+        matches = re.finditer(re.escape(self._separator.encode()), self._content)
+        found = np.array([match.start() for match in matches], dtype=np.int64)
+        return np.diff(np.searchsorted(found, self._ends[self._lines])) + 1
+
+    def trails(self) -> bool:
+        """Whether every row ends with one separator more than the first line has, and nothing behind it."""
+        if self._regular_lines is not None or not (self._cells == len(self.header()) + 1).all():
+            return False
+        separator = self._separator.encode()
+        ends = self._ends[self._lines[1:]].tolist()
+        tails = (self._content[max(0, end - len(separator) - 1) : end] for end in ends)
+        return all(tail.removesuffix(b"\r").endswith(separator) for tail in tails)
+
+    def fault(self) -> str | None:
+        """Which rows have another number of cells than the first line, or None."""
+        if self._regular_lines is not None:
+            return None
+        width = len(self.header())
+        wrong = np.flatnonzero(self._cells != width)
+        if not len(wrong):
+            return None
+        count, line = self._cells[wrong[0]], self.lines[wrong[0]]
+        rows = "" if len(wrong) == 1 else f" (so in {len(wrong)} rows)"
+        return f"{self.path}, line {line}: {count} cell{'s' * (count != 1)} where the first line names {width}{rows}"
+
+    # -- reading -----------------------------------------------------------------------------------------
+
+    def read(self, names: Collection[str], as_text: Collection[str] = ()) -> pd.DataFrame:
+        """Columns by name, in the file's order; its rows have as many cells as its first line names (:meth:`fault`).
+
+        Args:
+            names: columns read by their type: float as float64, float_seq and token_seq as one array a row.
+            as_text: columns read as they stand, whatever their type.
+
+        Returns:
+            [rows, columns]; NaN where a cell is empty, an array of length 0 where a sequence is.
 
         Raises:
-            ValueError: there is no such column.
+            ValueError: a cell of a float or float_seq column that holds no finite number.
         """
-        header, _ = self._two_lines()
-        column = next((typed for typed in header if typed.split(":")[0] == name), None)
-        if column is None:
-            raise ValueError(f"prompt_only: {self.path} has no field {name!r}; it has {', '.join(header)}")
-        return pd.read_csv(
-            self.path,
-            sep=self.separator,
-            usecols=[column],
-            dtype=str,
-            encoding=self.encoding,
-            quoting=csv.QUOTE_NONE,
-            keep_default_na=False,
-            na_values=[""],
-        )[column]
+        header = self.header()
+        wanted = [name for name in header if name in names or name in as_text]
+        floats = [name for name in wanted if header[name] == "float" and name not in as_text]
+        frame = self._read(wanted, floats)
+        for name in wanted:
+            kind = header[name] if name not in as_text else "token"
+            if kind == "float" and not fit(frame[name].to_numpy()):
+                frame[name] = self._numbers(self._read([name], [])[name])
+            elif kind == "token_seq":
+                frame[name] = [
+                    np.array([word for word in cell.split(self._seq_separator) if word], dtype=object)
+                    for cell in frame[name].fillna("")
+                ]
+            elif kind == "float_seq":
+                frame[name] = self._sequences(frame[name])
+        return frame
+
+    @cached_property
+    def is_plain(self) -> bool:
+        """Whether pandas reads the file as it is; it cuts values at NUL, and lines at a lone ``\\r``."""
+        content = self._content
+        if b"\0" in content:
+            return False
+        return b"\r" not in content or content.count(b"\r") == content.count(b"\r\n")
+
+    def _read(self, names: Sequence[str], floats: Collection[str]) -> pd.DataFrame:
+        """Columns ``names`` as text, or as numbers where every cell of those in ``floats`` is one."""
+        header = list(self.header())
+        columns = [header.index(name) for name in names]
+        if not self.is_plain or len(self._separator.encode()) > 1:
+            return self._read_exactly(names, columns)
+        kinds = {column: np.float64 if name in floats else str for name, column in zip(names, columns, strict=True)}
+        try:
+            frame = pd.read_csv(
+                io.BytesIO(self._content),
+                sep=self._separator,
+                header=None,
+                skiprows=1,
+                names=range(len(header) + self.trails()),
+                usecols=columns,
+                dtype=kinds,
+                index_col=False,
+                engine="c",
+                encoding="utf-8",
+                quoting=csv.QUOTE_NONE,
+                keep_default_na=False,
+                na_values=[""],
+                skip_blank_lines=False,
+                skipinitialspace=False,
+                low_memory=True,
+            )
+        except ValueError:
+            if not floats:
+                raise
+            return self._read(names, ())  # `read` finds the cell
+        frame.columns = list(names)
+        if len(frame) == len(self._lines) - 1:
+            return frame
+        return frame.iloc[self._lines[1:] - 1].reset_index(drop=True)
+
+    def _read_exactly(self, names: Sequence[str], columns: Sequence[int]) -> pd.DataFrame:
+        """As :meth:`_read`, all as text, whatever characters the cells hold; some times slower."""
+        text = self._content.decode().split("\n")
+        rows = [text[line].removesuffix("\r").split(self._separator) for line in self._lines[1:].tolist()]
+        cells = {name: [row[i] or np.nan for row in rows] for name, i in zip(names, columns, strict=True)}
+        return pd.DataFrame(cells, dtype=object)
+
+    def _numbers(self, column: pd.Series) -> pd.Series:
+        """The numbers of a column read as text."""
+        read = [np.nan if isinstance(cell, float) else number(cell) for cell in column]
+        self._refuse(column, (value is None for value in read), "holds no finite number")
+        return pd.Series(read, dtype=np.float64)
+
+    def _sequences(self, column: pd.Series) -> list[np.ndarray]:
+        """The sequences of numbers of a column read as text."""
+        read = [numbers(cell.split(self._seq_separator)) for cell in column.fillna("")]
+        why = f"holds no finite numbers separated by {self._seq_separator!r} (seq_separator)"
+        self._refuse(column, (values is None for values in read), why)
+        return [values for values in read if values is not None]
+
+    def _refuse(self, column: pd.Series, wrong: Iterable[bool], why: str) -> None:
+        rows = np.flatnonzero(np.fromiter(wrong, dtype=bool))
+        if len(rows):
+            more = "" if len(rows) == 1 else f" (so do {len(rows)} rows)"
+            raise ValueError(
+                f"{self.path}, line {self.lines[rows[0]]}: column {column.name!r} {why}: "
+                f"{_short(column[rows[0]])}{more}; write numbers such as 1234.5, leave the cell empty, or "
+                "give the column the type token"
+            )
+
+
+def _check_utf8(content: bytes) -> None:
+    """Raise UnicodeDecodeError, with ``content`` and the place, where it isn't UTF-8."""
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    try:
+        for start in range(0, len(content), _PIECE):
+            decoder.decode(content[start : start + _PIECE], start + _PIECE >= len(content))
+    except UnicodeDecodeError:
+        content.decode("utf-8")
+
+
+def _short(text: str) -> str:
+    return repr(text if len(text) <= 60 else text[:60] + "…")

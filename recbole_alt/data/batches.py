@@ -32,7 +32,7 @@ def _rng(seed: int, *path: int) -> np.random.Generator:
 
 
 class ShuffledBatches:
-    """Every interaction once an epoch.
+    """Every interaction once an epoch; a last one that would be alone joins the batch before.
 
     Args:
         n: number of interactions, at least 1.
@@ -42,22 +42,24 @@ class ShuffledBatches:
 
     def __init__(self, n: int, batch_size: int, seed: int):
         self._n, self._batch_size, self._seed = n, batch_size, seed
-        self.steps_per_epoch = -(-n // batch_size)
+        self.steps_per_epoch = max(1, n // batch_size + (n % batch_size > 1))
         self._epoch, self._order = -1, np.zeros(0, dtype=np.int64)
 
     def __call__(self, step: int) -> np.ndarray:
-        """Indices [at most batch_size] of the interactions of ``step``."""
+        """Indices [at most batch_size + 1] of the interactions of ``step``."""
         epoch, within = divmod(step, self.steps_per_epoch)
         if epoch != self._epoch:
             self._epoch, self._order = epoch, _rng(self._seed, epoch).permutation(self._n)
-        return self._order[within * self._batch_size : (within + 1) * self._batch_size]
+        end = self._n if within == self.steps_per_epoch - 1 else (within + 1) * self._batch_size
+        return self._order[within * self._batch_size : end]
 
 
 class BlockBatches:
     """All interactions between a set of users and a set of items they met.
 
     Users are visited equally often: an epoch deals all of them, shuffled, into groups of ``n_users``. Of the
-    items a group met, ``n_items`` are drawn without replacement in proportion to how often they were met.
+    items a group met, ``n_items`` are drawn without replacement in proportion to how often they were met. An
+    interaction that would be alone is joined by any other one.
 
     Args:
         users: [n] user of each interaction.
@@ -91,7 +93,10 @@ class BlockBatches:
         if len(items) > self._n_items:
             items = rng.choice(items, self._n_items, replace=False, p=counts / counts.sum())
             met = met[np.isin(self._items[met], items)]
-        return self._order[rng.permutation(met)[: self._batch_size]]
+        rows = self._order[rng.permutation(met)[: self._batch_size]]
+        if len(rows) == 1 < min(len(self._order), self._batch_size):
+            rows = np.append(rows, (rows[0] + rng.integers(1, len(self._order))) % len(self._order))
+        return rows
 
     def sampled(self, steps: int = 8) -> BlockSample:
         """What the first ``steps`` blocks hold, on average."""

@@ -10,18 +10,16 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
-from recbole.data.dataset import Dataset
 from recbole.data.interaction import Interaction
 from recbole.utils import FeatureSource, FeatureType
 
 from recbole_alt import compat
 from recbole_alt.data.atomic import AtomicFile
-from recbole_alt.data.columns import check_forms
 from recbole_alt.data.identity import DataIdentity
-from recbole_alt.data.named_fields import check_named_fields, headers_of
+from recbole_alt.data.labels import check_parts
 from recbole_alt.data.prompts import PromptTable
+from recbole_alt.data.reading import AtomicDataset
 from recbole_alt.data.template import CONTEXT, ITEM, USER, build_template
 from recbole_alt.data.words import (
     FieldWords,
@@ -48,7 +46,7 @@ _CHUNK = 200_000
 _LOOKED_AT = 32  # rows whose texts are compared with the tokenizer's own reading
 
 
-class ALTDataset(Dataset):
+class ALTDataset(AtomicDataset):
     """RecBole's ``Dataset`` that can put its rows into words.
 
     Reads, beside RecBole's keys, ``template``, ``prompt_scope``, ``prompt_only`` (text fields for the prompt
@@ -59,7 +57,7 @@ class ALTDataset(Dataset):
         number_ranges: numeric field of the CTR model that is normalised or discretised → its least and greatest value.
 
     Raises:
-        ValueError: no label or threshold, no rows, an unknown field; the message says what to do.
+        ValueError: an unknown field, a wrong key, and all that :class:`AtomicDataset` refuses.
     """
 
     def __init__(self, config: Any):
@@ -72,11 +70,6 @@ class ALTDataset(Dataset):
 
     # -- loading -----------------------------------------------------------------------------------------
 
-    def _from_scratch(self) -> None:
-        with compat.unquoted_atomic_files():
-            super()._from_scratch()
-        self._check_label()
-
     def _download(self) -> None:
         try:
             with compat.barrier_without_processes():
@@ -88,39 +81,12 @@ class ALTDataset(Dataset):
                 f"where FOLDER/{self.dataset_name}/ holds them"
             ) from None
 
-    def _load_inter_feat(self, token: str, dataset_path: str) -> None:  # comes first, once the files are there
-        check_forms(self.config.final_config_dict)
-        check_named_fields(self.config.final_config_dict, headers_of(self.config.final_config_dict))
-        super()._load_inter_feat(token, dataset_path)
+    def _texts(self, suffix: str, file: AtomicFile, names: list[str]) -> list[str]:
+        """The columns of ``prompt_only``, each one token a row; :meth:`_fill_nan` takes them away again."""
+        return self._prompt_only(suffix)
 
-    def _load_feat(self, filepath: str, source: Any) -> pd.DataFrame | None:
-        self._file(filepath).check()
-        feat = super()._load_feat(filepath, source)
-        for name in self._prompt_only(source):
-            feat = self._add_text(feat, name, filepath, source)
-        return feat
-
-    def _prompt_only(self, source: Any) -> list[str]:
-        given = self.config["prompt_only"] or {}
-        for suffix, names in given.items():
-            if suffix not in ("user", "item", "inter"):
-                raise ValueError(f"prompt_only: {suffix!r} is none of user, item, inter")
-            if not isinstance(names, (list, tuple)):
-                raise ValueError(f"prompt_only: {suffix} must be a list such as [{names}], not {names!r}")
-        return list(given.get(getattr(source, "value", source)) or [])
-
-    def _file(self, filepath: str) -> AtomicFile:
-        return AtomicFile(filepath, self.config["field_separator"], self.config["encoding"])
-
-    def _add_text(self, feat: pd.DataFrame | None, name: str, filepath: str, source: Any) -> pd.DataFrame:
-        """Append the column ``name`` as one token a row; :meth:`_fill_nan` takes it away again."""
-        text = self._file(filepath).text(name)
-        if feat is None:
-            raise ValueError(f"prompt_only: load the id of {filepath} with load_col, so that {name!r} has an owner")
-        if name in feat:
-            raise ValueError(f"{name!r} is both in load_col and in prompt_only: the CTR model sees the first; drop one")
-        self.field2source[name], self.field2type[name], self.field2seqlen[name] = source, FeatureType.TOKEN, 1
-        return feat.assign(**{name: text.values})
+    def _prompt_only(self, suffix: str) -> list[str]:
+        return list((self.config["prompt_only"] or {}).get(suffix) or [])
 
     def _fill_nan(self) -> None:
         self._read_words()
@@ -141,14 +107,6 @@ class ALTDataset(Dataset):
                 if len(values):
                     self.number_ranges[name] = float(values.min()), float(values.max())
         super()._normalize()
-
-    def _check_label(self) -> None:
-        sampled = self.config["train_neg_sample_args"]["distribution"] != "none"
-        if self.label_field not in self.field2type and not sampled:
-            raise ValueError(
-                f"dataset {self.dataset_name!r} has neither a field {self.label_field!r} (loaded with load_col) nor a "
-                "threshold: set LABEL_FIELD to the column of clicks, or threshold: {rating: 4}"
-            )
 
     # -- words -------------------------------------------------------------------------------------------
 
@@ -221,7 +179,11 @@ class ALTDataset(Dataset):
         return int(self.config["seed"] if seed is None else seed)
 
     def build(self) -> list[Any]:
-        """As RecBole's: the datasets of each part. ``train_share`` of the first one's rows stay, in their order."""
+        """As RecBole's: the datasets of each part. ``train_share`` of the first one's rows stay, in their order.
+
+        Raises:
+            ValueError: a part without both labels; see :func:`check_parts`.
+        """
         if self.config["split_seed"] is None:
             parts = super().build()
         else:
@@ -233,6 +195,7 @@ class ALTDataset(Dataset):
             rows = len(parts[0].inter_feat)
             drawn = np.random.default_rng(self._split_seed).permutation(rows)[: max(1, round(share * rows))]
             parts[0].inter_feat = _take(parts[0].inter_feat, np.sort(drawn))
+        check_parts(self.config, parts)
         identity = DataIdentity.of(self, parts)
         for dataset in (self, *parts):
             dataset.identity = identity

@@ -7,11 +7,9 @@ one line before anything is loaded.
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Mapping
 from typing import Any
 
-from recbole_alt.data.atomic import AtomicFile
 from recbole_alt.data.columns import Columns, Header, columns_of
 from recbole_alt.data.intervals import Interval, parse_intervals
 from recbole_alt.data.naming import field_name, listed, lists_by_file, meant, names_in
@@ -54,30 +52,6 @@ def check_named_fields(config: Mapping[str, Any], headers: Mapping[str, Header])
             raise ValueError(f"seq_len: {name} must be a whole number, 1 or more, not {length!r}")
     _check_aliases(config, columns, ids)
     _check_weights(config, columns)
-
-
-def headers_of(config: Mapping[str, Any]) -> dict[str, dict[str, str]]:
-    """Suffix of each atomic file there is → {column: type}, read from the first lines.
-
-    Raises:
-        ValueError: a part of ``benchmark_filename`` is not there, or a file is no atomic file.
-    """
-    parts, separator = config.get("benchmark_filename"), config["field_separator"]
-    encoding = config.get("encoding") or "utf-8"
-    names = [(f"{part}.inter", "inter") for part in parts or []] or [("inter", "inter")]
-    names += [(suffix, suffix) for suffix in ("user", "item", *(config.get("additional_feat_suffix") or []))]
-    headers: dict[str, dict[str, str]] = {}
-    for name, suffix in names:
-        path = os.path.join(config["data_path"], f"{config['dataset']}.{name}")
-        if not os.path.isfile(path):
-            if suffix == "inter" and parts:
-                raise ValueError(f"benchmark_filename names {name.removesuffix('.inter')}, but there is no {path}")
-            continue
-        AtomicFile(path, separator, encoding).check()
-        with open(path, encoding=encoding) as file:
-            first = file.readline().removeprefix("\ufeff").rstrip("\r\n")
-        headers.setdefault(suffix, dict(typed.split(":", 1) for typed in first.split(separator)))
-    return headers
 
 
 def _mapping(config: Mapping[str, Any], key: str, example: str) -> Mapping[Any, Any]:

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from recbole.trainer import Trainer
 from recbole.utils import dict2str, early_stopping
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils import clip_grad_norm_
 from tqdm import tqdm
 
@@ -85,6 +86,9 @@ class ALTTrainer(Trainer):
         self.eval_collector.data_collect(train_data)
         if self.config["train_neg_sample_args"].get("dynamic", False):
             train_data.get_model(self.model)
+        self._normalises = any(isinstance(module, _BatchNorm) for module in self.model.modules())
+        if self._normalises and self.config["train_batch_size"] < 2:
+            raise ValueError("train_batch_size must be 2 or more: the model normalises over a batch's rows")
         self._start_schedule(len(train_data))
         begun, before = monotonic(), self.seconds
         for epoch in range(self.start_epoch, self.epochs):
@@ -179,6 +183,8 @@ class ALTTrainer(Trainer):
             total=len(train_data), initial=done, ncols=100, desc=f"Train {epoch_idx:>5}", disable=not show_progress
         ) as bar:
             for step, rows in enumerate(_from_step(train_data, done, resumed), start=done):
+                if len(rows) == 1 and self._normalises and len(train_data) > 1:
+                    continue  # the last of an epoch, and not the same one in each: it has no variance
                 losses = self._train_step(rows.to(self.device), loss_func)
                 is_tuple = isinstance(losses, tuple)
                 parts = [part.item() for part in (losses if isinstance(losses, tuple) else (losses,))]

@@ -1,0 +1,269 @@
+"""``AtomicDataset``: RecBole's dataset, whose files are read as they are written and whose filters are counted."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from recbole.data.dataset import Dataset
+from recbole.utils import FeatureType
+
+from recbole_alt.data.atomic import AtomicFile
+from recbole_alt.data.columns import check_forms
+from recbole_alt.data.files import atomic_files, check_files, headers, loaded
+from recbole_alt.data.labels import check_filled, check_label_keys, check_label_values
+from recbole_alt.data.left_out import LeftOut
+from recbole_alt.data.named_fields import check_named_fields
+
+
+class AtomicDataset(Dataset):
+    """RecBole's ``Dataset``, read by :class:`~recbole_alt.data.atomic.AtomicFile`.
+
+    Whatever RecBole would read otherwise than it is written, or train on without a word, is refused before a row is
+    used; rows that filters take away are counted.
+
+    Attributes:
+        left_out: number of rows that are not used, by ``<file>: <reason>``.
+
+    Raises:
+        ValueError: names the file, the line and the column, or the key, and says what to do.
+    """
+
+    inter_feat: Any  # a DataFrame while read, an Interaction once built
+
+    def __init__(self, config: Any):
+        self._begin()
+        super().__init__(config)
+
+    def _begin(self) -> None:
+        self._left_out = LeftOut()
+        self._lines: list[tuple[AtomicFile, np.ndarray]] = []  # of the interactions as read
+        self._kept: np.ndarray | None = None  # which of these are left, in their order
+        self._exact = False  # whether values may hold NUL, at which pandas' table of texts cuts
+
+    @property
+    def left_out(self) -> dict[str, int]:
+        """Number of rows that are not used, by ``<file>: <reason>``."""
+        return self._left_out.counts
+
+    # -- reading -----------------------------------------------------------------------------------------
+
+    def _from_scratch(self) -> None:
+        super()._from_scratch()
+        self._left_out.say(self.logger)
+        self._say_unseen_numbers()
+        self._lines, self._kept = [], None
+
+    def _load_data(self, token: str, dataset_path: str) -> None:
+        if not os.path.exists(dataset_path):
+            self._download()
+        check_forms(self.config.final_config_dict)
+        self._files = atomic_files(self.config)
+        self._check_files()
+        super()._load_data(token, dataset_path)
+        self._check_common_ids()
+
+    def _check_files(self) -> None:
+        """Refuse what first lines, numbers of cells and keys tell, before anything is loaded."""
+        columns = headers(self._files)
+        check_named_fields(self.config.final_config_dict, columns)
+        interactions = columns["inter"]
+        names = loaded(self.config, "inter", interactions)
+        check_label_keys(self.config, {name: interactions[name] for name in names}, str(self._files["inter"][0]))
+        check_files(self.config, self._files)
+
+    def _load_feat(self, filepath: str, source: Any) -> pd.DataFrame | None:
+        suffix = getattr(source, "value", source)
+        file = next(file for file in self._files[suffix] if file.path == filepath)
+        types = {name: FeatureType(kind) for name, kind in file.header().items()}
+        names = loaded(self.config, suffix, file.header())
+        texts = self._texts(suffix, file, names)
+        if not names:
+            return None
+        frame = file.read(names, texts)
+        self._exact |= not file.is_plain
+        frame = self._with_ids(frame, file, suffix)
+        for name in frame:
+            kind = types[name] if name not in texts else FeatureType.TOKEN
+            if source != "link":
+                self.field2source[name], self.field2type[name] = source, kind
+                if "float" in kind.value:
+                    self.field2bucketnum[name] = 2
+            self.field2seqlen[name] = self._length(frame, name) if kind.value.endswith("seq") else 1
+        if suffix == "inter":
+            self._lines.append((file, file.lines[frame.index]))
+        file.release()
+        frame.index = pd.RangeIndex(len(frame))
+        return frame
+
+    def _texts(self, suffix: str, file: AtomicFile, names: list[str]) -> list[str]:
+        """Further columns of ``file``, to be read as they stand."""
+        return []
+
+    def _length(self, frame: pd.DataFrame, name: str) -> int:
+        """Length of the longest sequence of a column, cut to ``seq_len`` where that is given."""
+        longest = max(map(len, frame[name]))
+        most = (self.config["seq_len"] or {}).get(name)
+        if most is None:
+            return longest
+        frame[name] = [members[:most] for members in frame[name]]
+        return min(most, longest)
+
+    # -- ids ---------------------------------------------------------------------------------------------
+
+    @property
+    def _sides(self) -> list[tuple[str, str]]:
+        ids = {"user": self.uid_field, "item": self.iid_field}
+        return [(side, field) for side, field in ids.items() if field is not None]
+
+    def _with_ids(self, frame: pd.DataFrame, file: AtomicFile, suffix: str) -> pd.DataFrame:
+        """Without rows that name nobody, and with the first row alone of each user or item."""
+        self._left_out.read(file.name, len(frame))
+        for side, field in self._sides:
+            if suffix not in (side, "inter"):
+                continue
+            if pd.api.types.infer_dtype(frame[field], skipna=False) != "string":  # quicker than to look for each gap
+                frame = self._keep(frame, frame[field].notna(), file.name, f"having no {field}")
+            if suffix == side:
+                rows = len(frame)
+                first = ~frame[field].duplicated()
+                frame = self._keep(frame, first, file.name, f"repeating the {field} of a row before")
+                if len(frame) < rows:
+                    count = f"{rows - len(frame)} of {rows} rows"
+                    self.logger.warning(f"{file}: {count} repeat the {field} of a row before; the first is kept")
+        return frame
+
+    def _keep(self, frame: pd.DataFrame, which: pd.Series, file: str, why: str) -> pd.DataFrame:
+        kept = frame if which.all() else frame[which].copy()
+        self._left_out.add(file, why, len(frame) - len(kept))
+        if kept.empty:
+            raise ValueError(f"no row is left: {self._left_out.summary(file)}")
+        return kept
+
+    def _check_common_ids(self) -> None:
+        """Refuse a ``.user`` or ``.item`` file that knows nobody."""
+        for side, field in self._sides:
+            feat = getattr(self, f"{side}_feat")
+            if feat is None:
+                continue
+            known = set(feat[field])
+            if not any(value in known for value in self.inter_feat[field]):
+                here, there = self.inter_feat[field].iloc[0], feat[field].iloc[0]
+                raise ValueError(
+                    f"no {field} of {self._name('inter')} is in {self._name(side)}, as {here!r} there and {there!r} "
+                    "here: write ids alike in both"
+                )
+
+    def _name(self, suffix: str) -> str:
+        return self._files[suffix][0].name if len(self._files[suffix]) == 1 else f"{self.dataset_name}.{suffix}"
+
+    # -- filters -----------------------------------------------------------------------------------------
+
+    def _filter_nan_user_or_item(self) -> None:
+        """Nothing: :meth:`_with_ids` keeps no such rows. RecBole's drops others where two kinds of ids are missing."""
+
+    def _remove_duplication(self) -> None:
+        keep = self.config["rm_dup_inter"]
+        if keep is None:
+            return
+        feat, time = self.inter_feat, self.time_field
+        if time in feat:
+            check_filled(feat, time, self._place, "and rm_dup_inter goes by it: fill it, or take such rows out")
+            feat = feat.sort_values(time, kind="stable")
+        else:
+            self.logger.warning(f"rm_dup_inter: keeps the {keep} in the file's order, as no TIME_FIELD is loaded")
+        pairs = {field: factorize(feat[field].to_numpy(), exact=self._exact)[0] for _, field in self._sides}
+        repeated = pd.DataFrame(pairs, index=feat.index).duplicated(keep=keep)
+        why = f"repeating a user and an item (rm_dup_inter: {keep})"
+        self.inter_feat = self._keep(feat, ~repeated, self._name("inter"), why)
+
+    def _filter_by_field_value(self) -> None:
+        fields = ", ".join(self.config["val_interval"] or {})
+        self._counted(super()._filter_by_field_value, f"val_interval of {fields}")
+
+    def _filter_inter_by_user_or_item(self) -> None:
+        if self.config["filter_inter_by_user_or_item"] is not True:
+            return
+        for side, field in self._sides:
+            feat = getattr(self, f"{side}_feat")
+            if feat is not None:
+                known = self.inter_feat[field].isin(feat[field].values)
+                why = f"having no row in {self._name(side)} (filter_inter_by_user_or_item)"
+                self.inter_feat = self._keep(self.inter_feat, known, self._name("inter"), why)
+
+    def _filter_by_inter_num(self) -> None:
+        self._counted(super()._filter_by_inter_num, "user_inter_num_interval and item_inter_num_interval")
+
+    def _counted(self, take_away: Callable[[], None], why: str) -> None:
+        before = {name: len(getattr(self, name)) for name in self.feat_name_list}
+        take_away()
+        for name, rows in before.items():
+            file = self._name(name.removesuffix("_feat"))
+            self._left_out.add(file, why, rows - len(getattr(self, name)))
+            if getattr(self, name).empty:
+                raise ValueError(f"no row is left: {self._left_out.summary(file)}")
+
+    def _reset_index(self) -> None:
+        self._kept = self.inter_feat.index.to_numpy()
+        super()._reset_index()
+
+    # -- values ------------------------------------------------------------------------------------------
+
+    def _place(self, row: int) -> str:
+        """File and line of an interaction, by its number among those that are left."""
+        number = int(row if self._kept is None else self._kept[row])
+        for file, lines in self._lines:
+            if number < len(lines):
+                return f"{file}, line {lines[number]}"
+            number -= len(lines)
+        raise IndexError(row)
+
+    def _remap_ID_all(self) -> None:
+        check_label_values(self.config, self.inter_feat, self._place)
+        super()._remap_ID_all()
+
+    def _remap(self, remap_list: list[Any]) -> None:
+        """As RecBole's, also of values with NUL in or behind them."""
+        if not remap_list:
+            return
+        tokens, _ = self._concat_remaped_tokens(remap_list)
+        ids, distinct = factorize(tokens, exact=self._exact)
+        of_id = np.array(["[PAD]", *distinct], dtype=object if self._exact else None)
+        id_of = {token: number for number, token in enumerate(of_id)}
+        start = 0
+        for feat, field, kind in remap_list:
+            self.field2id_token.setdefault(field, of_id)
+            self.field2token_id.setdefault(field, id_of)
+            lengths = feat[field].map(len).to_numpy() if kind == FeatureType.TOKEN_SEQ else None
+            size = len(feat) if lengths is None else int(lengths.sum())
+            part, start = ids[start : start + size] + 1, start + size
+            feat[field] = part if lengths is None else np.split(part, np.cumsum(lengths)[:-1])
+
+    def _say_unseen_numbers(self) -> None:
+        """Name the numbers that no CTR model sees, as RecBole embeds those of ``numerical_features`` alone."""
+        known = {self.label_field, self.time_field, self.config["RATING_FIELD"], *(self.config["threshold"] or {})}
+        known |= {*self.config["numerical_features"], *(self.config["preload_weight"] or {}).values()}
+        known |= {name for names in (self.config["unused_col"] or {}).values() for name in names}
+        unseen = [name for name in self.float_like_fields if name not in known]
+        if unseen:
+            self.logger.warning(
+                f"the CTR model doesn't see {', '.join(unseen)}: a float field is a feature only where "
+                f"numerical_features names it, as in numerical_features: [{', '.join(unseen)}]"
+            )
+
+
+def factorize(tokens: np.ndarray, *, exact: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Number distinct tokens in order of appearance, and list them; a missing one is -1.
+
+    Args:
+        tokens: [n] texts, and NaN.
+        exact: whether they may hold NUL, where ``pandas.factorize`` takes a text to end.
+    """
+    if not exact:
+        return pd.factorize(tokens)
+    seen: dict[str, int] = {}
+    ids = [-1 if isinstance(token, float) else seen.setdefault(token, len(seen)) for token in tokens]
+    return np.array(ids, dtype=np.int64), np.array(list(seen), dtype=object)
