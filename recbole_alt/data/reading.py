@@ -125,7 +125,9 @@ class AtomicDataset(Dataset):
                 frame = self._keep(frame, frame[field].notna(), file.name, f"having no {field}")
             if suffix == side:
                 rows = len(frame)
-                frame = self._keep(frame, ~frame[field].duplicated(), file.name, f"repeating the {field} of a row before")
+                frame = self._keep(
+                    frame, ~frame[field].duplicated(), file.name, f"repeating the {field} of a row before"
+                )
                 if len(frame) < rows:
                     count = f"{rows - len(frame)} of {rows} rows"
                     self.logger.warning(f"{file}: {count} repeat the {field} of a row before; the first is kept")
