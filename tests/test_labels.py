@@ -210,7 +210,10 @@ def test_batches_and_parts_of_one_row_do_not_stop_a_run(small: dict[str, Any], o
     ("changes", "match"),
     [
         ({"train_batch_size": 1}, "^train_batch_size must be 2 or more"),
-        ({"pretrain_batch_size": 1, "finetune_modes": ["ctr"]}, "pretrain_batch_size must be a whole number, 2 or more"),
+        (
+            {"pretrain_batch_size": 1, "finetune_modes": ["ctr"]},
+            "pretrain_batch_size must be a whole number, 2 or more",
+        ),
     ],
 )
 def test_batches_of_one_row_alone_are_refused(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import codecs
 import csv
 import io
 import re
@@ -14,11 +13,11 @@ import numpy as np
 import pandas as pd
 from recbole.utils import FeatureType
 
+from recbole_alt.data.encodings import read_utf8
 from recbole_alt.data.numbers import fit, number, numbers
 
 _KINDS = [kind.value for kind in FeatureType]
 _SOMETHING = re.compile(rb"[^\r\n]")
-_PIECE = 1 << 24  # bytes decoded at a time
 
 
 class AtomicFile:
@@ -51,28 +50,7 @@ class AtomicFile:
 
     @cached_property
     def _content(self) -> bytes:
-        """The file in UTF-8, without a byte order mark."""
-        try:
-            content = Path(self.path).read_bytes()
-            kind = codecs.lookup(self._encoding).name
-            if kind not in ("utf-8", "utf-8-sig"):
-                return content.decode(kind).removeprefix("\ufeff").encode()
-            if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-                raise ValueError(f"{self.path}, line 1: this is UTF-16, not {self._encoding}: set encoding: utf-16")
-            _check_utf8(content)
-            return content.removeprefix(codecs.BOM_UTF8)
-        except OSError as error:
-            raise ValueError(f"{self.path} can't be read: {error.strerror}") from None
-        except LookupError:
-            raise ValueError(f"encoding: {self._encoding!r} is none that Python knows; utf-8 is the default") from None
-        except UnicodeDecodeError as error:
-            before = bytes(error.object[: error.start]).decode(error.encoding, "replace")
-            raise ValueError(
-                f"{self.path}, line {before.count(chr(10)) + 1}: byte 0x{error.object[error.start]:02x} can't be read "
-                f"as {self._encoding}: set encoding: to that of the file, such as latin-1, or save it as UTF-8"
-            ) from None
-        except UnicodeError as error:
-            raise ValueError(f"{self.path} can't be read as {self._encoding} ({error}): set encoding:") from None
+        return read_utf8(self.path, self._encoding)
 
     def release(self) -> None:
         """Forget the content; the next look reads the file again."""
@@ -274,16 +252,6 @@ class AtomicFile:
                 f"{_short(column[rows[0]])}{more}; write numbers such as 1234.5, leave the cell empty, or "
                 "give the column the type token"
             )
-
-
-def _check_utf8(content: bytes) -> None:
-    """Raise UnicodeDecodeError, with ``content`` and the place, where it isn't UTF-8."""
-    decoder = codecs.getincrementaldecoder("utf-8")()
-    try:
-        for start in range(0, len(content), _PIECE):
-            decoder.decode(content[start : start + _PIECE], start + _PIECE >= len(content))
-    except UnicodeDecodeError:
-        content.decode("utf-8")
 
 
 def _short(text: str) -> str:
