@@ -7,11 +7,14 @@ import multiprocessing
 import os
 import signal
 import sys
+from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
+from transformers import AutoTokenizer, BertModel  # noqa: F401 - before the fork, so that runs are all work
 
 from recbole_alt import files, run_hyper_alt, run_recbole_alt
 from recbole_alt.benchmark import Campaign, run_campaign
@@ -32,8 +35,11 @@ def start(kind: str, place: Path, keys: dict[str, Any], dies_at: int | None = No
 
     Odd writes are killed before the new file takes its name, even ones after.
     """
-    context = multiprocessing.get_context("forkserver")  # of a process that no test has touched
+    context = multiprocessing.get_context("forkserver")  # of a process that no test has touched, with all imports done
     context.set_forkserver_preload(["chaos"])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", os.pathsep.join(sys.path))  # Python 3.11 does not hand its path on
+        forkserver.ensure_running()
     place.mkdir(exist_ok=True)
     process = context.Process(target=_work, args=(kind, place, keys, dies_at))
     process.start()

@@ -43,8 +43,9 @@ def test_killed_while_writing(keys: Any, tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_killed_at_random_moments(kind: str, keys: Any, tmp_path: Path) -> None:
     given = settings(keys)
-    begun = time.monotonic()
     whole = finish(kind, tmp_path / "whole", given)
+    begun = time.monotonic()
+    assert finish(kind, tmp_path / "again", given) == whole
     seconds = time.monotonic() - begun
     position = KINDS.index(kind)
     kills = KILLS * (position + 1) // len(KINDS) - KILLS * position // len(KINDS)
