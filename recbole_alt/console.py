@@ -11,6 +11,8 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+import torch
+
 from recbole_alt.files import CannotWrite
 
 #: Exit statuses: of bad input and of a machine that refuses, of a fault of our own (``EX_SOFTWARE``), and of Ctrl-C.
@@ -27,8 +29,9 @@ def run(work: Callable[[], object], stopped: str = "") -> int:
         stopped: what to say on Ctrl-C where :func:`going_on` says nothing.
 
     Returns:
-        The exit status: 0; 2 for bad input (``ValueError``) and for files that can't be read or written; 130 for
-        Ctrl-C; 70 for anything else, which is a fault of our own and stands with its traceback in the log file.
+        The exit status: 0; 2 for bad input (``ValueError``), too little memory and files that can't be read or
+        written; 130 for Ctrl-C; 70 for anything else, which is a fault of our own and stands with its traceback in the
+        log file.
     """
     logging.raiseExceptions = False  # a log on a full disk is no reason for a traceback
     try:
@@ -48,6 +51,10 @@ def run(work: Callable[[], object], stopped: str = "") -> int:
             _log(logging.ERROR, trace)
             where = f"{os.fsdecode(error.filename)!r}: " if isinstance(error.filename, (str, bytes)) else ""
             return _refuse(error, f"{where}{error.strerror}")
+        if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in str(error):
+            _log(logging.ERROR, trace)
+            return _refuse(error, "not enough memory: lower train_batch_size, pretrain_batch_size, text_batch_size, "
+                                  "eval_batch_size, or take a smaller language model")  # fmt: skip
         what = " ".join(f"{type(error).__name__}: {error}".split())
         file = _log(logging.CRITICAL, trace) or _kept(trace)
         print(f"error: internal error {what}: please report it with the log file {file}", file=sys.stderr)

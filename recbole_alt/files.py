@@ -241,16 +241,20 @@ def lock(folder: Path) -> FileLock:
     taken = FileLock(file)
     try:
         taken.acquire(timeout=0)
-        file.write_text(f"process {os.getpid()} on {socket.gethostname()}")
     except Timeout:
-        with suppress(OSError):
-            if holder := file.read_text().strip():
-                raise ValueError(f"{str(folder)!r} is in use by {holder}: wait for its end, or stop it") from None
-        raise ValueError(f"{str(folder)!r} is in use by another process: wait for its end, or stop it") from None
+        raise ValueError(f"{str(folder)!r} is in use by {_holder(file)}: wait for its end, or stop it") from None
     except OSError as error:
-        taken.release()
         raise CannotWrite(file, error) from error
+    with suppress(OSError):  # who it is, as filelock itself writes it where there are no locks but files
+        file.write_text(f"{os.getpid()}\n{socket.gethostname()}\n")
     return taken
+
+
+def _holder(file: Path) -> str:
+    with suppress(OSError, ValueError):
+        process, host, *_ = file.read_text().split()
+        return f"process {process} on {host}"
+    return "another process"
 
 
 @contextmanager

@@ -46,6 +46,8 @@ def going_on(error: BaseException) -> Callable[[], None]:
     return work
 
 
+MEMORY = "error: not enough memory: lower train_batch_size, pretrain_batch_size, text_batch_size, eval_batch_size, or "
+MEMORY += "take a smaller language model"
 full = OSError(errno.ENOSPC, "No space left on device")
 
 
@@ -70,6 +72,8 @@ full = OSError(errno.ENOSPC, "No space left on device")
             2,
             "error: 'd.inter': Permission denied",
         ),
+        (raising(torch.OutOfMemoryError("CUDA out of memory. Tried")), 2, MEMORY),
+        (raising(RuntimeError("[enforce fail] . DefaultCPUAllocator: can't allocate memory: you tried")), 2, MEMORY),
         (going_on(KeyboardInterrupt()), 130, "stopped: go on with --resume=F"),
         (raising(KeyboardInterrupt()), 130, "stopped: nothing written"),
         (

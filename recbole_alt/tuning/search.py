@@ -13,7 +13,7 @@ from recbole.utils import init_logger
 
 from recbole_alt.config import ALTConfig
 from recbole_alt.console import going_on
-from recbole_alt.files import locked, read_record, write_record
+from recbole_alt.files import check_folder, locked, read_record, write_record
 from recbole_alt.keys import ALIGNMENT, FREE, STAGES, keys_of
 from recbole_alt.tuning import hyper, ray_tune
 from recbole_alt.tuning.objective import Objective
@@ -78,6 +78,7 @@ def run_hyper_alt(
     ranges = read_ranges(find_ranges(params_file))
     total = _total(ranges, algo, max_evals)
     config = ALTConfig(model, dataset, config_file_list, config_dict)
+    check_folder("checkpoint_dir", config["checkpoint_dir"])
     for key in ("resume", "result_file"):
         if config[key]:
             raise ValueError(f"{key} is of one run: leave it out; a tuning has --resume and writes into its folder")
