@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -69,7 +70,9 @@ def config(own: Own) -> ALTConfig:
     return own("d", load_col=load, **keys)
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(
+    max_examples=int(os.environ.get("FUZZ_EXAMPLES", "200")), deadline=None, suppress_health_check=list(HealthCheck)
+)
 @given(texts=files())
 def test_a_dataset_is_what_its_files_say(config: ALTConfig, texts: dict[str, str]) -> None:
     for suffix, text in texts.items():

@@ -12,7 +12,7 @@ from recbole_alt.keys import KEYS, check_values
 from recbole_alt.tuning.ranges import find_ranges, read_ranges
 
 _DROPOUT = "dropout_prob"
-_ITS_NAMES = ("dropout_prob", "dropout_probs", "hidden_dropout_prob", "attn_dropout_prob", "drop_ex", "drop_im")
+_ITS_NAMES = tuple(name for name in KEYS if "drop" in name)
 
 
 def read_grid(name: str) -> list[dict[str, Any]]:
