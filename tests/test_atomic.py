@@ -231,6 +231,8 @@ def test_headers_are_those_of_the_files_that_exist(own: Own) -> None:
          r"d\.user does not exist.*take user out of load_col"),
         ({"user": None, "prompt_only": {"user": ["name"]}}, r"d\.user does not exist.*prompt_only"),
         ({"inter": None}, r"d\.inter does not exist"),
+        ({"field_separator": ""}, "field_separator must be .*not ''"),
+        ({"seq_separator": 5}, "seq_separator must be .*not 5"),
         ({"USER_ID_FIELD": None, "ITEM_ID_FIELD": None}, r"d\.user is loaded, but USER_ID_FIELD is empty"),
     ],
 )  # fmt: skip

@@ -119,6 +119,8 @@ def ranked(mode: Any) -> dict[str, Any]:
         (load("item_id") | {"threshold": {"item_id": 3}}, "threshold: column 'item_id' .* of type token"),
         (load("label") | {"threshold": {"rating": 3}}, "threshold: .*no loaded column 'rating'; it has user_id"),
         (load("rating") | {"threshold": 3}, "threshold must be .*not 3"),
+        (load("rating") | {"threshold": 0}, "threshold must be .*not 0"),
+        (load("rating") | {"threshold": {}}, "threshold must be .*not {}"),
         (load("rating") | {"threshold": {"rating": "high"}}, "threshold must be .*'high'"),
         (load("rating"), "neither a field 'label'.*LABEL_FIELD.*threshold"),
         (load("label") | SAMPLED, "train_neg_sample_args: with distribution: uniform every row .*'label'"),

@@ -42,6 +42,9 @@ def atomic_files(config: Any) -> dict[str, list[AtomicFile]]:
 
 
 def _file(config: Any, path: str) -> AtomicFile:
+    for key in ("field_separator", "seq_separator"):
+        if not isinstance(config[key], str) or not config[key]:
+            raise ValueError(f"{key} must be one or more characters, not {config[key]!r}")
     return AtomicFile(path, config["field_separator"], config["encoding"], config["seq_separator"])
 
 

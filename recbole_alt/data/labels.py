@@ -26,14 +26,14 @@ def check_label_keys(config: Any, columns: Mapping[str, str], file: str) -> None
     """
     label, threshold = config["LABEL_FIELD"], config["threshold"]
     distribution = config["train_neg_sample_args"]["distribution"]
-    if threshold:
+    if threshold is not None:
         _check_threshold(threshold, label, columns, file)
     elif label in columns and columns[label] != "float":
         raise ValueError(
             f"{file}, line 1: the label {label!r} is of type {columns[label]}: write {label}:float with values 0 and 1"
             ", or make it from a float column with threshold"
         )
-    labelled = bool(threshold) or label in columns
+    labelled = threshold is not None or label in columns
     if not labelled and distribution == "none":
         raise ValueError(
             f"dataset {config['dataset']!r} has neither a field {label!r} (loaded with load_col) nor a "
