@@ -221,7 +221,7 @@ KEYS: dict[str, Key] = {
     "float_target_bins": _alignment(whole(2), "quantile bins of a masked number"),
     # stage 2
     "epochs": _finetuning(whole(0), "most epochs"),
-    "train_batch_size": _finetuning(whole(1), "rows a step"),
+    "train_batch_size": _finetuning(whole(2), "rows a step"),
     "learner": _finetuning(choice("adam", "adamw", "sgd", "adagrad", "rmsprop"), "optimiser"),
     "learning_rate": _finetuning(_POSITIVE, "of everything that has no rate of its own"),
     "weight_decay": _finetuning(_NOT_NEGATIVE, "of everything that has none of its own"),
@@ -239,7 +239,7 @@ KEYS: dict[str, Key] = {
     ),
     "freeze_language_model": _finetuning(FLAG, "train all but the encoder", stages=_TEXT_STAGES),
     "text_batch_size": _finetuning(
-        whole(1), "rows a step where the encoder is trained", empty=True, stages=_TEXT_STAGES
+        whole(2), "rows a step where the encoder is trained", empty=True, stages=_TEXT_STAGES
     ),
     "schedule": _finetuning(_SCHEDULE, "of the learning rates", empty=True),
     "warmup_ratio": _finetuning(number(least=0, most=1), "share of the steps in which the rates rise", empty=True),

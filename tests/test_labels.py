@@ -119,6 +119,8 @@ def ranked(mode: Any) -> dict[str, Any]:
         (load("label") | {"threshold": {"item_id": 3}}, "threshold names 'item_id', which is token"),
         (load("label") | {"threshold": {"rating": 3}}, "threshold names 'rating', which d.inter has but load_col"),
         (load("rating") | {"threshold": 3}, "threshold must be .*not 3"),
+        (load("rating") | {"threshold": 0}, "threshold must be .*not 0"),
+        (load("rating") | {"threshold": {}}, "threshold must be .*not {}"),
         (load("rating") | {"threshold": {"rating": "high"}}, "threshold: rating must be .*'high'"),
         (load("rating"), "load_col: inter must hold 'label' .*LABEL_FIELD.*threshold"),
         (load("label") | SAMPLED, "train_neg_sample_args: with distribution: uniform every row .*'label'"),
@@ -209,7 +211,7 @@ def test_batches_and_parts_of_one_row_do_not_stop_a_run(small: dict[str, Any], o
 @pytest.mark.parametrize(
     ("changes", "match"),
     [
-        ({"train_batch_size": 1}, "^train_batch_size must be 2 or more"),
+        ({"train_batch_size": 1}, "^train_batch_size must be a whole number, 2 or more"),
         (
             {"pretrain_batch_size": 1, "finetune_modes": ["ctr"]},
             "pretrain_batch_size must be a whole number, 2 or more",

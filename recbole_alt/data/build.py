@@ -39,8 +39,6 @@ def build_batches(config: Any, dataset: Any, batch_size: int | None) -> Batches:
     if kind == "auto":
         kind = "block" if config["prompt_scope"] == "entity" and has_ids else "shuffle"
     batch_size = TEXT_BATCH_SIZE[kind] if batch_size is None else batch_size
-    if batch_size < 2:
-        raise ValueError("pretrain_batch_size and text_batch_size must be 2 or more: rows of a batch are compared")
     if kind == "shuffle":
         return ShuffledBatches(len(dataset), batch_size, config["seed"])
     if not has_ids:

@@ -64,10 +64,12 @@ class AtomicDataset(Dataset):
         self._files = atomic_files(self.config)
         self._check_files()
         super()._load_data(token, dataset_path)
+        for file in (file for of_suffix in self._files.values() for file in of_suffix):
+            file.release()
         self._check_common_ids()
 
     def _check_files(self) -> None:
-        """Refuse what first lines, numbers of cells and keys tell, before anything is loaded."""
+        """Refuse what keys, first lines and numbers of cells tell, before anything is loaded."""
         columns = headers(self._files)
         check_named_fields(self.config.final_config_dict, columns)
         interactions = columns["inter"]

@@ -87,8 +87,6 @@ class ALTTrainer(Trainer):
         if self.config["train_neg_sample_args"].get("dynamic", False):
             train_data.get_model(self.model)
         self._normalises = any(isinstance(module, _BatchNorm) for module in self.model.modules())
-        if self._normalises and self.config["train_batch_size"] < 2:
-            raise ValueError("train_batch_size must be 2 or more: the model normalises over a batch's rows")
         self._start_schedule(len(train_data))
         begun, before = monotonic(), self.seconds
         for epoch in range(self.start_epoch, self.epochs):
