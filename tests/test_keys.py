@@ -92,7 +92,7 @@ def test_what_must_not_be_empty_is_refused_where_it_is(name: str) -> None:
         ("mlp_hidden_size", []), ("mlp_hidden_size", [0]), ("mlp_hidden_size", 64), ("encoding", "utf-9"),
         ("clip_grad_norm", {"max_nrom": 1}), ("clip_grad_norm", 1.0), ("objective_weights", {"contrastive": -1}),
         ("objective_weights", {"contrast": 1}), ("objectives", []), ("frozen_layers", "none"), ("state", "loud"),
-        ("language_model", ""), ("rm_dup_inter", "yes"), ("field_separator", ""),
+        ("language_model", ""), ("rm_dup_inter", "yes"), ("field_separator", ""), ("seq_separator", 5),
     ],
 )  # fmt: skip
 def test_values_out_of_range_are_refused_by_name(key: str, value: object) -> None:
