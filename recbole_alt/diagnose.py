@@ -6,7 +6,6 @@ each field's embeddings away from it, and do users and items with like texts hav
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -21,6 +20,7 @@ from recbole.utils import get_model, init_seed
 from torch import Tensor
 
 from recbole_alt import console
+from recbole_alt.arguments import Parser
 from recbole_alt.config import base_model_name, require_registered
 from recbole_alt.data.build import build_masking
 from recbole_alt.data.identity import require_same_data
@@ -257,7 +257,7 @@ def _table(title: str, header: Sequence[str], rows: Sequence[Sequence[Any]]) -> 
 
 def main() -> int:
     """Print the tables; exit statuses as of :func:`recbole_alt.console.run`."""
-    parser = argparse.ArgumentParser(description="Why text helps a run, or does not.")
+    parser = Parser(description="Why text helps a run, or does not.")
     parser.add_argument("folder", help="of a run: saved/ALT_DCN-ml-100k-...")
     parser.add_argument("--json", metavar="FILE", help="write what was found there, too")
     arguments = parser.parse_args()

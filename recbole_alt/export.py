@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 from pathlib import Path
@@ -16,6 +15,7 @@ import yaml
 from safetensors import SafetensorError
 
 from recbole_alt import console, pretrained
+from recbole_alt.arguments import Parser
 from recbole_alt.config import base_model_name, registered_models
 from recbole_alt.data.identity import require_same_data
 from recbole_alt.experiment import load_data
@@ -111,7 +111,7 @@ def _under(prefix: str, state: dict[str, Any]) -> dict[str, Any]:
 
 def main() -> int:
     """Export what the command line asks for; exit statuses as of :func:`recbole_alt.console.run`."""
-    parser = argparse.ArgumentParser(description="Take a run's models elsewhere.")
+    parser = Parser(description="Take a run's models elsewhere.")
     parser.add_argument("model_file", help="a .pth file in the folder of a run")
     parser.add_argument("--recbole", metavar="FILE", help="write the CTR model for plain RecBole")
     parser.add_argument("--huggingface", metavar="FOLDER", help="write the language model for AutoModel")

@@ -8,7 +8,6 @@ compared with what the states of *other* texts add, which can be chance alone. I
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 from collections.abc import Sequence
@@ -24,6 +23,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GroupKFold
 
 from recbole_alt import console
+from recbole_alt.arguments import Parser
 from recbole_alt.benchmark.statistics import auc
 from recbole_alt.config import require_registered
 from recbole_alt.data.identity import require_same_data
@@ -190,7 +190,7 @@ def to_markdown(found: Sequence[Probe]) -> str:
 
 def main() -> int:
     """Print the table; exit statuses as of :func:`recbole_alt.console.run`."""
-    parser = argparse.ArgumentParser(description="Whether texts hold anything that a trained CTR model does not know.")
+    parser = Parser(description="Whether texts hold anything that a trained CTR model does not know.")
     parser.add_argument("folder", help="of a run: saved/ALT_DCN-ml-100k-...")
     parser.add_argument("--json", metavar="FILE", help="write what was found there, too")
     arguments = parser.parse_args()

@@ -10,6 +10,8 @@ from typing import Any
 
 import yaml
 
+from recbole_alt.arguments import Parser
+
 
 def _list(kind: Callable[[str], Any]) -> Callable[[str], list[Any]]:
     def read(text: str) -> list[Any]:
@@ -32,10 +34,9 @@ def _seeds(text: str) -> int | list[int]:
 
 def main() -> int:
     """Run; exit statuses as of :func:`recbole_alt.console.run`."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         description="Plain backbones against aligned ones, over datasets and seeds, with the statistics.",
         epilog="Any key of the YAML files, for every run: --key=value. docs/campaigns.md explains the rest.",
-        allow_abbrev=False,
     )
     parser.add_argument("--out", required=True, help="folder of the campaign; one that exists goes on where it was")
     parser.add_argument("--campaign", help="YAML file with any of the following")
@@ -55,10 +56,7 @@ def main() -> int:
     parser.add_argument("--tuning_seeds", type=int, help="seeds each is tried with; their mean chooses (default 1)")
     parser.add_argument("--report", action="store_true", help="make tables and plots of what is there, and end")
     parser.add_argument("--join", type=_list(Path), help="make one report of these campaigns or reports, and end")
-    arguments, others = parser.parse_known_args()
-    for other in others:
-        if not other.startswith("--") or "=" not in other:
-            parser.error(f"{other!r} is not understood: write --key=value")
+    arguments, others = parser.parse_with_keys()
     command = [Path(sys.argv[0]).name, *sys.argv[1:]]
     sys.argv = sys.argv[:1]  # nothing for RecBole to read
 

@@ -9,7 +9,6 @@ fitting costs.
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections import deque
 from collections.abc import Sequence
@@ -23,6 +22,7 @@ import numpy as np
 from sklearn.ensemble import HistGradientBoostingClassifier
 
 from recbole_alt import console
+from recbole_alt.arguments import Parser
 from recbole_alt.benchmark.axes import PLAIN, Run
 from recbole_alt.benchmark.plan import Campaign
 from recbole_alt.benchmark.scores import Scores
@@ -174,7 +174,7 @@ def to_markdown(found: Sequence[HistoryGain]) -> str:
 
 def main() -> int:
     """Print the table; exit statuses as of :func:`recbole_alt.console.run`."""
-    parser = argparse.ArgumentParser(description="What a user's earlier clicks would add to plain models.")
+    parser = Parser(description="What a user's earlier clicks would add to plain models.")
     parser.add_argument("folder", type=Path, help="of a campaign whose datasets are split by time")
     parser.add_argument("--data_path", help="where the datasets are (default: dataset)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write what was found there, too")

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from typing import Any
 
 from recbole_alt import console
+from recbole_alt.arguments import Parser
 from recbole_alt.convert import CONVERTERS, convert
 from recbole_alt.convert.goodreads import EXTRAS, GENRES
 
 
 def main() -> int:
     """Convert; exit statuses as of :func:`recbole_alt.console.run`."""
-    parser = argparse.ArgumentParser(description="Write RecBole atomic files from a data set's official raw files.")
+    parser = Parser(description="Write RecBole atomic files from a data set's official raw files.")
     parser.add_argument("dataset", choices=list(CONVERTERS))
     parser.add_argument("raw", help="folder of the unpacked download")
     parser.add_argument("--out", default="dataset", help="RecBole's data_path (default %(default)s)")

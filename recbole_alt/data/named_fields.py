@@ -13,6 +13,7 @@ from typing import Any
 from recbole_alt.data.columns import Columns, Header, columns_of
 from recbole_alt.data.intervals import Interval, parse_intervals
 from recbole_alt.data.naming import field_name, listed, lists_by_file, meant, names_in
+from recbole_alt.kinds import is_number, is_whole
 
 _NUMBERS = ("float", "float_seq")
 _TOKENS = ("token", "token_seq")
@@ -48,7 +49,7 @@ def check_named_fields(config: Mapping[str, Any], headers: Mapping[str, Header])
                 raise ValueError(f"unused_col: {suffix} names {name!r}, an id or the label, which every run uses")
     for name, length in _mapping(config, "seq_len", "{genres: 5}").items():
         columns.require("seq_len", name, _SEQUENCES)
-        if not _whole(length):
+        if not (is_whole(length) and length >= 1):
             raise ValueError(f"seq_len: {name} must be a whole number, 1 or more, not {length!r}")
     _check_aliases(config, columns, ids)
     _check_weights(config, columns)
@@ -60,14 +61,6 @@ def _mapping(config: Mapping[str, Any], key: str, example: str) -> Mapping[Any, 
     if given is not None and not isinstance(given, Mapping):
         raise ValueError(f"{key} must be like {example}, not {given!r}")
     return given or {}
-
-
-def _number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def _whole(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
 
 
 def _check_roles(config: Mapping[str, Any], columns: Columns) -> str:
@@ -88,7 +81,7 @@ def _check_roles(config: Mapping[str, Any], columns: Columns) -> str:
             raise ValueError(f"threshold must be {{field: number}}, such as {{rating: 4}}, not {threshold!r}")
         ((name, value),) = threshold.items()
         columns.require("threshold", name, ["float"], of=["inter"])
-        if not _number(value):
+        if not (is_number(value) and math.isfinite(value)):
             raise ValueError(f"threshold: {name} must be a number, not {value!r}")
     elif label not in columns.loaded["inter"] and config["train_neg_sample_args"]["distribution"] == "none":
         mend = "set LABEL_FIELD to the column of clicks, or threshold: {rating: 4}"
@@ -193,7 +186,7 @@ def _check_buckets(name: str, how: Any) -> None:
         if key not in known:
             raise ValueError(f"{where}: {key!r} is no part of method {how['method']}: known are {', '.join(known)}")
     bucket = how.get("bucket")
-    if how["method"] == "ED" and not _whole(bucket):
+    if how["method"] == "ED" and not (is_whole(bucket) and bucket >= 1):
         raise ValueError(f"{where}: bucket must be a whole number, 1 or more, not {bucket!r}")
 
 

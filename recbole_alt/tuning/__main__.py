@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
+
+from recbole_alt.arguments import Parser
 
 
 def main() -> int:
     """Run; exit statuses as of :func:`recbole_alt.console.run`."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         description="Tune one finetuning mode, or the plain backbone, on validation data.",
         epilog="Any key of the YAML files: --key=value.",
-        allow_abbrev=False,
     )
     parser.add_argument("--model", help="ALT_<backbone> (default: the YAML files', else ALT_DCN)")
     parser.add_argument("--dataset", help="name of the atomic files (default: the YAML files', else ml-100k)")
@@ -32,10 +32,7 @@ def main() -> int:
         "--cpus_per_trial", type=int, help="with ray: cores of a trial (default: all, one trial at a time)"
     )
     parser.add_argument("--resume", help="folder of a stopped tuning, or last")
-    arguments, others = parser.parse_known_args()
-    for other in others:
-        if not other.startswith("--") or "=" not in other:
-            parser.error(f"{other!r} is not understood: write --key=value")
+    arguments, others = parser.parse_with_keys()
     sys.argv = [sys.argv[0], *others]  # what is left is for the configuration to read
 
     from recbole_alt import console
