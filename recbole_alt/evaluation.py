@@ -173,9 +173,9 @@ def _check_metrics(given: Any) -> EvaluatorType:
 
 
 def _check_topk(topk: Any) -> None:
-    for k in topk if isinstance(topk, (list, tuple)) else [topk]:
-        if topk is not None and not (is_whole(k) and k >= 1):
-            raise ValueError(f"topk must be a whole number, 1 or more, or a list of these, not {topk!r}")
+    depths = topk if isinstance(topk, (list, tuple)) else [topk]
+    if not depths or not all(is_whole(k) and k >= 1 for k in depths):
+        raise ValueError(f"topk must be a whole number, 1 or more, or a list of these, not {topk!r}")
 
 
 def _check_valid_metric(values: Mapping[str, Any], kind: EvaluatorType) -> None:

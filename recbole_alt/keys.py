@@ -79,8 +79,9 @@ def check_names(given: Collection[str], known: Collection[str]) -> None:
         raise ValueError(f"unknown key {name!r}{meant(name, known)}")
 
 
-def meant(name: str, known: Collection[str] = ()) -> str:
-    """What an unknown key was probably meant to be, as the end of an error."""
+def meant(key: Any, known: Collection[str] = ()) -> str:
+    """What an unknown key was probably meant to be, as the end of an error; YAML reads ``~`` as no text."""
+    name = str(key)
     if name in ALIASES or name.lower() in ALIASES:
         right = ALIASES.get(name) or ALIASES[name.lower()]
         return f": write {right}"

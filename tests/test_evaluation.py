@@ -48,6 +48,8 @@ def configure(**keys: Any) -> ALTConfig:
             "valid_metric: 'Recall@3' needs a depth of topk.*Recall@10",
         ),
         ({"topk": [0]}, "topk must be"),
+        ({"topk": None}, "topk must be"),
+        ({"topk": []}, "topk must be"),
         ({"train_neg_sample_args": {"distribution": "even"}}, "distribution must be uniform.*'even'"),
         ({"train_neg_sample_args": {"sample_nums": 1}}, "unknown part 'sample_nums': did you mean 'sample_num'"),
         ({"train_neg_sample_args": {"sample_num": 0}}, "sample_num must be a whole number"),

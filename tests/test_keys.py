@@ -149,6 +149,7 @@ def test_a_backbone_of_ones_own_declares_its_keys() -> None:
         ({"plain": {"transfer": "all"}}, "finetune: plain: transfer.*only ctr and joint"),
         ({"ctr": {"metrics": ["AUC"]}}, "finetune: ctr: metrics.*same for all stages"),
         ({"ctr": {"seed": 3}}, "finetune: ctr: seed.*same for all stages"),
+        ({"ctr": {None: 3}}, "finetune: ctr: unknown key None"),
         ({"ctr": {"lr": 3}}, "finetune: ctr: unknown key 'lr': write learning_rate"),
         ({"ctr": {"epochs": -3}}, "finetune: ctr: epochs must be a whole number.*-3"),
     ],
