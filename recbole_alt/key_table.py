@@ -202,7 +202,7 @@ KEYS: dict[str, Key] = {
     "pretrain_batch_size": _alignment(whole(2), "most rows a step; empty = 6000 in blocks, 128 shuffled", empty=True),
     "pretrain_learning_rate": _alignment(_POSITIVE, "of the CTR model and the objectives' heads"),
     "pretrain_language_learning_rate": _alignment(
-        _POSITIVE, "of the language model; empty = pretrain_learning_rate", empty=True
+        _NOT_NEGATIVE, "of the language model; empty = pretrain_learning_rate", empty=True
     ),
     "pretrain_weight_decay": _alignment(_NOT_NEGATIVE, "decoupled weight decay (AdamW)"),
     "pretrain_schedule": _alignment(_SCHEDULE, "of the learning rates"),
@@ -226,13 +226,13 @@ KEYS: dict[str, Key] = {
     "learning_rate": _finetuning(_POSITIVE, "of everything that has no rate of its own"),
     "weight_decay": _finetuning(_NOT_NEGATIVE, "of everything that has none of its own"),
     "embedding_learning_rate": _finetuning(
-        _POSITIVE, "of the CTR embeddings; empty = learning_rate", empty=True, stages=_TABULAR_STAGES
+        _NOT_NEGATIVE, "of the CTR embeddings; empty = learning_rate", empty=True, stages=_TABULAR_STAGES
     ),
     "embedding_weight_decay": _finetuning(
         _NOT_NEGATIVE, "of the CTR embeddings; empty = weight_decay", empty=True, stages=_TABULAR_STAGES
     ),
     "language_learning_rate": _finetuning(
-        _POSITIVE, "of the language model; empty = learning_rate", empty=True, stages=_TEXT_STAGES
+        _NOT_NEGATIVE, "of the language model; empty = learning_rate", empty=True, stages=_TEXT_STAGES
     ),
     "language_weight_decay": _finetuning(
         _NOT_NEGATIVE, "of the language model; empty = weight_decay", empty=True, stages=_TEXT_STAGES

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import re
 import subprocess
 import sys
@@ -163,3 +164,10 @@ def test_models_page_is_made_by_its_script() -> None:
 
 def test_keys_page_is_made_by_its_script() -> None:
     assert (ROOT / "docs" / "keys.md").read_text() == module_of("list_keys").page(), "run python docs/list_keys.py"
+
+
+def test_reliability_page_is_made_from_its_result() -> None:
+    record = json.loads((ROOT / "docs" / "results" / "reliability.json").read_text())
+    text = (ROOT / "docs" / "reliability.md").read_text()
+    assert text == module_of("update_reliability").page(record), "run python docs/update_reliability.py"
+    assert all(one["passed"] for one in record["tries"])
