@@ -94,8 +94,10 @@ def _check_eval_args(given: Any) -> list[str]:
     group_by = given.get("group_by")
     if group_by not in (None, "none", "None", "user"):
         raise ValueError(f"eval_args: group_by must be user or empty (~), not {group_by!r}")
+    shares = (given.get("split") or {}).get("RS")
+    unscored = ["eval_args: split leaves no test rows: no model is scored on any"] if shares and not shares[2] else []
     defaults = {"split": "{RS: [0.8, 0.1, 0.1]}", "order": "RO", "group_by": "user"}
-    return [
+    return unscored + [
         f"eval_args gives no {part}: RecBole takes {part}: {value}"
         for part, value in defaults.items()
         if part not in given

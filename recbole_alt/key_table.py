@@ -94,6 +94,7 @@ _POSITIVE, _NOT_NEGATIVE = number(above=0), number(least=0)
 _SCHEDULE = choice("constant", "cosine", "linear")
 _CLIP = parts({"max_norm": _POSITIVE, "norm_type": _POSITIVE}, example="{max_norm: 1.0}")
 OBJECTIVES = ("contrastive", "masked_language", "masked_tabular")
+_NOTHING = Kind("left out", lambda value: False)
 _LEVELS = ("debug", "info", "warning", "error", "critical")
 _LEVEL = Kind(f"one of {', '.join(_LEVELS)}", lambda v: isinstance(v, str) and v.lower() in _LEVELS, _LEVELS)
 _SIDE_COLUMNS = "{user: [...], item: [...], inter: [...]}"
@@ -162,7 +163,7 @@ KEYS: dict[str, Key] = {
     "split_seed": _data(
         whole(0, 2**32 - 1), "of a random split, train_share and shuffle_texts; empty = seed", tunable=True
     ),
-    "transform": _data(ANY, "RecBole's transform of batches"),
+    "transform": _data(_NOTHING, "RecBole's, of sequential models"),
     # text
     "template": _data(ANY, "wording of the prompts; see docs/data.md", tunable=True),
     "prompt_scope": _data(

@@ -53,12 +53,29 @@ def check_values(values: Mapping[str, Any]) -> None:
             key.kind.refuse(name, value, empty=key.empty)
     if not values.get("objectives", True):
         raise ValueError(f"objectives must name at least one of {', '.join(OBJECTIVES)}; [] would align nothing")
+    _check_together(values)
     for name in _PICKLED:
         if values.get(name):
             raise ValueError(
                 f"{name}: RecBole's pickled data would run code when loaded, and would not notice a changed "
                 "template: leave it out; prompts are made in seconds"
             )
+
+
+def _check_together(values: Mapping[str, Any]) -> None:
+    """Refuse values that are allowed alone and not together."""
+    weights = values.get("objective_weights") or {}
+    objectives = values.get("objectives") or ()
+    if objectives and all(weights.get(name, 1) == 0 for name in objectives):
+        raise ValueError(
+            f"objective_weights: {dict(weights)!r} leaves no objective above 0: alignment would do nothing"
+        )
+    size, heads = values.get("attention_size"), values.get("num_heads")
+    if size is not None and heads is not None and size % heads:
+        raise ValueError(f"num_heads must divide attention_size, {size}; {heads} does not")
+    dropouts = values.get("dropout_probs")
+    if dropouts is not None and len(dropouts) != 3:
+        raise ValueError(f"dropout_probs must have three values (RecBole's AutoInt), not {dropouts!r}")
 
 
 def check_names(given: Collection[str], known: Collection[str]) -> None:

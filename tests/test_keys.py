@@ -91,12 +91,18 @@ def test_what_must_not_be_empty_is_refused_where_it_is(name: str) -> None:
         ("epochs", 1.5), ("seed", 2**32),
         ("mlp_hidden_size", []), ("mlp_hidden_size", [0]), ("mlp_hidden_size", 64), ("encoding", "utf-9"),
         ("clip_grad_norm", {"max_nrom": 1}), ("clip_grad_norm", 1.0), ("objective_weights", {"contrastive": -1}),
-        ("objective_weights", {"contrast": 1}), ("objectives", []), ("frozen_layers", "none"), ("state", "loud"),
-        ("language_model", ""), ("rm_dup_inter", "yes"), ("field_separator", ""), ("seq_separator", 5),
+        ("objective_weights", {"contrast": 1}),
+        ("objective_weights", {"contrastive": 0, "masked_language": 0, "masked_tabular": 0}),
+        ("objectives", []), ("frozen_layers", "none"), ("state", "loud"),
+        ("language_model", ""), ("rm_dup_inter", "yes"), ("field_separator", ""), ("transform", "crop"),
+        ("num_heads", 3), ("dropout_probs", [0.1]), ("seq_separator", 5),
     ],
 )  # fmt: skip
 def test_values_out_of_range_are_refused_by_name(key: str, value: object) -> None:
-    refused(f"{key} must", **{key: value})
+    match = rf"{key}( must|: .* leaves no)"
+    model = "ALT_AutoInt" if key in ("num_heads", "dropout_probs") else "ALT_DCN"
+    with pytest.raises(ValueError, match=match):
+        ALTConfig(model, "anything", None, {key: value})
 
 
 @pytest.mark.parametrize(("written", "right"), [*ALIASES.items(), ("group_by", "eval_args: {group_by: ...}")])

@@ -51,6 +51,12 @@ class Declared(Found):
     captures = Captures((CapturePoint("body", "output"),))
 
 
+class Broken(Found):
+    def __init__(self, config, dataset):
+        super().__init__(config, dataset)
+        self.second = nn.Linear(config["mlp_hidden_size"][9], 1)
+
+
 class Fallback(Found):
     def forward(self, interaction):
         return self.concat_embed_input_fields(interaction).sum((1, 2))
@@ -195,6 +201,14 @@ def test_field_embeddings_no_forward_asks_for_are_not_joined(models: Any, tiny: 
     recbole_alt.register(models.Elsewhere)
     with pytest.raises(ValueError, match=r"join_field_embeddings: Elsewhere .*leave it empty"):
         built(tiny("ALT_Elsewhere", join_field_embeddings=True), models.Elsewhere)
+
+
+def test_a_model_that_can_not_be_built_is_one_line(models: Any, tiny: Callable[..., Any]) -> None:
+    config = tiny(state="ERROR")
+    dataset = data_preparation(config, create_dataset(config))[0]._dataset
+    with pytest.raises(ValueError, match=r"Broken can't be built .*IndexError.*docs/keys\.md") as caught:
+        build_backbone(config, dataset, models.Broken)
+    assert isinstance(caught.value.__cause__, IndexError)  # which the log of --state=debug shows
 
 
 def test_nothing_found_says_what_to_declare(models: Any, tiny: Callable[..., Any]) -> None:

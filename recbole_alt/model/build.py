@@ -20,12 +20,25 @@ from recbole_alt.model.targets import TableTargets
 
 
 def build_backbone(config: Any, dataset: Any, model_class: type) -> Backbone:
-    """The CTR model of ``model_class``, initialised as RecBole does, as a tower."""
-    return Backbone(
-        model_class(config, dataset).to(config["device"]),
-        dataset[:2].to(config["device"]),
-        join_field_embeddings=config["join_field_embeddings"],
-    )
+    """The CTR model of ``model_class``, initialised as RecBole does, as a tower.
+
+    Raises:
+        ValueError: its constructor or its forward fails, as they do where sizes do not go together.
+    """
+    try:
+        return Backbone(
+            model_class(config, dataset).to(config["device"]),
+            dataset[:2].to(config["device"]),
+            join_field_embeddings=config["join_field_embeddings"],
+        )
+    except (ValueError, MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # an assertion, an index out of range, …: RecBole's models check little
+        said = " ".join(f"{type(error).__name__}: {error}".split())
+        raise ValueError(
+            f"{model_class.__name__} can't be built with these keys and data ({said}): see which keys it reads in "
+            "RecBole's properties, and what they may be in docs/keys.md"
+        ) from error
 
 
 def load_configured_language_model(config: Any) -> LanguageModel:
