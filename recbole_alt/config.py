@@ -151,6 +151,8 @@ class ALTConfig(Config):
         values = super()._get_final_config_dict()
         stages = _merge_stages(self.internal_config_dict.get("finetune"), self.external_config_dict.get("finetune"))
         values["finetune"] = stages
+        if values.get("local_rank") is None:  # RecBole takes the key alone for a launch of several processes
+            values.pop("local_rank", None)
         own = _own_keys(_registered(self.model))
         strict = not values.get("allow_unknown_keys")
         if strict:

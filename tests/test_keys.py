@@ -123,6 +123,10 @@ def test_unknown_keys_are_passed_on_only_where_asked() -> None:
     assert configure(my_own_thing=3, allow_unknown_keys=True)["my_own_thing"] == 3
 
 
+def test_an_empty_local_rank_is_no_launch_of_several_processes() -> None:
+    assert configure(local_rank=None)["single_spec"] is True
+
+
 def test_derived_keys_can_not_be_given() -> None:
     refused("eval_type", eval_type="VALUE")
 
