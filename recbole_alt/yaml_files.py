@@ -11,37 +11,53 @@ import yaml
 from recbole.config import Config
 
 
-def read_yaml(file: str | Path) -> dict[str, Any]:
+def read_yaml(file: str | Path, what: str = "config file") -> dict[str, Any]:
     """The ``key: value`` pairs of a YAML file.
+
+    Args:
+        file: the file.
+        what: what an error calls it.
 
     Raises:
         ValueError: no such file, another encoding than UTF-8, no plain YAML, a key given twice, or no mapping; one line
             that names the file and, where there is one, the line.
     """
-    path = Path(file)
-    if not path.is_file():
-        raise ValueError(f"config file {str(file)!r} does not exist" + (": it is a folder" if path.is_dir() else ""))
-    raw = path.read_bytes()
-    try:
-        text = raw.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = raw.count(b"\n", 0, error.start) + 1
-        raise ValueError(
-            f"config file {str(file)!r}, line {line}: byte {error.object[error.start]:#04x} is not UTF-8: "
-            "save the file as UTF-8"
-        ) from None
+    name = f"{what} {str(file)!r}"
+    text = read_utf8(file, what)
     try:
         content = parse_yaml(text)
     except ValueError as error:
-        raise ValueError(f"config file {str(file)!r}: {error}") from None
+        raise ValueError(f"{name}: {error}") from None
     if content is None:
         return {}
     if not isinstance(content, dict):
-        raise ValueError(f"config file {str(file)!r} must hold 'key: value' pairs, not a {type(content).__name__}")
+        raise ValueError(f"{name} must hold 'key: value' pairs, not a {type(content).__name__}")
     for key in content:
         if not isinstance(key, str):
-            raise ValueError(f"config file {str(file)!r}: the key {key!r} must be text: quote it")
+            raise ValueError(f"{name}: the key {key!r} must be text: quote it")
     return content
+
+
+def read_utf8(file: str | Path, what: str) -> str:
+    """The text of a file in UTF-8, without a byte order mark.
+
+    Args:
+        file: the file.
+        what: what an error calls it.
+
+    Raises:
+        ValueError: no such file, or another encoding; one line that names the file and the line.
+    """
+    path, name = Path(file), f"{what} {str(file)!r}"
+    if not path.is_file():
+        raise ValueError(f"{name} does not exist" + (": it is a folder" if path.is_dir() else ""))
+    raw = path.read_bytes()
+    try:
+        return raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = raw.count(b"\n", 0, error.start) + 1
+        byte = error.object[error.start]
+        raise ValueError(f"{name}, line {line}: byte {byte:#04x} is not UTF-8: save the file as UTF-8") from None
 
 
 def parse_yaml(text: str) -> Any:

@@ -8,7 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from recbole_alt.benchmark.plan import read_campaign
 from recbole_alt.config import ALTConfig
+from recbole_alt.tuning.ranges import read_ranges
 from recbole_alt.yaml_files import parse_yaml, read_yaml
 
 
@@ -42,6 +44,16 @@ def test_another_encoding_names_file_and_line(tmp_path: Path) -> None:
     file = tmp_path / "mine.yaml"
     file.write_bytes("seed: 1\nwandb_project: née\n".encode("latin-1"))
     refused(file, "line 2.*0xe9 is not UTF-8")
+
+
+def test_other_files_in_another_encoding_are_named_too(tmp_path: Path) -> None:
+    ranges, campaign = tmp_path / "mine.hyper", tmp_path / "campaign.yaml"
+    ranges.write_bytes(b"\xff\xfe")
+    campaign.write_bytes(b"models: [DCN]\nmodels: [FM]\n")
+    with pytest.raises(ValueError, match=r"params_file .*mine\.hyper', line 1: byte 0xff is not UTF-8"):
+        read_ranges(ranges)
+    with pytest.raises(ValueError, match=r"campaign .*campaign\.yaml': models is given twice, in lines 1 and 2"):
+        read_campaign(str(campaign))
 
 
 def test_a_byte_order_mark_is_skipped(tmp_path: Path) -> None:

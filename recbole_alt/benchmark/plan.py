@@ -5,15 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from pathlib import Path
 from typing import Any
-
-import yaml
 
 from recbole_alt.benchmark.axes import ABLATIONS, COMPLETE, PLAIN, SPLITS, DataSpec, Run
 from recbole_alt.benchmark.grid import as_override, combinations, read_grid
 from recbole_alt.config import PREFIX, ALTConfig, registered_models
 from recbole_alt.keys import MODES
+from recbole_alt.yaml_files import read_yaml
 
 #: Keys of the configuration that a campaign sets itself.
 _OWN_KEYS = {
@@ -237,11 +235,6 @@ def read_campaign(file: str) -> dict[str, Any]:
     """The values of a YAML campaign file, for :meth:`Campaign.from_mapping`.
 
     Raises:
-        ValueError: no such file, or not ``key: value`` pairs.
+        ValueError: see :func:`recbole_alt.yaml_files.read_yaml`.
     """
-    if not Path(file).is_file():
-        raise ValueError(f"campaign: {file!r} does not exist")
-    content = yaml.safe_load(Path(file).read_text(encoding="utf-8"))
-    if not isinstance(content, dict):
-        raise ValueError(f"campaign: {file!r} must hold 'key: value' pairs")
-    return content
+    return read_yaml(file, "campaign")

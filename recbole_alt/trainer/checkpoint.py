@@ -79,6 +79,8 @@ def load(file: str | os.PathLike[str], device: torch.device | str = "cpu") -> di
             raise ValueError("its checksum is gone")
     except Exception as error:  # damaged bytes surface as almost any type
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        if reason.startswith("Weights only load failed"):  # and much advice on how to run what the file holds
+            reason = "it holds something other than plain data, which is never run"
         raise ValueError(
             f"checkpoint {os.fspath(file)!r} is damaged or was not written by recbole_alt: {reason}"
         ) from None

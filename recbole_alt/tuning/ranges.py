@@ -14,6 +14,7 @@ from typing import Any
 
 from recbole_alt.config import ALTConfig, properties_dir
 from recbole_alt.keys import KEYS, check_values
+from recbole_alt.yaml_files import read_utf8
 
 KINDS = {"choice": "[1e-3, 1e-4]", "uniform": "0,0.5", "quniform": "16,64,16", "loguniform": "-9,-3"}
 
@@ -101,7 +102,7 @@ def read_ranges(file: Path) -> list[Range]:
         ValueError: names the line and what to write.
     """
     ranges: dict[str, Range] = {}
-    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(read_utf8(file, "params_file").splitlines(), start=1):
         if not line.strip() or line.lstrip().startswith("#"):
             continue
         where = f"{file}, line {number}"
