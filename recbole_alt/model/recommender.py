@@ -87,14 +87,14 @@ class ALTRecommender(AbstractRecommender):
             if tower is None:
                 continue
             if name not in towers:
-                raise ValueError(f"the pretrained checkpoint holds no {name}: give the pretrain.pth of a run")
+                raise ValueError(f"pretrained_checkpoint holds no {name}: give the pretrain.pth of a run")
             state, taken = towers[name], dict(tower.named_parameters())
             if name == "backbone" and embeddings_only:
                 tables = {id(table.weight) for table in embedding_tables(tower)}
                 taken = {key: parameter for key, parameter in taken.items() if id(parameter) in tables}
                 own = {key: value for key, value in tower.state_dict().items() if key not in taken}
                 state = own | {key: value for key, value in state.items() if key in taken}
-            load_weights(tower, state, f"the pretrained checkpoint does not fit this run's {name}")
+            load_weights(tower, state, f"pretrained_checkpoint does not fit this run's {name}")
             aligned += taken.values()
         self._forget_texts()
         return aligned
