@@ -128,7 +128,12 @@ def test_an_empty_local_rank_is_no_launch_of_several_processes() -> None:
 
 
 def test_derived_keys_can_not_be_given() -> None:
-    refused("eval_type", eval_type="VALUE")
+    refused("eval_type follows from other keys", eval_type="VALUE")
+
+
+@pytest.mark.parametrize("name", sorted(PICKLED))
+def test_recboles_pickled_data_are_refused(name: str) -> None:
+    refused(f"{name}: RecBole's pickled data would run code", **{name: "somewhere"})
 
 
 def test_a_backbone_of_ones_own_declares_its_keys() -> None:
