@@ -11,7 +11,7 @@ import ast
 import enum
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from logging import getLogger
 from pathlib import Path
 from typing import Any
@@ -83,8 +83,10 @@ class ALTConfig(Config):
         dataset: str | None = None,
         config_file_list: list[str] | None = None,
         config_dict: dict[str, Any] | None = None,
+        arguments: Sequence[str] = (),
     ):
         self.notes: list[str] = []
+        self.arguments = list(arguments)
         super().__init__(model, dataset, config_file_list, dict(config_dict or {}))
         if self.final_config_dict["eval_type"] == EvaluatorType.VALUE:  # every run reports both
             given = self.final_config_dict["metrics"]
@@ -114,7 +116,7 @@ class ALTConfig(Config):
         return {key: _parse(key, value) if isinstance(value, str) else value for key, value in config_dict.items()}
 
     def _load_cmd_line(self) -> dict[str, Any]:
-        arguments = [] if "ipykernel_launcher" in sys.argv[0] else sys.argv[1:]
+        arguments = self.arguments or ([] if "ipykernel_launcher" in sys.argv[0] else sys.argv[1:])
         given: dict[str, str] = {}
         for argument in arguments:
             key, equals, value = argument.removeprefix("--").partition("=")

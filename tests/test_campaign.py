@@ -12,22 +12,13 @@ import pytest
 from interruptions import Stopped, counted
 
 from recbole_alt import experiment, run_recbole_alt
-from recbole_alt.benchmark import (
-    ABLATIONS,
-    Campaign,
-    choice,
-    run_campaign,
-    runner,
-    scores,
-    summary,
-    write_report,
-)
-from recbole_alt.benchmark.axes import COMPLETE, DataSpec, Run
+from recbole_alt.benchmark import scores, summary
+from recbole_alt.benchmark.report import write_report
 from recbole_alt.config import ALTConfig
+from recbole_alt.study import ABLATIONS, Campaign, compare, run_campaign
+from recbole_alt.study.axes import COMPLETE, DataSpec, Run
 from recbole_alt.trainer.finetune import ALTTrainer
 from recbole_alt.trainer.pretrain import ALTPretrainTrainer
-
-pytest.importorskip("matplotlib", reason="pip install 'recbole_alt[tune]'")
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -192,7 +183,7 @@ def test_several_seeds_choose(campaign: Made, monkeypatch: pytest.MonkeyPatch) -
 def test_no_weights_stay_after_a_stop_between_trials(campaign: Made, monkeypatch: pytest.MonkeyPatch) -> None:
     one = {"models": ["DCN"], "seeds": 1, "modes": []}
     with monkeypatch.context() as patch, pytest.raises(Stopped):
-        counted(patch, runner, "keep_the_best", stop=1)  # both trials are over, the loser is not deleted yet
+        counted(patch, compare, "drop_losers", stop=1)  # both trials are over, the loser is not deleted yet
         run_campaign(campaign(**one), Path("out"))
     assert len({file.parent for file in Path("out").rglob("*.pth")}) == 2
     run_campaign(campaign(**one), Path("out"))
@@ -200,17 +191,17 @@ def test_no_weights_stay_after_a_stop_between_trials(campaign: Made, monkeypatch
 
 
 def test_the_mean_of_the_seeds_chooses(tmp_path: Path) -> None:
-    def trial(name: str, *scores: float | None) -> choice.Trial:
+    def trial(name: str, *scores: float | None) -> compare.Trial:
         runs = [Run(DataSpec("tiny"), 1.0, "DCN", None, COMPLETE, "ctr", seed) for seed in range(len(scores))]
         files = {run: tmp_path / f"{name}-{run.seed}.json" for run in runs}
         for file, score in zip(files.values(), scores, strict=True):
             file.write_text(json.dumps({"score": score, "bigger": True}))
             file.with_suffix("").mkdir()
-        return choice.Trial({"learning_rate": name}, files)
+        return compare.Trial({"learning_rate": name}, files)
 
     lucky, good, diverged = trial("lucky", 0.9, 0.1), trial("good", 0.6, 0.6), trial("diverged", 0.99, None)
-    assert choice.best_of([lucky, good, diverged]) is good and choice.best_of([diverged]) is None
-    choice.keep_the_best([lucky, good, diverged])
+    assert compare.best_trial([lucky, good, diverged]) is good and compare.best_trial([diverged]) is None
+    compare.drop_losers([lucky, good, diverged])
     assert {path.name for path in tmp_path.iterdir() if path.is_dir()} == {"good-0", "good-1"}
 
 

@@ -113,8 +113,8 @@ def test_a_fault_before_there_is_a_log_file(
     ("module", "called", "arguments"),
     [
         (run_main, "recbole_alt.run_recbole_alt", []),
-        (tuning_main, "recbole_alt.tuning.run_hyper_alt", []),
-        (campaign_main, "recbole_alt.benchmark.run_campaign", ["--out=x", "--models=DCN", "--datasets=tiny"]),
+        (tuning_main, "recbole_alt.study.run_hyper_alt", []),
+        (campaign_main, "recbole_alt.study.run_campaign", ["--out=x", "--models=DCN", "--datasets=tiny"]),
         (histories, "recbole_alt.benchmark.histories.measure", ["x"]),
         (convert_main, "recbole_alt.convert.__main__.convert", ["ml-1m", "x"]),
         (export, "recbole_alt.export.to_recbole", ["x", "--recbole=y"]),

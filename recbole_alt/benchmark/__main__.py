@@ -45,7 +45,7 @@ def main() -> int:
     parser.add_argument("--language_models", type=_list(str), help="default: the one the configuration names")
     parser.add_argument("--seeds", type=_seeds, help="how many (from 2020), or a list (default 3)")
     parser.add_argument("--modes", type=_list(str), help="ctr,lm,joint (default all)")
-    parser.add_argument("--ablations", type=_list(str), help="names of recbole_alt.benchmark.ABLATIONS")
+    parser.add_argument("--ablations", type=_list(str), help="names of recbole_alt.study.ABLATIONS")
     parser.add_argument("--variants", type=_yaml, help="YAML: {name: {key: value}, ...}")
     parser.add_argument("--budgets", type=_list(int), help="further pretrain_steps")
     parser.add_argument("--tuned_alone", type=_list(str), help="ablations to tune for themselves, or all")
@@ -60,8 +60,9 @@ def main() -> int:
     sys.argv = sys.argv[:1]  # nothing for RecBole to read
 
     from recbole_alt import console
-    from recbole_alt.benchmark import Campaign, join_reports, run_campaign, write_report
-    from recbole_alt.benchmark.plan import read_campaign
+    from recbole_alt.benchmark.report import join_reports, write_report
+    from recbole_alt.study import Campaign, run_campaign
+    from recbole_alt.study.plan import read_campaign
 
     folder = Path(arguments.out)
 

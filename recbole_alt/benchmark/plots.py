@@ -9,12 +9,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import matplotlib
 import numpy as np
+from matplotlib.figure import Figure
 
-from recbole_alt.benchmark.axes import COMPLETE, PLAIN
 from recbole_alt.benchmark.summary import Row
 from recbole_alt.files import replacing
-from recbole_alt.tuning.ranges import needed
+from recbole_alt.study.axes import COMPLETE, PLAIN
 
 
 def draw_all(rows: Sequence[Row], folder: Path) -> list[Path]:
@@ -34,7 +35,7 @@ def draw_all(rows: Sequence[Row], folder: Path) -> list[Path]:
                 file = folder / f"{data}-{name}.svg"
                 figure.suptitle(data, fontsize="medium")
                 settings = {"svg.hashsalt": file.name}  # the same file for the same rows
-                with needed("matplotlib").rc_context(settings), replacing(file) as stream:
+                with matplotlib.rc_context(settings), replacing(file) as stream:  # type: ignore[arg-type]
                     figure.savefig(stream, format="svg", metadata={"Date": None})
                 written.append(file)
     return written
@@ -42,7 +43,7 @@ def draw_all(rows: Sequence[Row], folder: Path) -> list[Path]:
 
 def _axes(width: float = 6.0, panels: int = 1) -> tuple[Any, Any]:
     """``panels`` above each other, of which the first is the largest."""
-    figure = needed("matplotlib.figure").Figure(figsize=(width, 2.0 + 1.5 * panels), layout="constrained")
+    figure = Figure(figsize=(width, 2.0 + 1.5 * panels), layout="constrained")
     ratios = [3] + [2] * (panels - 1)
     return figure, figure.subplots(panels, 1, sharex=True, squeeze=False, height_ratios=ratios)[:, 0]
 

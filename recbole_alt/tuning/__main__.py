@@ -25,20 +25,13 @@ def main() -> int:
     parser.add_argument(
         "--early_stop", type=int, help="trials without improvement that end random and bayes (default 10)"
     )
-    parser.add_argument(
-        "--tool", default="hyperopt", help="hyperopt, or ray for trials side by side (default %(default)s)"
-    )
-    parser.add_argument(
-        "--cpus_per_trial", type=int, help="with ray: cores of a trial (default: all, one trial at a time)"
-    )
     parser.add_argument("--resume", help="folder of a stopped tuning, or last")
     arguments, others = parser.parse_with_keys()
-    sys.argv = [sys.argv[0], *others]  # what is left is for the configuration to read
 
     from recbole_alt import console
-    from recbole_alt.tuning import run_hyper_alt
+    from recbole_alt.study import run_hyper_alt
 
-    given = vars(arguments)
+    given = vars(arguments) | {"arguments": others}
     given["config_file_list"] = given.pop("config_files").split()
     return console.run(lambda: run_hyper_alt(**given))
 

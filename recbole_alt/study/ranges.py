@@ -1,34 +1,36 @@
-"""Ranges of the tuned keys: RecBole's line format, read without evaluating it, for hyperopt and for Ray."""
+"""Ranges of the tuned keys: RecBole's ``.hyper`` format, read without evaluating it, as distributions of Optuna."""
 
 from __future__ import annotations
 
 import ast
-import importlib
 import json
 import math
-import warnings
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+
 from recbole_alt.config import ALTConfig, properties_dir
 from recbole_alt.keys import KEYS, check_values
 from recbole_alt.yaml_files import read_utf8
 
+#: The kinds of ranges, each with an example of its values.
 KINDS = {"choice": "[1e-3, 1e-4]", "uniform": "0,0.5", "quniform": "16,64,16", "loguniform": "-9,-3"}
 
 
 @dataclass(frozen=True)
 class Range:
-    """What one key is drawn from.
+    """The values that one key is tuned over.
 
     Attributes:
-        name: the key.
-        kind: one of :data:`KINDS`.
-        values: the choices; for the others low, high and, for ``quniform``, the step. ``loguniform`` has natural
-            logarithms, as in RecBole.
-        where: file and line.
+        name: The key.
+        kind: One of :data:`KINDS`.
+        values: The choices; otherwise the lower and the upper bound and, for ``quniform``, the step. The bounds of
+            ``loguniform`` are natural logarithms, as in RecBole.
+        where: File and line.
     """
 
     name: str
@@ -36,28 +38,26 @@ class Range:
     values: tuple[Any, ...]
     where: str
 
+    @property
+    def distribution(self) -> BaseDistribution:
+        """What Optuna draws: the position of a choice, the multiple of a step, or the value itself."""
+        if self.kind == "choice":
+            return CategoricalDistribution(range(len(self.values)))
+        low, high, *step = self.values
+        if step:
+            return IntDistribution(round(low / step[0]), round(high / step[0]))
+        if self.kind == "loguniform":
+            return FloatDistribution(math.exp(low), math.exp(high), log=True)
+        return FloatDistribution(low, high)
+
     def decode(self, drawn: Any) -> Any:
-        """The key's value. A choice is drawn as its position: hyperopt would turn lists into tuples."""
+        """The value of the key for what :attr:`distribution` gave."""
         if self.kind == "choice":
-            return self.values[int(drawn)]
+            return self.values[drawn]
         if self.kind != "quniform":
-            return float(drawn)
+            return drawn
         whole = all(float(value).is_integer() for value in self.values)
-        return round(drawn) if whole else float(f"{drawn:.12g}")
-
-    def hyperopt(self) -> Any:
-        """This range as a node of hyperopt."""
-        hp = needed("hyperopt.hp")
-        values = [list(range(len(self.values)))] if self.kind == "choice" else self.values
-        return getattr(hp, self.kind)(self.name, *values)
-
-    def ray(self, grid: bool) -> Any:
-        """This range for Ray Tune; with ``grid`` every choice in turn."""
-        tune = needed("ray.tune")
-        if self.kind == "choice":
-            return (tune.grid_search if grid else tune.choice)(list(range(len(self.values))))
-        bounds = [math.exp(value) for value in self.values] if self.kind == "loguniform" else self.values
-        return getattr(tune, self.kind)(*bounds)
+        return round(drawn * self.values[2]) if whole else float(f"{drawn * self.values[2]:.12g}")
 
     def __str__(self) -> str:
         if self.kind == "choice":
@@ -67,25 +67,11 @@ class Range:
         return f"{self.name}: {low:.4g} to {high:.4g}{step.get(self.kind, '')}"
 
 
-def needed(module: str) -> Any:
-    """Import what only tuning needs.
-
-    Raises:
-        ValueError: it is not installed.
-    """
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # hyperopt's and ray's imports warn of what becomes of pkg_resources
-            return importlib.import_module(module)
-    except ImportError as error:
-        raise ValueError(f"tuning needs {module.split('.')[0]} ({error}): pip install 'recbole_alt[tune]'") from None
-
-
 def find_ranges(name: str) -> Path:
     """The file ``name``, or ``<name>.hyper`` of our ``properties/hyper/``.
 
     Raises:
-        ValueError: neither exists.
+        ValueError: Neither exists.
     """
     ours = properties_dir() / "hyper"
     for file in (Path(name), ours / f"{name}.hyper"):
@@ -99,7 +85,7 @@ def read_ranges(file: Path) -> list[Range]:
     """The ranges of a file of lines ``key kind values``; blank lines and what follows ``#`` don't count.
 
     Raises:
-        ValueError: names the line and what to write.
+        ValueError: Names the line and what to write.
     """
     ranges: dict[str, Range] = {}
     for number, line in enumerate(read_utf8(file, "params_file").splitlines(), start=1):
@@ -115,32 +101,32 @@ def read_ranges(file: Path) -> list[Range]:
         if name in KEYS and not KEYS[name].tunable:
             raise ValueError(f"{where}: {name} can't be tuned: trials that differ in it can't be compared")
         try:
-            values = _choices(text) if kind == "choice" else _bounds(kind, text)
-        except (ValueError, SyntaxError) as error:
-            raise ValueError(f"{where}: {text!r} ({_one_line(error)}); write {name} {kind} {KINDS[kind]}") from None
+            values = _read_choices(text) if kind == "choice" else _read_bounds(kind, text)
+        except ValueError as error:
+            said = " ".join(str(error).split())
+            raise ValueError(f"{where}: {text!r} ({said}); write {name} {kind} {KINDS[kind]}") from None
         ranges[name] = Range(name, kind, values, where)
     if not ranges:
         raise ValueError(f"{file} has no ranges; write lines such as: learning_rate choice [1e-3, 1e-4]")
     return list(ranges.values())
 
 
-def _choices(text: str) -> tuple[Any, ...]:
+def _read_choices(text: str) -> tuple[Any, ...]:
     try:
         values = ast.literal_eval(text)
-    except (ValueError, SyntaxError):
+    except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
         raise ValueError("not a list in Python's notation, with text in quotes") from None
     if not isinstance(values, (list, tuple)) or not values:
         raise ValueError("not a list with values")
-    written = [repr(value) for value in values]
-    if twice := {value for value in written if written.count(value) > 1}:
+    if twice := [value for value, times in Counter(map(repr, values)).items() if times > 1]:
         raise ValueError(f"{', '.join(sorted(twice))} twice")
     try:
-        return tuple(json.loads(json.dumps(values)))  # as trials' files will have them
+        return tuple(json.loads(json.dumps(values)))  # as in the trials' records
     except TypeError:
         raise ValueError("values must be numbers, text, truth values, None, lists or dictionaries") from None
 
 
-def _bounds(kind: str, text: str) -> tuple[Any, ...]:
+def _read_bounds(kind: str, text: str) -> tuple[float, ...]:
     parts = text.partition("#")[0].split(",")
     count = 3 if kind == "quniform" else 2
     if len(parts) != count:
@@ -153,17 +139,16 @@ def _bounds(kind: str, text: str) -> tuple[Any, ...]:
     return numbers
 
 
-def check_ranges(ranges: Sequence[Range], config: Any, stage: str, unread: Mapping[str, str]) -> None:
+def check_ranges(ranges: Sequence[Range], config: ALTConfig, unread: Mapping[str, str]) -> None:
     """Refuse a range before anything is trained.
 
     Args:
-        ranges: what is tuned.
-        config: the configuration that all trials share.
-        stage: what is tuned: ``plain``, ``ctr``, ``lm`` or ``joint``.
-        unread: keys that this tuning does not read, with the reason.
+        ranges: What is tuned.
+        config: The configuration that all trials share.
+        unread: Keys that this tuning does not read, with the reason.
 
     Raises:
-        ValueError: misspelt key, value out of range, key that changes nothing, or that the command line fixes.
+        ValueError: A misspelt key, a value out of range, or a key that changes nothing or that an argument fixes.
     """
     allowed = {"allow_unknown_keys": True} if config["allow_unknown_keys"] else {}
     for tuned in ranges:
@@ -172,15 +157,12 @@ def check_ranges(ranges: Sequence[Range], config: Any, stage: str, unread: Mappi
             raise ValueError(f"{tuned.where}: {name} is tuned, and --{name} fixes it; leave one")
         if name in unread:
             raise ValueError(f"{tuned.where}: {name} changes nothing: {unread[name]}")
-        drawn = range(len(tuned.values)) if tuned.kind == "choice" else tuned.values[:2]
-        values = [math.exp(value) if tuned.kind == "loguniform" else tuned.decode(value) for value in drawn]
+        drawn = tuned.distribution
+        ends = range(len(tuned.values)) if tuned.kind == "choice" else (drawn.low, drawn.high)  # type: ignore[attr-defined]
+        values = [tuned.decode(end) for end in ends]
         try:
             ALTConfig(config["model"], config["dataset"], None, {name: values[0], **allowed})
             for value in values:
                 check_values({**config.final_config_dict, name: value})
         except ValueError as error:
             raise ValueError(f"{tuned.where}: {error}") from None
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())

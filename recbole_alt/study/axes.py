@@ -48,10 +48,13 @@ class DataSpec:
         rest, _, split = text.partition("@")
         name, _, file = rest.partition(":")
         if split and split not in SPLITS:
-            raise ValueError(f"datasets: {text!r} asks for the split {split!r}; there are {', '.join(SPLITS)}")
+            raise ValueError(f"datasets: {text!r}: the split must be one of {', '.join(SPLITS)}, not {split!r}")
         if file and not Path(file).is_file():
             raise ValueError(f"datasets: {text!r} names {file!r}, which does not exist")
         return cls(name, file or None, split or None)
+
+    def __str__(self) -> str:
+        return self.name + (f":{self.file}" if self.file else "") + (f"@{self.split}" if self.split else "")
 
     @property
     def label(self) -> str:
