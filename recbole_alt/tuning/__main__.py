@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from recbole_alt.arguments import Parser
+from recbole_alt.cli.parser import Parser
 
 
 def main() -> int:
@@ -33,12 +33,12 @@ def main() -> int:
     )
     parser.add_argument("--resume", help="folder of a stopped tuning, or last")
     arguments, others = parser.parse_with_keys()
-    sys.argv = [sys.argv[0], *others]  # what is left is for the configuration to read
 
     from recbole_alt import console
     from recbole_alt.tuning import run_hyper_alt
 
     given = vars(arguments)
+    given["arguments"] = others
     given["config_file_list"] = given.pop("config_files").split()
     return console.run(lambda: run_hyper_alt(**given))
 
