@@ -10,13 +10,14 @@ from recbole_alt.quick_start import load_data_and_model, run_recbole_alt  # noqa
 from recbole_alt.study import objective_function, run_hyper_alt  # noqa: E402
 
 registry.install()
-register = registry.register
+register, make_config = registry.register, registry.make_config
 
 __version__ = "0.1.0"
 __all__ = [
     "ALTConfig",
     "__version__",
     "load_data_and_model",
+    "make_config",
     "objective_function",
     "register",
     "run_hyper_alt",

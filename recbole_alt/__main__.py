@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from recbole_alt.arguments import Parser
+from recbole_alt.cli.parser import Parser
 
 
 def main() -> int:
@@ -16,11 +16,13 @@ def main() -> int:
     parser.add_argument("--model", help="ALT_<backbone> (default: the YAML files', else ALT_DCN)")
     parser.add_argument("--dataset", help="name of the atomic files (default: the YAML files', else ml-100k)")
     parser.add_argument("--config_files", default="", help="YAML files, separated by spaces")
-    arguments, _ = parser.parse_with_keys()
+    options, keys = parser.parse_with_keys()
+    files = options.config_files.split()
+    arguments = [f"--{name}={value}" for name, value in vars(options).items() if value] + keys
 
     from recbole_alt import console, run_recbole_alt
 
-    return console.run(lambda: run_recbole_alt(arguments.model, arguments.dataset, arguments.config_files.split()))
+    return console.run(lambda: run_recbole_alt(config_file_list=files, arguments=arguments))
 
 
 if __name__ == "__main__":

@@ -19,8 +19,8 @@ import torch.nn.functional as F
 from recbole.utils import get_model, init_seed
 from torch import Tensor
 
-from recbole_alt import console
-from recbole_alt.arguments import Parser
+from recbole_alt import checkpoints, console
+from recbole_alt.cli.parser import Parser
 from recbole_alt.config import base_model_name, require_registered
 from recbole_alt.data.build import build_masking
 from recbole_alt.data.identity import require_same_data
@@ -33,7 +33,6 @@ from recbole_alt.model.build import build_alignment, build_backbone, build_text
 from recbole_alt.model.captures import FIELD_EMBEDDINGS, reached
 from recbole_alt.model.text_cache import TextCache
 from recbole_alt.model.weights import load_weights
-from recbole_alt.trainer import checkpoint
 
 #: Rows that the losses are read from, and that embeddings are averaged over.
 _ROWS = 1024
@@ -79,7 +78,7 @@ def diagnose(folder: str | os.PathLike[str], data: Data | None = None) -> Diagno
     """
     folder = Path(folder)
     file = aligned_file(folder)
-    aligned = checkpoint.load(file)
+    aligned = checkpoints.load(file)
     config = aligned["config"]
     require_registered(config["model"], file)
     _, train, valid, _ = data or load_data(config)
@@ -92,7 +91,7 @@ def diagnose(folder: str | os.PathLike[str], data: Data | None = None) -> Diagno
         load_weights(getattr(model, name), aligned[name], f"{str(file)!r} does not fit its own {name}")
     for stage in ("ctr", "joint", "plain"):
         if (stage_file := folder / f"{stage}.pth").is_file():
-            state = checkpoint.load(stage_file)
+            state = checkpoints.load(stage_file)
             require_same_data(state, train._dataset, file=stage_file, held_out_only=True)
             weights = state["state_dict"].items()
             own = {key.removeprefix("backbone."): v for key, v in weights if key.startswith("backbone.")}
@@ -261,7 +260,6 @@ def main() -> int:
     parser.add_argument("folder", help="of a run: saved/ALT_DCN-ml-100k-...")
     parser.add_argument("--json", metavar="FILE", help="write what was found there, too")
     arguments = parser.parse_args()
-    sys.argv = sys.argv[:1]  # nothing for RecBole to read
 
     def work() -> None:
         if arguments.json:

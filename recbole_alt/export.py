@@ -14,8 +14,8 @@ import recbole
 import yaml
 from safetensors import SafetensorError
 
-from recbole_alt import console, pretrained
-from recbole_alt.arguments import Parser
+from recbole_alt import checkpoints, console, pretrained
+from recbole_alt.cli.parser import Parser
 from recbole_alt.config import base_model_name, registered_models
 from recbole_alt.data.identity import require_same_data
 from recbole_alt.experiment import load_data
@@ -24,7 +24,6 @@ from recbole_alt.model.adapters import AdapterState
 from recbole_alt.model.build import load_configured_language_model
 from recbole_alt.model.language import LanguageModel
 from recbole_alt.model.weights import load_weights
-from recbole_alt.trainer import checkpoint
 
 _IN_TOWER = "language_model."
 _IN_MODEL = f"text.{_IN_TOWER}"
@@ -43,7 +42,7 @@ def to_recbole(model_file: str | os.PathLike[str], file: str | os.PathLike[str])
     Raises:
         ValueError: no such file, it holds no CTR model, or the data that its configuration names are others now.
     """
-    state = checkpoint.load(model_file)
+    state = checkpoints.load(model_file)
     weights = _under("model.", state.get("backbone") or {}) or _under("backbone.model.", state.get("state_dict") or {})
     if not weights:
         raise ValueError(
@@ -51,7 +50,7 @@ def to_recbole(model_file: str | os.PathLike[str], file: str | os.PathLike[str])
         )
     _require_its_data(state, model_file)
     values = state["config"].__getstate__()["values"]
-    checkpoint.save({"state_dict": weights, "other_parameter": {}, "config": values, "epoch": 0}, file)
+    checkpoints.save({"state_dict": weights, "other_parameter": {}, "config": values, "epoch": 0}, file)
     model = base_model_name(values["model"])
     theirs = {key: values[key] for key in _keys_of_recbole(model) if values.get(key) is not None}
     if theirs["train_neg_sample_args"]["distribution"] == "none":  # which RecBole writes, but does not read
@@ -87,7 +86,7 @@ def to_huggingface(model_file: str | os.PathLike[str], folder: str | os.PathLike
     Raises:
         ValueError: no such file, it holds no language model, or the folder can't be written.
     """
-    state = checkpoint.load(model_file)
+    state = checkpoints.load(model_file)
     weights = _under(_IN_TOWER, state.get("text") or {}) or _under(_IN_MODEL, state.get("state_dict") or {})
     if not weights:
         raise ValueError(f"{os.fspath(model_file)!r} holds no language model: give pretrain.pth, lm.pth or joint.pth")

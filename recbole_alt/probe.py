@@ -22,9 +22,9 @@ from recbole.utils import get_model
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GroupKFold
 
-from recbole_alt import console
-from recbole_alt.arguments import Parser
+from recbole_alt import checkpoints, console
 from recbole_alt.benchmark.statistics import auc
+from recbole_alt.cli.parser import Parser
 from recbole_alt.config import require_registered
 from recbole_alt.data.identity import require_same_data
 from recbole_alt.diagnose import some_rows
@@ -33,7 +33,6 @@ from recbole_alt.files import check_file, write_json
 from recbole_alt.model.build import build_text
 from recbole_alt.model.text_cache import TextCache
 from recbole_alt.model.weights import load_finetuned
-from recbole_alt.trainer import checkpoint
 
 #: Validation rows that are read at most.
 _ROWS = 200_000
@@ -87,7 +86,7 @@ def probe(folder: str | os.PathLike[str], data: Data | None = None) -> list[Prob
     found = []
     states: list[tuple[str, np.ndarray, np.ndarray]] = []
     for file in files:
-        state = checkpoint.load(file)
+        state = checkpoints.load(file)
         config = state["config"]
         require_registered(config["model"], file)
         data = data or load_data(config)
@@ -194,7 +193,6 @@ def main() -> int:
     parser.add_argument("folder", help="of a run: saved/ALT_DCN-ml-100k-...")
     parser.add_argument("--json", metavar="FILE", help="write what was found there, too")
     arguments = parser.parse_args()
-    sys.argv = sys.argv[:1]  # nothing for RecBole to read
 
     def work() -> None:
         if arguments.json:

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from recbole_alt import __main__ as run_main
-from recbole_alt import console, diagnose, export, files, probe
+from recbole_alt import console, diagnose, export, files, probe, stopping
 from recbole_alt.benchmark import __main__ as campaign_main
 from recbole_alt.benchmark import histories
 from recbole_alt.convert import __main__ as convert_main
@@ -40,7 +40,7 @@ def raising(error: BaseException) -> Callable[[], None]:
 
 def going_on(error: BaseException) -> Callable[[], None]:
     def work() -> None:
-        with console.going_on("go on with --resume=F"):
+        with stopping.going_on("go on with --resume=F"):
             raise error
 
     return work

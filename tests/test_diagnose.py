@@ -14,12 +14,11 @@ import pytest
 import torch
 from recbole.utils import get_model
 
-from recbole_alt import run_recbole_alt
+from recbole_alt import checkpoints, run_recbole_alt
 from recbole_alt.config import ALTConfig
 from recbole_alt.diagnose import build_seeded, diagnose, field_embeddings, main, pairwise_cosines
 from recbole_alt.experiment import load_data
 from recbole_alt.model.backbones import mask_table
-from recbole_alt.trainer import checkpoint
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -115,9 +114,9 @@ def test_an_alignment_from_elsewhere(keys: Keys, tmp_path: Path) -> None:
     first = run(keys, epochs=0)
     second = run(keys, pretrained_checkpoint=str(first / "pretrain.pth"), plain_baseline=False)
     assert diagnose(second).alignment == diagnose(first).alignment
-    state = checkpoint.load(first / "pretrain.pth")
+    state = checkpoints.load(first / "pretrain.pth")
     state["config"]["model"] = "ALT_Nobodys"
-    checkpoint.save(state, tmp_path / "pretrain.pth")
+    checkpoints.save(state, tmp_path / "pretrain.pth")
     with pytest.raises(ValueError, match=r"pretrain\.pth' is of ALT_Nobodys, which is not registered"):
         diagnose(tmp_path)
 

@@ -11,11 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from recbole_alt import run_recbole_alt
+from recbole_alt import checkpoints, run_recbole_alt
 from recbole_alt.benchmark.statistics import auc
 from recbole_alt.experiment import load_data
 from recbole_alt.probe import ask, main, principal_components, probe
-from recbole_alt.trainer import checkpoint
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -89,7 +88,7 @@ def test_bad_input(keys: Keys, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> 
     assert main() == 2
     error = capsys.readouterr().err
     assert error.startswith("error: 'nowhere' holds no finetuned model") and error.count("\n") == 1
-    config = checkpoint.load(folder / "plain.pth")["config"]
+    config = checkpoints.load(folder / "plain.pth")["config"]
     config["load_col"] = {
         "inter": ["user_id", "item_id", "rating", "timestamp"],
         "user": ["user_id", "age"],

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from recbole_alt.arguments import Parser
+from recbole_alt.cli.parser import Parser
 from recbole_alt.yaml_files import parse_yaml
 
 
@@ -57,7 +57,6 @@ def main() -> int:
     parser.add_argument("--join", type=_list(Path), help="make one report of these campaigns or reports, and end")
     arguments, others = parser.parse_with_keys()
     command = [Path(sys.argv[0]).name, *sys.argv[1:]]
-    sys.argv = sys.argv[:1]  # nothing for RecBole to read
 
     from recbole_alt import console
     from recbole_alt.benchmark.report import join_reports, write_report

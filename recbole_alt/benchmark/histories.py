@@ -22,9 +22,9 @@ import numpy as np
 from sklearn.ensemble import HistGradientBoostingClassifier
 
 from recbole_alt import console
-from recbole_alt.arguments import Parser
 from recbole_alt.benchmark.scores import Scores
 from recbole_alt.benchmark.statistics import auc
+from recbole_alt.cli.parser import Parser
 from recbole_alt.config import ALTConfig
 from recbole_alt.experiment import load_data
 from recbole_alt.files import check_file, read_record, write_json
@@ -179,7 +179,6 @@ def main() -> int:
     parser.add_argument("--data_path", help="where the datasets are (default: dataset)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write what was found there, too")
     arguments = parser.parse_args()
-    sys.argv = sys.argv[:1]  # nothing for RecBole to read
 
     def work() -> None:
         if arguments.json:

@@ -6,7 +6,7 @@ import sys
 from typing import Any
 
 from recbole_alt import console
-from recbole_alt.arguments import Parser
+from recbole_alt.cli.parser import Parser
 from recbole_alt.convert import CONVERTERS, convert
 from recbole_alt.convert.goodreads import EXTRAS, GENRES
 

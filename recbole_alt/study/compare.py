@@ -15,19 +15,19 @@ from typing import Any
 from filelock import FileLock, Timeout
 from recbole.utils import EvaluatorType, init_logger
 
+from recbole_alt import checkpoints
 from recbole_alt.benchmark.report import write_report
 from recbole_alt.benchmark.scores import metrics, score_rows
-from recbole_alt.console import going_on
 from recbole_alt.experiment import Experiment, read_stage
 from recbole_alt.files import check_folder, read_record, write_record
 from recbole_alt.keys import FREE, NOT_OF_ALIGNMENT
 from recbole_alt.model.weights import load_finetuned
 from recbole_alt.report import result_record
+from recbole_alt.stopping import going_on
 from recbole_alt.study.axes import Run
 from recbole_alt.study.plan import AXES, Campaign
 from recbole_alt.study.progress import Remaining, Unit, logger, quiet, show, show_outcome
 from recbole_alt.study.store import Store, best_of, digest
-from recbole_alt.trainer import checkpoint
 from recbole_alt.trainer.finetune import ALTTrainer
 
 #: What must be as before when a campaign goes on; the other axes may grow.
@@ -88,7 +88,7 @@ class ScoredExperiment(Experiment):
         if self.test_data is None:  # a trial: nothing but validation may choose
             return {}
         file = trainer.saved_model_file
-        load_finetuned(trainer.model, checkpoint.load(file, self.config["device"]), file)
+        load_finetuned(trainer.model, checkpoints.load(file, self.config["device"]), file)
         scores = score_rows(trainer.model, self.test_data, self.train_data._dataset, self.config["device"])
         scores.save(self.folder / "scores.npz")
         return {name: value for name, value in metrics(scores).items() if value is not None}

@@ -15,12 +15,12 @@ from typing import Any, TypeVar
 
 from filelock import FileLock, Timeout
 
+from recbole_alt import checkpoints
 from recbole_alt.config import ALTConfig
 from recbole_alt.experiment import Data, Experiment, StageResult, load_data
 from recbole_alt.keys import ALIGNMENT, NOT_OF_ALIGNMENT, keys_of
 from recbole_alt.model.precision import kept_precision
 from recbole_alt.study.progress import logger
-from recbole_alt.trainer import checkpoint
 from recbole_alt.trainer.diverged import Diverged
 
 _Record = TypeVar("_Record", bound=Mapping[str, Any])
@@ -137,9 +137,9 @@ class Store:
                 logger.info("aligning; trainings that differ only in keys of finetuning share it")
                 run = Experiment(config, data, home)
                 run.pretrain()
-                state = checkpoint.load(weights)
+                state = checkpoints.load(weights)
                 finished = {key: value for key, value in state.items() if key not in ("optimizer", "scheduler", "rng")}
-                checkpoint.save(finished, weights)  # a third of the size
+                checkpoints.save(finished, weights)  # a third of the size
                 seconds = run.stages["pretrain"].seconds
             os.utime(done)  # the last use
             target.unlink(missing_ok=True)

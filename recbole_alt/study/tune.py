@@ -19,9 +19,10 @@ from filelock import FileLock
 from recbole.utils import get_local_time, init_logger
 
 from recbole_alt.config import ALTConfig
-from recbole_alt.console import going_on
 from recbole_alt.files import check_folder, new_folder, read_record, write_record
 from recbole_alt.keys import ALIGNMENT, FREE, STAGES, keys_of
+from recbole_alt.registry import make_config
+from recbole_alt.stopping import going_on
 from recbole_alt.study.progress import logger, quiet, show, show_seconds
 from recbole_alt.study.ranges import Range, check_ranges, find_ranges, read_ranges
 from recbole_alt.study.results import override, read_trials, write_results
@@ -71,7 +72,7 @@ class Trials:
             files: Further YAML files.
         """
         given = {**self.shared, **parameters}
-        config = ALTConfig(self.model, self.dataset, [*self.files, *files], given, self.arguments)
+        config = make_config(self.model, self.dataset, [*self.files, *files], given, self.arguments)
         for key in parameters.keys() & config.cmd_config_dict.keys():
             if config[key] != config.variable_config_dict[key]:
                 raise ValueError(f"{key} is tuned, and --{key} on the command line fixes it; leave one")
@@ -149,7 +150,7 @@ def run_hyper_alt(
             raise ValueError(f"{name} must be 1 or more, not {count}")
     ranges = read_ranges(find_ranges(params_file))
     total = count_trials(ranges, algo, max_evals)
-    config = ALTConfig(model, dataset, config_file_list, config_dict, arguments)
+    config = make_config(model, dataset, config_file_list, config_dict, arguments)
     check_folder("checkpoint_dir", config["checkpoint_dir"])
     for key in ("resume", "result_file"):
         if config[key]:
@@ -306,7 +307,8 @@ def objective_function(
         config_dict: The trial's parameters; they also win over ``finetune: {stage: ...}``.
         config_file_list: YAML files.
         saved: RecBole's flag; a trial's own checkpoints are deleted in either case.
-        arguments: Keys as on a command line, such as ``["--epochs=3"]``.
+        arguments: Keys as on a command line, which win over the rest; RecBole passes none, so bind them with
+            ``functools.partial``.
 
     Returns:
         RecBole's ``model``, ``best_valid_score``, ``valid_score_bigger``, ``best_valid_result`` and
@@ -317,18 +319,17 @@ def objective_function(
     Raises:
         ValueError: Bad configuration, data or weights; a parameter that an argument fixes.
     """
-    config = ALTConfig(None, None, config_file_list, config_dict, arguments)
+    config = make_config(None, None, config_file_list, config_dict, arguments)
     if not logging.getLogger().handlers:
         init_logger(config)
     stage = _first_stage(config)
-    place = (config["model"], config["dataset"], stage, os.path.abspath(config["checkpoint_dir"]), config["data_path"])
+    root = os.path.abspath(config["checkpoint_dir"])
+    place = (config["model"], config["dataset"], stage, root, config["data_path"], *arguments)
     if place not in _begun:
         folder = _new_folder(config, stage)
         logger.info(f"This tuning's folder: {folder}")
-        _begun[place] = Trials(folder, stage)
-    trials = _begun[place]
-    trials.arguments = arguments
-    record, kept = trials.run(config_dict or {}, files=config_file_list or ())
+        _begun[place] = Trials(folder, stage, arguments=arguments)
+    record, kept = _begun[place].run(config_dict or {}, files=config_file_list or ())
     worst = -sys.float_info.max if record["bigger"] else sys.float_info.max  # finite: searches compute with it
     return {
         "model": config["model"],

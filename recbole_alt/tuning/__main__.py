@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from recbole_alt.arguments import Parser
+from recbole_alt.cli.parser import Parser
 
 
 def main() -> int:
