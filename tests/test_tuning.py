@@ -18,10 +18,10 @@ from recbole_alt import experiment
 from recbole_alt.__main__ import main as run_main
 from recbole_alt.checkpoints import load as load_checkpoint
 from recbole_alt.data import dataset as dataset_module
-from recbole_alt.study import tune as tune_module
+from recbole_alt.study import trials as trials_module
 from recbole_alt.study.ranges import read_ranges
 from recbole_alt.study.search import Search
-from recbole_alt.study.tune import Trials
+from recbole_alt.study.trials import Trials
 from recbole_alt.trainer.finetune import ALTTrainer
 from recbole_alt.trainer.pretrain import ALTPretrainTrainer
 
@@ -66,7 +66,7 @@ def test_a_tuned_pretraining_key_pretrains_again(tune: Any, monkeypatch: pytest.
 
 
 def test_few_pretrainings_are_kept_while_tuning(tune: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tune_module, "KEPT_ALIGNMENTS", 1)
+    monkeypatch.setattr(trials_module, "KEPT_ALIGNMENTS", 1)
     real, most = Trials._train, [0]
 
     def train(self: Any, *args: Any) -> Any:

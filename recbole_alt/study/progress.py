@@ -6,30 +6,29 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
-from statistics import mean
+from statistics import fmean
 from typing import Any
 
 from recbole_alt.study.axes import Run
 
 logger = logging.getLogger("recbole_alt.study")
 
+#: A part of a campaign: ``run`` or ``trial``, of what, and the parameters of a trial in words.
+Unit = tuple[str, Run, str]
+
 
 @contextmanager
 def quiet() -> Iterator[None]:
     """On the console only the study's own lines, and each warning once; the log file has everything."""
-    root = logging.getLogger()
+    root, warned = logging.getLogger(), set[str]()
     consoles = [handler for handler in root.handlers if type(handler) is logging.StreamHandler]
-    if root.level <= logging.DEBUG:
-        consoles = []
-    warned: set[str] = set()
 
     def worth_showing(record: logging.LogRecord) -> bool:
-        if record.levelno == logging.WARNING:  # every training would repeat it
-            known = record.getMessage() in warned
-            warned.add(record.getMessage())
-            return not known
-        return record.name == logger.name or record.levelno > logging.WARNING
+        if record.levelno != logging.WARNING:
+            return record.name == logger.name or record.levelno > logging.WARNING or root.level <= logging.DEBUG
+        known = record.getMessage() in warned  # every training would repeat it
+        warned.add(record.getMessage())
+        return not known
 
     for handler in consoles:
         handler.addFilter(worth_showing)
@@ -55,7 +54,7 @@ def show_seconds(seconds: float) -> str:
 
 
 def show_outcome(record: Mapping[str, Any]) -> str:
-    """What validation says of a run or trial of a campaign; the test set is for the report."""
+    """What validation says of a training of a campaign; the test set is for the report."""
     if record["error"]:
         return f"diverged ({record['error']})"
     reached = ", ".join(f"{name} {value:.4f}" for name, value in record["valid"].items())
@@ -63,20 +62,11 @@ def show_outcome(record: Mapping[str, Any]) -> str:
     return f"valid {reached} in {show_seconds(record['wall'])}{aligned}"
 
 
-@dataclass(frozen=True)
-class Unit:
-    """A part of a campaign: ``kind`` is ``run`` or ``trial``, the latter with its parameters in words."""
-
-    kind: str
-    run: Run
-    parameters: str = ""
-
-
 class Remaining:
-    """Counts trainings and alignments to come, and estimates their time by those of their kind that ended.
+    """Counts the trainings and alignments to come, and estimates their time by those of their kind that ended.
 
     Args:
-        alignment_of: Names the alignment that a run starts from; variants may share one.
+        alignment_of: Names the alignment that a run starts from; runs may share one.
     """
 
     def __init__(self, alignment_of: Callable[[Run], str]) -> None:
@@ -94,34 +84,31 @@ class Remaining:
 
     def end(self, unit: Unit, record: Mapping[str, Any]) -> None:
         """Count a unit that has ended."""
+        kind, run, _ = unit
         self.pending.pop(unit, None)
-        self.done[unit.kind] += 1
-        self.measured.setdefault(_kind(unit.run), []).append(record["wall"])
-        if unit.run.stage != "plain":
-            self.aligned.add(self.alignment_of(unit.run))
+        self.done[kind] += 1
+        self.measured.setdefault(_kind(run), []).append(record["wall"])
+        if run.stage != "plain":
+            self.aligned.add(self.alignment_of(run))
             if record["aligned"]:
-                self.measured.setdefault(_kind(unit.run.alignment), []).append(record["aligned"])
+                self.measured.setdefault(_kind(run.alignment), []).append(record["aligned"])
 
     def count(self, kind: str) -> int:
         """Units of ``kind`` to come."""
-        return sum(unit.kind == kind for unit in self.pending)
+        return sum(pending == kind for pending, _, _ in self.pending)
 
     def alignments(self) -> list[Run]:
         """One run of each alignment to come."""
-        runs = [unit.run for unit in self.pending if unit.run.stage != "plain"]
-        first = {self.alignment_of(run): run.alignment for run in runs}
+        first = {self.alignment_of(run): run.alignment for _, run, _ in self.pending if run.stage != "plain"}
         return [run for name, run in first.items() if name not in self.aligned]
 
     def __str__(self) -> str:
         if not self.pending:
             return "nothing to go"
-        runs = [*(unit.run for unit, trained in self.pending.items() if trained), *self.alignments()]
-        seconds, unknown = 0.0, Counter[str]()
-        for kind, count in Counter(map(_kind, runs)).items():
-            known = self._seconds(kind)
-            seconds += (known or 0.0) * count
-            if known is None:
-                unknown["alignment" if kind[2] == "pretrain" else kind[2]] += count
+        runs = [*(run for (_, run, _), trained in self.pending.items() if trained), *self.alignments()]
+        times = [(run, self._seconds(_kind(run))) for run in runs]
+        seconds = sum(known or 0.0 for _, known in times)
+        unknown = Counter(run.stage.replace("pretrain", "alignment") for run, known in times if known is None)
         text = f"{self.count('run')} runs and {self.count('trial')} trials to go"
         text += f", about {show_seconds(seconds)}" if seconds else ""
         what = ", ".join(f"{count} {stage}" for stage, count in unknown.items())
@@ -132,7 +119,7 @@ class Remaining:
         for length in (5, 4, 3):
             near = [s for known, all_ in self.measured.items() if known[:length] == kind[:length] for s in all_]
             if near:
-                return mean(near)
+                return fmean(near)
         return None
 
 

@@ -23,6 +23,8 @@ from recbole_alt.model.precision import kept_precision
 from recbole_alt.study.progress import logger
 from recbole_alt.trainer.diverged import Diverged
 
+# each stage makes its training loader anew, but not those of validation and test
+_NOT_OF_DATA = (NOT_OF_ALIGNMENT | keys_of(ALIGNMENT)) - {"eval_batch_size"}
 _Record = TypeVar("_Record", bound=Mapping[str, Any])
 
 
@@ -39,6 +41,20 @@ def best_of(records: Sequence[_Record]) -> _Record | None:
     return max(scored, key=lambda r: r["score"] if r["bigger"] else -r["score"], default=None)
 
 
+def require_equal(option: str, folder: Path, before: Mapping[str, Any], now: Mapping[str, Any], remedy: str) -> None:
+    """Refuse to go on in ``folder`` with other settings than it was begun with.
+
+    Raises:
+        ValueError: Names ``option``, the first setting that differs, both values, and what to do.
+    """
+    for key in sorted(before.keys() | now.keys()):
+        if before.get(key) != now.get(key):
+            raise ValueError(
+                f"{option}: {key} was {before.get(key)!r} in {str(folder)!r} and is {now.get(key)!r} now: "
+                f"give the same, {remedy}"
+            )
+
+
 @dataclass
 class Training:
     """What came of one training.
@@ -47,8 +63,7 @@ class Training:
         experiment: The training itself, with its data.
         result: Metrics and costs; None where it diverged.
         error: Why it diverged, or None.
-        alignment: Name of the alignment that it started from; None for the plain backbone and for a checkpoint of the
-            user's own.
+        alignment: Name of the alignment it started from; None for the plain backbone and a checkpoint of the user's.
         alignment_seconds: What this alignment took; 0 where another training had made it.
         wall: Wall-clock seconds of everything else.
     """
@@ -59,6 +74,17 @@ class Training:
     alignment: str | None = None
     alignment_seconds: float = 0.0
     wall: float = 0.0
+
+    def scores(self) -> dict[str, Any]:
+        """What every record says of a training: its validation ``score``, whether ``bigger`` is better, all metrics."""
+        config, result = self.experiment.config, self.result
+        return {
+            "score": result.valid[config["valid_metric"].lower()] if result else None,
+            "bigger": bool(config["valid_metric_bigger"]),
+            "valid": result.valid if result else {},
+            "test": result.test if result else {},
+            "error": self.error,
+        }
 
 
 class Store:
@@ -71,10 +97,8 @@ class Store:
 
     def __init__(self, folder: Path, one_split: bool = False):
         self.folder = folder
+        self._not_of_data = _NOT_OF_DATA | ({"seed"} if one_split else set())
         self._loaded: tuple[str, Data] | None = None
-        # each stage makes its training loader anew, but not those of validation and test
-        self._not_of_data = NOT_OF_ALIGNMENT | keys_of(ALIGNMENT) | ({"seed"} if one_split else set())
-        self._not_of_data -= {"eval_batch_size"}
 
     def settle(self, config: ALTConfig) -> None:
         """Set what all trainings of the study have in common, whatever ``config`` says."""
@@ -84,27 +108,21 @@ class Store:
         config["show_progress"] = bool(config.external_config_dict.get("show_progress"))
 
     def train(
-        self,
-        config: ALTConfig,
-        stage: str,
-        folder: Path,
-        test: bool = True,
-        experiment: type[Experiment] = Experiment,
+        self, config: ALTConfig, stage: str, folder: Path, test: bool = True, kind: type[Experiment] = Experiment
     ) -> Training:
-        """Train one stage, going on where a training in ``folder`` was stopped.
+        """Train one stage in ``folder``, which must be nobody else's, going on where it was stopped there.
 
         Args:
             config: Of the training; :meth:`settle` changes it.
             stage: ``plain``, ``ctr``, ``lm`` or ``joint``.
-            folder: Of checkpoints; the caller answers for nobody else being at work there.
+            folder: Of its checkpoints.
             test: Whether the test set is scored.
-            experiment: Class of the training.
+            kind: Class of the experiment.
         """
-        begun = monotonic()
+        begun, given = monotonic(), config["pretrained_checkpoint"]
         self.settle(config)
         data = self.load(config)
-        given = config["pretrained_checkpoint"]
-        made = Training(experiment(config, data if test else (*data[:3], None), folder))
+        made = Training(kind(config, data if test else (*data[:3], None), folder))
         try:
             if stage != "plain" and not given:
                 made.alignment = digest(config, NOT_OF_ALIGNMENT)
@@ -126,11 +144,16 @@ class Store:
             self._loaded = (name, load_data(config))
         return self._loaded[1]
 
+    # -- alignments --------------------------------------------------------------------------------------
+
+    def alignment_folder(self, name: str) -> Path:
+        """Where an alignment is made; its weights may have been dropped, the record of its costs stays."""
+        return self.folder / "pretraining" / name
+
     def _align(self, config: ALTConfig, data: Data, target: Path) -> float:
         """Put the aligned towers at ``target``; the seconds it took, 0 where another training had made them."""
         home, seconds = self.alignment_folder(digest(config, NOT_OF_ALIGNMENT)), 0.0
         done, weights = home / "pretrain.json", home / "pretrain.pth"
-        home.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{home}.lock"):
             if not (done.is_file() and weights.is_file()):
                 done.unlink(missing_ok=True)
@@ -148,10 +171,6 @@ class Store:
             except OSError:
                 shutil.copy(weights, target)
         return seconds
-
-    def alignment_folder(self, name: str) -> Path:
-        """Where an alignment is made; its weights may have been dropped, the record of its costs stays."""
-        return self.folder / "pretraining" / name
 
     def drop_alignments(self, keep: Collection[str | None], latest: int = 0) -> None:
         """Delete the weights of finished alignments that are not in use, but for ``keep`` and the ``latest`` used."""
