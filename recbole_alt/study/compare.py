@@ -68,10 +68,10 @@ def _open(campaign: Campaign, folder: Path) -> None:
     now["keys"] = {key: value for key, value in now["keys"].items() if key not in FREE}
     file = folder / "campaign.json"
     if file.is_file():
-        fixed = [{key: kept[key] for key in _FIXED} for kept in (read_record(file), now)]
-        for kept in fixed:
+        before, after = ({key: kept[key] for key in _FIXED} for kept in (read_record(file), now))
+        for kept in (before, after):
             kept["seeds"] = kept["seeds"][: campaign.tuning_seeds]  # those that choose
-        require_equal("out", folder, *fixed, "or another folder; the axes may grow")
+        require_equal("out", folder, before, after, "or another folder; the axes may grow")
     write_record(file, now)
 
 
