@@ -32,7 +32,7 @@ DEFAULT_MODEL, DEFAULT_DATASET = "ALT_DCN", "ml-100k"
 
 
 def properties_dir() -> Path:
-    """Folder of our YAML files: inside an installed package, or at the top of a checkout."""
+    """The folder of our YAML files: inside an installed package, or at the top of a checkout."""
     package = Path(__file__).resolve().parent
     installed = package / "properties"
     return installed if installed.is_dir() else package.parent / "properties"
@@ -43,22 +43,24 @@ def base_model_name(model: str) -> str | None:
     return model[len(PREFIX) :] if model.startswith(PREFIX) else None
 
 
-def load_internal_config(
-    config: Any, model: str, model_class: type, dataset: str, original: Callable[..., None]
-) -> None:
-    """Fill ``config.internal_config_dict``: RecBole's layers for the base model, then ours.
+def load_internal_config(original: Callable[..., None]) -> Callable[..., None]:
+    """Extend ``Config._load_internal_config_dict``: for our models, RecBole's layers of the base model, then ours.
 
-    Source: ``Config._load_internal_config_dict`` of ``recbole/config/configurator.py``, which ``original``
-    is; it knows no file of ours and would miss the base model's.
+    Source: ``recbole/config/configurator.py``, which knows no file of ours and would miss the base model's.
     """
-    base = base_model_name(model)
-    original(config, base, model_class, dataset)
-    root = properties_dir()
-    for file in (root / "overall.yaml", root / "model" / f"{model}.yaml", root / "dataset" / f"{dataset}.yaml"):
-        if file.is_file():
-            ours = read_yaml(file)
-            stages = _merge_stages(config.internal_config_dict.get("finetune"), ours.get("finetune"))
-            config.internal_config_dict.update(ours | {"finetune": stages})
+
+    def wrapper(self: Any, model: str, model_class: type, dataset: str) -> None:
+        base = base_model_name(model)
+        original(self, base or model, model_class, dataset)
+        root = properties_dir()
+        files = (root / "overall.yaml", root / "model" / f"{model}.yaml", root / "dataset" / f"{dataset}.yaml")
+        for file in files if base else ():
+            if file.is_file():
+                ours = read_yaml(file)
+                stages = _merge_stages(self.internal_config_dict.get("finetune"), ours.get("finetune"))
+                self.internal_config_dict.update(ours | {"finetune": stages})
+
+    return wrapper
 
 
 class ALTConfig(Config):
@@ -104,7 +106,7 @@ class ALTConfig(Config):
             self.final_config_dict["metrics"] = [*given, *absent]
 
     def log_notes(self) -> None:
-        """Say what is to be said of the configuration; a log file begins after it is made."""
+        """Write the notes to the log, which begins after the configuration is made."""
         for note in self.notes:
             getLogger().warning(note)
 
