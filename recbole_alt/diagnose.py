@@ -7,9 +7,8 @@ each field's embeddings away from it, and do users and items with like texts hav
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +18,13 @@ import torch.nn.functional as F
 from recbole.utils import get_model, init_seed
 from torch import Tensor
 
-from recbole_alt import checkpoints, console
-from recbole_alt.cli.parser import Parser
+from recbole_alt import checkpoints
 from recbole_alt.config import base_model_name, require_registered
 from recbole_alt.data.build import build_masking
 from recbole_alt.data.identity import require_same_data
 from recbole_alt.data.masking import Masks, step_generator
 from recbole_alt.experiment import Data, load_data
-from recbole_alt.files import check_file, read_record, write_json
+from recbole_alt.files import read_record
 from recbole_alt.model.alignment import AlignmentModel
 from recbole_alt.model.backbones import Backbone
 from recbole_alt.model.build import build_alignment, build_backbone, build_text
@@ -252,25 +250,3 @@ def _table(title: str, header: Sequence[str], rows: Sequence[Sequence[Any]]) -> 
     lines = ["| " + " | ".join(row) + " |" for row in (header, *cells)]
     lines.insert(1, "|---" * len(header) + "|")
     return f"## {title}\n\n" + "\n".join(lines)
-
-
-def main() -> int:
-    """Print the tables; exit statuses as of :func:`recbole_alt.console.run`."""
-    parser = Parser(description="Why text helps a run, or does not.")
-    parser.add_argument("folder", help="of a run: saved/ALT_DCN-ml-100k-...")
-    parser.add_argument("--json", metavar="FILE", help="write what was found there, too")
-    arguments = parser.parse_args()
-
-    def work() -> None:
-        if arguments.json:
-            check_file("json", arguments.json)
-        found = diagnose(arguments.folder)
-        print(to_markdown(found))
-        if arguments.json:
-            write_json(arguments.json, asdict(found))
-
-    return console.run(work)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +13,7 @@ import recbole
 import yaml
 from safetensors import SafetensorError
 
-from recbole_alt import checkpoints, console, pretrained
-from recbole_alt.cli.parser import Parser
+from recbole_alt import checkpoints, pretrained
 from recbole_alt.config import base_model_name, registered_models
 from recbole_alt.data.identity import require_same_data
 from recbole_alt.experiment import load_data
@@ -106,28 +104,3 @@ def to_huggingface(model_file: str | os.PathLike[str], folder: str | os.PathLike
 
 def _under(prefix: str, state: dict[str, Any]) -> dict[str, Any]:
     return {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
-
-
-def main() -> int:
-    """Export what the command line asks for; exit statuses as of :func:`recbole_alt.console.run`."""
-    parser = Parser(description="Take a run's models elsewhere.")
-    parser.add_argument("model_file", help="a .pth file in the folder of a run")
-    parser.add_argument("--recbole", metavar="FILE", help="write the CTR model for plain RecBole")
-    parser.add_argument("--huggingface", metavar="FOLDER", help="write the language model for AutoModel")
-    arguments = parser.parse_args()
-    if not (arguments.recbole or arguments.huggingface):
-        parser.error("nothing to do: give --recbole=FILE, --huggingface=FOLDER, or both")
-
-    def work() -> None:
-        if arguments.recbole:
-            to_recbole(arguments.model_file, arguments.recbole)
-            print(f"Written: {arguments.recbole}, {arguments.recbole}.yaml")
-        if arguments.huggingface:
-            to_huggingface(arguments.model_file, arguments.huggingface)
-            print(f"Written: {arguments.huggingface}")
-
-    return console.run(work)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

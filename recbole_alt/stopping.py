@@ -17,7 +17,7 @@ def going_on(how: str) -> Iterator[None]:
 
     Args:
         how: Such as ``go on with --resume=FOLDER``; it becomes a note of the exception, which
-            :func:`recbole_alt.console.run` shows.
+            :func:`recbole_alt.cli.errors.exit_status` shows.
 
     Raises:
         CannotWrite: also where another library could not write its file.

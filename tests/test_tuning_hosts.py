@@ -15,8 +15,8 @@ from recbole.trainer import HyperTuning
 from tunings import RATES, Keys, checkpoints
 
 import recbole_alt
+from recbole_alt.cli import main
 from recbole_alt.trainer.pretrain import ALTPretrainTrainer
-from recbole_alt.tuning.__main__ import main as tune_main
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -34,9 +34,8 @@ pytestmark = pytest.mark.usefixtures("one_thread")
         (["--learning_rat=1"], "learning_rate"),
     ],
 )
-def test_bad_input_is_one_line(arguments: list[str], named: str, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
-    monkeypatch.setattr(sys, "argv", ["run_hyper_alt.py", "--state=ERROR", *arguments])
-    assert tune_main() == 2
+def test_bad_input_is_one_line(arguments: list[str], named: str, capsys: Any) -> None:
+    assert main(["tune", "--state=ERROR", *arguments]) == 2
     (line,) = capsys.readouterr().err.strip().splitlines()
     assert line.startswith("error: ") and named in line
 

@@ -1,4 +1,4 @@
-"""What every command line shares: errors are one line, and a fault of our own leaves its traceback in the log file."""
+"""Errors end in one line and an exit status; a fault of our own leaves its traceback in the log file."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ import torch
 REFUSED, FAULT, STOPPED = 2, 70, 130
 
 
-def run(work: Callable[[], object], stopped: str = "") -> int:
-    """Call ``work`` and turn what it raises into one line on standard error.
+def exit_status(work: Callable[[], object], stopped: str = "") -> int:
+    """Call ``work`` and turn what it raises into one line on standard error and an exit status.
 
     Args:
-        work: the command.
-        stopped: what to say on Ctrl-C where :func:`~recbole_alt.stopping.going_on` says nothing.
+        work: The command.
+        stopped: What to say on Ctrl-C where :func:`~recbole_alt.stopping.going_on` says nothing.
 
     Returns:
         The exit status: 0; 2 for bad input (``ValueError``), too little memory and files that can't be read or

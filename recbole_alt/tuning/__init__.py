@@ -1,1 +1,0 @@
-"""The command line of tuning, until ``recbole_alt.cli`` has it."""
