@@ -19,8 +19,8 @@ from typing import Any
 
 from recbole_alt import probe
 from recbole_alt.benchmark import histories
-from recbole_alt.benchmark.tables import gains_table
 from recbole_alt.report import result_table
+from recbole_alt.study.tables import gains_table
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "docs" / "evidence").glob("*.md"))]

@@ -24,7 +24,6 @@ from sklearn.model_selection import GroupKFold
 
 from recbole_alt import console
 from recbole_alt.arguments import Parser
-from recbole_alt.benchmark.statistics import auc
 from recbole_alt.config import require_registered
 from recbole_alt.data.identity import require_same_data
 from recbole_alt.diagnose import some_rows
@@ -33,6 +32,7 @@ from recbole_alt.files import check_file, write_json
 from recbole_alt.model.build import build_text
 from recbole_alt.model.text_cache import TextCache
 from recbole_alt.model.weights import load_finetuned
+from recbole_alt.study.statistics import auc
 from recbole_alt.trainer import checkpoint
 
 #: Validation rows that are read at most.

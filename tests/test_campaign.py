@@ -22,8 +22,8 @@ from recbole_alt.benchmark import (
     summary,
     write_report,
 )
-from recbole_alt.benchmark.axes import COMPLETE, DataSpec, Run
 from recbole_alt.config import ALTConfig
+from recbole_alt.study.axes import COMPLETE, DataSpec, Run
 from recbole_alt.trainer.finetune import ALTTrainer
 from recbole_alt.trainer.pretrain import ALTPretrainTrainer
 

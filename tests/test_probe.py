@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from recbole_alt import run_recbole_alt
-from recbole_alt.benchmark.statistics import auc
 from recbole_alt.experiment import load_data
 from recbole_alt.probe import ask, main, principal_components, probe
+from recbole_alt.study.statistics import auc
 from recbole_alt.trainer import checkpoint
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -16,11 +16,12 @@ from interruptions import counted
 from scipy.stats import ttest_1samp
 from sklearn.metrics import roc_auc_score
 
-from recbole_alt.benchmark import Campaign, facts, join_reports, run_campaign, scores, summary, tables, write_report
+from recbole_alt.benchmark import Campaign, join_reports, run_campaign, write_report
 from recbole_alt.benchmark.__main__ import main
-from recbole_alt.benchmark.axes import COMPLETE
-from recbole_alt.benchmark.scores import Scores
 from recbole_alt.files import read_record, write_record
+from recbole_alt.study import facts, scores, summary, tables
+from recbole_alt.study.axes import COMPLETE
+from recbole_alt.study.scores import Scores
 from recbole_alt.trainer.finetune import ALTTrainer
 
 pytest.importorskip("matplotlib", reason="pip install 'recbole_alt[tune]'")

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from scipy.stats import ttest_rel
 from sklearn.metrics import log_loss, roc_auc_score
 
-from recbole_alt.benchmark import scores, statistics
-from recbole_alt.benchmark.scores import Scores
+from recbole_alt.study import scores, statistics
+from recbole_alt.study.scores import Scores
 
 pytest.importorskip("matplotlib", reason="pip install 'recbole_alt[tune]'")
 

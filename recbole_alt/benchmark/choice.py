@@ -9,8 +9,8 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from recbole_alt.benchmark.axes import Run
 from recbole_alt.files import read_record
+from recbole_alt.study.axes import Run
 from recbole_alt.tuning.trials import best_trial
 
 

@@ -23,13 +23,13 @@ from sklearn.ensemble import HistGradientBoostingClassifier
 
 from recbole_alt import console
 from recbole_alt.arguments import Parser
-from recbole_alt.benchmark.axes import PLAIN, Run
 from recbole_alt.benchmark.plan import Campaign
-from recbole_alt.benchmark.scores import Scores
-from recbole_alt.benchmark.statistics import auc
 from recbole_alt.config import ALTConfig
 from recbole_alt.experiment import load_data
 from recbole_alt.files import check_file, read_record, write_json
+from recbole_alt.study.axes import PLAIN, Run
+from recbole_alt.study.scores import Scores
+from recbole_alt.study.statistics import auc
 
 #: Ratings that a user is taken to have had before the first one, at the average share of clicks.
 _PRIOR = 5

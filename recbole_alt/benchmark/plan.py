@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
-from recbole_alt.benchmark.axes import ABLATIONS, COMPLETE, PLAIN, SPLITS, DataSpec, Run
 from recbole_alt.benchmark.grid import as_override, combinations, read_grid
 from recbole_alt.config import PREFIX, ALTConfig, registered_models
 from recbole_alt.keys import MODES
+from recbole_alt.study.axes import ABLATIONS, COMPLETE, PLAIN, SPLITS, DataSpec, Run
 from recbole_alt.yaml_files import read_yaml
 
 #: Keys of the configuration that a campaign sets itself.

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator, Mapping
 from statistics import mean
 from typing import Any
 
-from recbole_alt.benchmark.axes import Run
 from recbole_alt.benchmark.plan import Campaign
+from recbole_alt.study.axes import Run
 from recbole_alt.tuning.progress import duration
 
 #: ("run" or "trial", what, parameters of a trial)

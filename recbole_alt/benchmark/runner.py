@@ -12,11 +12,9 @@ from typing import Any, ClassVar
 
 from recbole.utils import EvaluatorType
 
-from recbole_alt.benchmark.axes import Run
 from recbole_alt.benchmark.choice import Trial, best_of, keep_the_best
 from recbole_alt.benchmark.plan import Campaign
 from recbole_alt.benchmark.progress import Remaining, announce, outcome
-from recbole_alt.benchmark.scores import metrics, score_rows
 from recbole_alt.config import ALTConfig
 from recbole_alt.experiment import Experiment
 from recbole_alt.files import read_record, write_record
@@ -24,6 +22,8 @@ from recbole_alt.keys import FREE, NOT_OF_ALIGNMENT
 from recbole_alt.model.precision import kept_precision
 from recbole_alt.model.weights import load_finetuned
 from recbole_alt.report import result_record
+from recbole_alt.study.axes import Run
+from recbole_alt.study.scores import metrics, score_rows
 from recbole_alt.trainer import checkpoint
 from recbole_alt.trainer.diverged import Diverged
 from recbole_alt.trainer.finetune import ALTTrainer

@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from recbole_alt.benchmark.axes import COMPLETE, PLAIN
-from recbole_alt.benchmark.summary import Row
 from recbole_alt.files import replacing
+from recbole_alt.study.axes import COMPLETE, PLAIN
+from recbole_alt.study.summary import Row
 from recbole_alt.tuning.ranges import needed
 
 

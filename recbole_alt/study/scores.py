@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from recbole_alt.benchmark.statistics import auc, gauc, log_losses
 from recbole_alt.files import replacing
+from recbole_alt.study.statistics import auc, gauc, log_losses
 
 #: Bins of an item's (or user's) training interactions, by their lower ends.
 POPULARITY = (0, 1, 10, 50, 200, 1000)

@@ -7,9 +7,10 @@ import io
 from collections.abc import Sequence
 from pathlib import Path
 
-from recbole_alt.benchmark.facts import facts_of
-from recbole_alt.benchmark.plots import draw_all
-from recbole_alt.benchmark.summary import (
+from recbole_alt.files import read_json, write_json, write_text
+from recbole_alt.study.facts import facts_of
+from recbole_alt.study.plots import draw_all
+from recbole_alt.study.summary import (
     CELL,
     CURVES,
     METRICS,
@@ -22,8 +23,7 @@ from recbole_alt.benchmark.summary import (
     summarise,
     value_of,
 )
-from recbole_alt.benchmark.tables import make_tables
-from recbole_alt.files import read_json, write_json, write_text
+from recbole_alt.study.tables import make_tables
 
 
 def write_report(folder: Path, resamples: int = 400) -> list[Path]:

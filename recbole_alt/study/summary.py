@@ -10,10 +10,10 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
-from recbole_alt.benchmark.axes import COMPLETE, PLAIN
-from recbole_alt.benchmark.scores import Scores, popularity_bins
-from recbole_alt.benchmark.statistics import auc, bootstrap_differences, paired_t_test, reliability
 from recbole_alt.files import read_record
+from recbole_alt.study.axes import COMPLETE, PLAIN
+from recbole_alt.study.scores import Scores, popularity_bins
+from recbole_alt.study.statistics import auc, bootstrap_differences, paired_t_test, reliability
 
 METRICS = ("valid_auc", "valid_logloss", "auc", "logloss", "gauc", "cold_user_auc", "cold_item_auc")
 COSTS = ("seconds", "texts_encoded", "alignment_seconds", "alignment_texts_encoded", "alignment_interactions_seen",

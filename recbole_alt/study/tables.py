@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
-from recbole_alt.benchmark.axes import COMPLETE, PLAIN
-from recbole_alt.benchmark.facts import tell
-from recbole_alt.benchmark.statistics import paired_t_test
-from recbole_alt.benchmark.summary import Row
+from recbole_alt.study.axes import COMPLETE, PLAIN
+from recbole_alt.study.facts import tell
+from recbole_alt.study.statistics import paired_t_test
+from recbole_alt.study.summary import Row
 
 
 @dataclass(frozen=True)

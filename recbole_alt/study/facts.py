@@ -7,8 +7,8 @@ import shlex
 from collections.abc import Iterable, Sequence
 from statistics import fmean
 
-from recbole_alt.benchmark.axes import COMPLETE
-from recbole_alt.benchmark.summary import Record, Row
+from recbole_alt.study.axes import COMPLETE
+from recbole_alt.study.summary import Record, Row
 
 _LISTS = ("commands", "versions")  # JSON lists: seeds of one cell may have come later, by another command
 _NOTHING = {"language_model_layers": "all", "frozen_layers": "none"}

@@ -1,0 +1,1 @@
+"""Many trainings: tuning them, comparing them, and what they show."""
