@@ -156,10 +156,10 @@ def joined(captures: Captures) -> str:
 def test_models_page_is_made_by_its_script() -> None:
     script = module_of("list_models")
     text = (ROOT / "docs" / "models.md").read_text()
-    assert text.startswith(script.HEAD + script.BACKBONES)
+    assert text.startswith(script.HEAD) and f"\n| {' | '.join(script.BACKBONES)} |\n" in text
     assert script.AFTER_BACKBONES in text
     for name in ("LR", "KD_DAGFM"):
-        assert script.backbone_row(name) in text, "run python docs/list_models.py"
+        assert f"\n| {' | '.join(script.backbone_row(name))} |\n" in text, "run python docs/list_models.py"
 
 
 def test_keys_page_is_made_by_its_script() -> None:

@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 
 from recbole_alt.files import replacing, write_json, write_text
+from recbole_alt.markdown import markdown_table
 from recbole_alt.tuning.ranges import Range, needed
 from recbole_alt.tuning.trials import best_trial, show, trials, winning
 
@@ -63,22 +64,17 @@ def results_table(finished: Sequence[Mapping[str, Any]], names: Sequence[str], m
     best = best_trial([dict(trial) for trial in finished])
     assert best is not None
     metrics = [metric, *(name for name in best["valid"] if name != metric)]
-    rows = [["trial", *names, *(f"valid {name}" for name in metrics), "seconds"]]
+    header = ["trial", *names, *(f"valid {name}" for name in metrics), "seconds"]
+    rows = []
     worst = -math.inf if best["bigger"] else math.inf
     order = sorted(finished, key=lambda t: worst if t["score"] is None else t["score"], reverse=best["bigger"])
     for trial in order:
         values = [show(trial["parameters"].get(name)) for name in names]
         scores = [f"{trial['valid'][name]:.4f}" if trial["valid"] else "diverged" for name in metrics]
         rows.append([str(trial["trial"]), *values, *scores, f"{trial['seconds']:.0f}"])
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = ["| " + " | ".join(map(str.rjust, row, widths)) + " |" for row in rows]
-    lines.insert(1, "|" + "|".join("-" * (width + 1) + ":" for width in widths) + "|")
     test = ", ".join(f"{name} {value:.4f}" for name, value in best["test"].items())
-    lines += [
-        "",
-        f"Best of {stage} on validation: trial {best['trial']}; on the test set, no part of the choice: {test}.",
-    ]
-    return "\n".join(lines)
+    said = f"Best of {stage} on validation: trial {best['trial']}; on the test set, no part of the choice: {test}."
+    return f"{markdown_table(header, rows, 'r')}\n\n{said}"
 
 
 def _write_csv(file: Path, finished: Sequence[Mapping[str, Any]], names: Sequence[str]) -> None:
