@@ -30,7 +30,7 @@ ROOT = Path(__file__).resolve().parent.parent
 RESULTS, PLOTS = ROOT / "docs" / "results", ROOT / "docs" / "plots"
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "docs" / "evidence").glob("*.md"))]
 BLOCK = re.compile(r"(<!-- table: (\S+?)(?:: ([^>]*))? -->\n).*?(<!-- end -->)", re.DOTALL)
-FOLDED = "<details><summary>Data, settings, commands and versions</summary>\n\n{}\n\n</details>"
+FOLDED = '<details markdown="1"><summary>Data, settings, commands and versions</summary>\n\n{}\n\n</details>'
 
 
 # -- tables ------------------------------------------------------------------------------------------------
