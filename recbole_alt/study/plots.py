@@ -59,9 +59,10 @@ def gain_by_backbone(rows: Sequence[Row]) -> Any:
             of_kind = [row for row in shown if (row["language_model"], row["stage"]) == kind]
             aside = (number - (len(panel) - 1) / 2) * 0.8 / len(panel)
             places = [models.index(row["model"]) + aside for row in of_kind]
-            gains, *ends = np.array([[row[f"vs_plain_auc{e}"] for row in of_kind] for e in ("", "_low", "_high")])
+            columns = [f"vs_plain_auc{end}" for end in ("", "_low", "_high")]
+            gains, *ends = np.array([[row[name] for row in of_kind] for name in columns], dtype=float)
             style = {"fmt": "o", "color": f"C{kinds.index(kind)}", "label": _label(of_kind[0])}
-            axes.errorbar(places, gains, np.abs(np.asarray(ends, float) - gains), capsize=2, **style)
+            axes.errorbar(places, gains, np.abs(ends - gains), capsize=2, **style)
         _finish(axes)
     axes.set_xticks(range(len(models)), models, rotation=45, ha="right")
     figure.supylabel(_GAIN, fontsize="medium")
