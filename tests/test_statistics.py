@@ -108,9 +108,9 @@ def test_p_of_paired_differences() -> None:
 
 def test_reliability_and_scores_files(tmp_path: Path) -> None:
     score = np.arange(100, dtype=np.float32) / 100
-    predicted, clicked = statistics.reliability((score > 0.5).astype(np.uint8), score)
-    assert predicted == pytest.approx([0.045 + i / 10 for i in range(10)], abs=1e-6)
-    assert clicked == pytest.approx([0, 0, 0, 0, 0, 0.9, 1, 1, 1, 1])
+    curve = statistics.reliability((score > 0.5).astype(np.uint8), score)
+    assert curve["predicted"] == pytest.approx([0.045 + i / 10 for i in range(10)], abs=1e-6)
+    assert curve["clicked"] == pytest.approx([0, 0, 0, 0, 0, 0.9, 1, 1, 1, 1])
     np.savez(tmp_path / "bad.npz", score=np.array([object()], dtype=object), label=score)
     with pytest.raises(ValueError, match="holds no scores"):
         Scores.load(tmp_path / "bad.npz")

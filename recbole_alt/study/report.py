@@ -66,19 +66,14 @@ def join_reports(folders: Sequence[Path], out: Path) -> list[Path]:
 
 def _write(report: Path, rows: Sequence[Row], runs: pd.DataFrame) -> list[Path]:
     tables = make_tables(rows)
+    lines = [json.dumps(row, ensure_ascii=False, separators=(",", ":")) for row in rows]
     texts = {
         "tables.md": "\n".join(table.markdown() for table in tables),
         "tables.tex": "\n".join(table.latex() for table in tables),
-        "results.json": rows_as_json(rows),
+        "results.json": "[\n" + ",\n".join(lines) + "\n]\n",
         "results.csv": pd.DataFrame(rows, dtype=object).drop(columns=CURVES).to_csv(index=False, lineterminator="\n"),
         "runs.csv": runs.to_csv(index=False, lineterminator="\n"),
     }
     for name, text in texts.items():
         write_text(report / name, text)
     return [*(report / name for name in texts), *draw_all(rows, report)]
-
-
-def rows_as_json(rows: Sequence[Row]) -> str:
-    """Rows as a JSON list, a line each."""
-    lines = (json.dumps(row, ensure_ascii=False, separators=(",", ":")) for row in rows)
-    return "[\n" + ",\n".join(lines) + "\n]\n"

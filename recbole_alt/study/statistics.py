@@ -61,13 +61,16 @@ def gauc(label: np.ndarray, score: np.ndarray, user: np.ndarray) -> tuple[float 
     return average, len(both), len(users) - len(both)
 
 
-def reliability(label: np.ndarray, score: np.ndarray, bins: int = 10) -> tuple[list[float], list[float]]:
-    """Mean score and share of clicks of bins with as many rows each, from the lowest scores to the highest.
+def reliability(label: np.ndarray, score: np.ndarray, bins: int = 10) -> dict[str, list[float]]:
+    """Mean score, ``predicted``, and share of clicks, ``clicked``, of bins of equally many rows, by rising score.
 
     scikit-learn's ``calibration_curve`` joins bins where scores are tied.
     """
     parts = np.array_split(np.argsort(score, kind="stable"), min(bins, len(score)))
-    return [float(score[rows].mean(dtype=np.float64)) for rows in parts], [float(label[rows].mean()) for rows in parts]
+    return {
+        "predicted": [float(score[rows].mean(dtype=np.float64)) for rows in parts],
+        "clicked": [float(label[rows].mean()) for rows in parts],
+    }
 
 
 def bootstrap_differences(

@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from logging import getLogger
+from math import isnan
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -104,17 +105,18 @@ def summarise(records: Sequence[Record], resamples: int = 400) -> list[Row]:
     for cell, runs in groups.items():
         values = _frame(good[cell], [*METRICS, *COSTS])
         row = cell._asdict() | {"seeds": " ".join(map(str, runs)), "diverged": len(runs) - len(good[cell])}
-        row |= _mean_and_sd(values[METRICS]) | {name: _known(mean) for name, mean in values[COSTS].mean().items()}
+        row |= _mean_and_sd(values[METRICS]) | values[COSTS].mean().to_dict()
         first = next(iter(good[cell].values()), None)
         row |= {name: first and first["test"].get(name) for name in COUNTS}
-        row |= {"popularity": by_popularity(good[cell]), "calibration": first and calibration(scores_of(first))}
+        row["popularity"] = by_popularity(good[cell])
+        row["calibration"] = first and reliability(scores_of(first).label, scores_of(first).score)
         row["parameters"] = json.dumps(next(iter(runs.values()))["parameters"])
         row["tuned_alone"] = any(run.get("tuned_alone") for run in runs.values())  # older campaigns lack it
         for prefix, base in cell.bases.items():
             if base in groups:
                 found = difference(good[base], good[cell], resamples)
                 row |= {f"{prefix}_{name}": value for name, value in found.items()}
-        rows.append(row)
+        rows.append({name: None if isinstance(value, float) and isnan(value) else value for name, value in row.items()})
     return rows
 
 
@@ -128,11 +130,6 @@ def by_popularity(runs: Mapping[int, Record]) -> dict[str, Any]:
             if (value := auc(scores.label[inside], scores.score[inside])) is not None:
                 one["auc"][str(seed)] = value
     return bins
-
-
-def calibration(scores: Scores) -> dict[str, list[float]]:
-    """Mean score and share of clicks, ``predicted`` and ``clicked``, of bins with as many test rows each."""
-    return dict(zip(("predicted", "clicked"), reliability(scores.label, scores.score), strict=True))
 
 
 def difference(base: Mapping[int, Record], other: Mapping[int, Record], resamples: int) -> Row:
@@ -172,11 +169,5 @@ def _frame(runs: Mapping[int, Record], columns: list[str]) -> pd.DataFrame:
 
 
 def _mean_and_sd(values: pd.DataFrame) -> Row:
-    row: Row = {}
-    for name, column in values.items():
-        row |= {str(name): _known(column.mean()), f"{name}_sd": _known(column.std())}
-    return row
-
-
-def _known(value: float) -> float | None:
-    return None if pd.isna(value) else float(value)
+    summary = values.agg(["mean", "std"]).set_axis(["", "_sd"]).unstack()
+    return {f"{name}{end}": value for (name, end), value in summary.items()}
