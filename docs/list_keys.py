@@ -10,6 +10,7 @@ from typing import Any
 
 from recbole_alt.config import ALTConfig
 from recbole_alt.key_table import ALIGNMENT, DATA, EVALUATION, FINETUNING, KEYS, REPORTING, RUN, TOWERS
+from recbole_alt.markdown import markdown_table
 
 HEAD = """# Keys
 
@@ -21,11 +22,7 @@ unless a CTR model of your own declares it (a class attribute `keys`) or `--allo
 can be compared.
 """
 
-TABLE = """
-## {title}
-
-| key | must be | what it does | default | by stage | tunable |
-|---|---|---|---|---|---|"""
+COLUMNS = ("key", "must be", "what it does", "default", "by stage", "tunable")
 
 GROUPS = {
     RUN: "What runs",
@@ -38,26 +35,26 @@ GROUPS = {
 }
 
 
-def key_row(name: str, default: Any) -> str:
+def key_row(name: str, default: Any) -> list[str]:
     """One line of the table."""
     key = KEYS[name]
     may_be = key.kind.says + (" or empty" if key.empty else "") if key.kind.says != "anything" else "see docs/data.md"
-    cells = [f"`{name}`", _cell(may_be), _cell(key.about), f"`{_cell(_yaml(default))}`", ", ".join(key.stages)]
-    return f"| {' | '.join([*cells, 'yes' if key.tunable else ''])} |"
+    by_stage, tunable = ", ".join(key.stages), "yes" if key.tunable else ""
+    return [f"`{name}`", may_be, key.about, f"`{_yaml(default)}`", by_stage, tunable]
 
 
 def page() -> str:
     """The whole page; defaults are those of any dataset without a property file."""
     defaults = ALTConfig("ALT_DCN", "your-data").final_config_dict | {"data_path": "dataset/"}
-    lines = [HEAD]
+    parts = [HEAD]
     for group, title in GROUPS.items():
-        lines.append(TABLE.format(title=title))
-        lines += [
+        rows = [
             key_row(name, defaults.get(name))
             for name, key in KEYS.items()
             if key.belongs == group and not key.about.startswith("of RecBole's")
         ]
-    return "\n".join(lines) + "\n"
+        parts.append(f"## {title}\n\n{markdown_table(COLUMNS, rows, pad=False)}\n")
+    return "\n".join(parts)
 
 
 def _yaml(value: Any) -> str:
@@ -70,10 +67,6 @@ def _yaml(value: Any) -> str:
     if isinstance(value, (list, tuple)):
         return "[" + ", ".join(map(_yaml, value)) + "]"
     return repr(value) if isinstance(value, str) and not value.strip() else str(value)
-
-
-def _cell(text: str) -> str:
-    return text.replace("|", "\\|")
 
 
 if __name__ == "__main__":

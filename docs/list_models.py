@@ -13,6 +13,7 @@ from recbole.utils import get_model, init_seed
 
 from recbole_alt.config import ALTConfig
 from recbole_alt.families import FAMILIES, Family
+from recbole_alt.markdown import markdown_table
 from recbole_alt.model.build import build_backbone
 from recbole_alt.model.captures import CAPTURES
 from recbole_alt.model.recording import CapturePoint
@@ -22,12 +23,7 @@ HEAD = """# Models
 Made by `python docs/list_models.py`; sizes are those on ml-100k with the defaults of `properties/overall.yaml`.
 """
 
-BACKBONES = """
-## CTR models
-
-| model | representation | size | logit | field embeddings joined | notes |
-|---|---|---:|---|---|---|
-"""
+BACKBONES = ("model", "representation", "size", "logit", "field embeddings joined", "notes")
 
 AFTER_BACKBONES = """
 A representation is what the model's last layers read, put side by side. Where that is a sum over pairs of fields no
@@ -42,13 +38,7 @@ To one that was found they are joined only by `join_field_embeddings: true`, and
 declared by a class attribute `keys = ("my_width",)`; others that RecBole does not have are refused as misspelt.
 """
 
-
-FAMILIES_HEAD = """
-## Language models
-
-| family | `model_type` | a token's state sees | `pooling` | what can be cut, frozen or adapted |
-|---|---|---|---|---|
-"""
+FAMILY = ("family", "`model_type`", "a token's state sees", "`pooling`", "what can be cut, frozen or adapted")
 
 AFTER_FAMILIES = """
 `language_model` is a folder, the name of an installed package that ships one, or a hub id. The model must be a single
@@ -70,7 +60,7 @@ def words(points: Sequence[CapturePoint]) -> str:
     return " ⊕ ".join(f"{a}`{point.module}`{how}" for a, point, how in zip(where, points, reduced, strict=True))
 
 
-def backbone_row(name: str) -> str:
+def backbone_row(name: str) -> list[str]:
     """The table's row of one CTR model."""
     config = ALTConfig(f"ALT_{name}", "ml-100k", None, {"state": "ERROR"})
     init_seed(config["seed"], config["reproducibility"])
@@ -78,7 +68,7 @@ def backbone_row(name: str) -> str:
     backbone = build_backbone(config, dataset, get_model(name))
     captures = backbone.captures
     joined = "never" if captures.field_embeddings is None else "yes" if captures.join else "no"
-    cells = [
+    return [
         f"`ALT_{name}`",
         words(captures.representation),
         str(backbone.representation_size),
@@ -86,22 +76,23 @@ def backbone_row(name: str) -> str:
         joined,
         captures.note,
     ]
-    return "| " + " | ".join(cells) + " |\n"
 
 
-def family_row(kind: str, family: Family) -> str:
+def family_row(kind: str, family: Family) -> list[str]:
     """The table's row of one family of language models."""
     sees = "the tokens before it" if family.causal else "all tokens"
     pooling = "`mean`, `last`" if family.causal else "`mean`, `cls`, `last`"
     cuts = "`language_model_layers`" if family.shared else "`language_model_layers`, `frozen_layers`"
-    return f"| {family.name} | `{kind}` | {sees} | {pooling} | {cuts}, `lora_rank` |\n"
+    return [family.name, f"`{kind}`", sees, pooling, f"{cuts}, `lora_rank`"]
 
 
 def page() -> str:
     """The whole page, section by section."""
-    backbones = BACKBONES + "".join(map(backbone_row, CAPTURES)) + AFTER_BACKBONES
-    families = FAMILIES_HEAD + "".join(family_row(*item) for item in FAMILIES.items()) + AFTER_FAMILIES
-    return HEAD + backbones + families
+    backbones = markdown_table(BACKBONES, [backbone_row(name) for name in CAPTURES], "llrl", pad=False)
+    families = markdown_table(FAMILY, [family_row(*item) for item in FAMILIES.items()], pad=False)
+    return (
+        f"{HEAD}\n## CTR models\n\n{backbones}\n{AFTER_BACKBONES}\n## Language models\n\n{families}\n{AFTER_FAMILIES}"
+    )
 
 
 if __name__ == "__main__":

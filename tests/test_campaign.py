@@ -12,11 +12,10 @@ import pytest
 from interruptions import Stopped, counted
 
 from recbole_alt import experiment, run_recbole_alt
-from recbole_alt.benchmark import scores, summary
-from recbole_alt.benchmark.report import write_report
 from recbole_alt.config import ALTConfig
-from recbole_alt.study import ABLATIONS, Campaign, choice, compare, run_campaign
+from recbole_alt.study import ABLATIONS, Campaign, choice, compare, run_campaign, scores, summary
 from recbole_alt.study.axes import COMPLETE, DataSpec, Run
+from recbole_alt.study.report import write_report
 from recbole_alt.trainer.finetune import ALTTrainer
 from recbole_alt.trainer.pretrain import ALTPretrainTrainer
 

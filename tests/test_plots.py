@@ -6,9 +6,7 @@ from typing import Any
 
 import pytest
 
-pytest.importorskip("matplotlib", reason="pip install 'recbole_alt[tune]'")
-
-from recbole_alt.benchmark import plots
+from recbole_alt.study import plots
 from recbole_alt.study.axes import COMPLETE, PLAIN
 
 

@@ -1,1 +1,1 @@
-"""The evidence of campaigns, with its statistics."""
+"""What a user's earlier clicks would add to a plain model."""

@@ -15,8 +15,6 @@ from filelock import FileLock, Timeout
 from recbole.utils import EvaluatorType, init_logger
 
 from recbole_alt import checkpoints
-from recbole_alt.benchmark.report import write_report
-from recbole_alt.benchmark.scores import metrics, score_rows
 from recbole_alt.experiment import Experiment, StageResult, read_stage
 from recbole_alt.files import check_folder, read_record, write_record
 from recbole_alt.keys import FREE, NOT_OF_ALIGNMENT
@@ -27,6 +25,8 @@ from recbole_alt.study.axes import Run
 from recbole_alt.study.choice import Trial, best_trial, drop_losers
 from recbole_alt.study.plan import AXES, Campaign
 from recbole_alt.study.progress import Remaining, logger, quiet, show, show_outcome
+from recbole_alt.study.report import write_report
+from recbole_alt.study.scores import metrics, score_rows
 from recbole_alt.study.store import Store, digest, require_equal
 from recbole_alt.trainer.finetune import ALTTrainer
 

@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 
 from recbole_alt.config import ALTConfig
 from recbole_alt.files import replacing, write_json, write_text
+from recbole_alt.markdown import markdown_table
 from recbole_alt.study.progress import show
 from recbole_alt.study.ranges import Range
 from recbole_alt.study.store import best_of
@@ -71,11 +72,8 @@ def _make_table(frame: pd.DataFrame, metric: str, bigger: bool) -> str:
     by_score = frame.drop(columns=["pretrain_seconds", "error"]).sort_values(
         f"valid_{metric}", ascending=not bigger, kind="stable", key=pd.to_numeric
     )
-    shown = {
-        column.replace("valid_", "valid ", 1): [_show_cell(column, value) for value in values]
-        for column, values in by_score.items()
-    }
-    return pd.DataFrame(shown).to_markdown(index=False, disable_numparse=True, stralign="right")
+    cells = [[_show_cell(column, value) for column, value in row.items()] for _, row in by_score.iterrows()]
+    return markdown_table([column.replace("valid_", "valid ", 1) for column in by_score], cells, "r")
 
 
 def _show_cell(column: str, value: Any) -> str:
