@@ -276,7 +276,7 @@ def test_datasets_and_bad_input(campaign: Made, tmp_path: Path) -> None:
         ({"variants": {"steps_5": {}}}, "'steps_5' is taken"),
         ({"variants": "more"}, "variants must be"),
         ({"tuning_seeds": 3}, "between 1 and the 2 seeds, not 3"),
-        ({"tuned_alone": ["no_contrast"]}, "'no_contrast' is none of"),
+        ({"tuned_alone": ["no_contrast"]}, "tuned_alone must be among .*, not 'no_contrast'"),
         ({"variants": {"more": 1}}, "more must hold"),
         ({"variants": {"more": {"seed": 1}}}, "seed is what the campaign"),
         ({"variants": {"more": {"learning_rate": 0.1}}}, "learning_rate is tuned"),

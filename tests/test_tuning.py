@@ -171,7 +171,7 @@ def pretend(monkeypatch: pytest.MonkeyPatch, made: list[Any], stop: int | None =
         score = 0.5 + config["learning_rate"] - 0.1 * abs(config["weight_decay"] - 0.2)
         metrics = {"auc": score, "logloss": 1 - score}, {"auc": 1 - score, "logloss": score}
         record = {"score": score, "bigger": True, "valid": metrics[0], "test": metrics[1], "error": None}
-        return record | {"seconds": 1.0, "pretrain_seconds": 0.0, "pretraining": None}
+        return record | {"wall": 1.0, "aligned": 0.0, "seconds": 1.0, "pretrain_seconds": 0.0, "pretraining": None}
 
     monkeypatch.setattr(Trials, "_train", train)
 

@@ -229,15 +229,13 @@ class Comparison:
             "run": asdict(run) | {"data": run.data.label},
             "tuned_alone": run.variant in self.campaign.tuned_alone,
             "tuning_seeds": self.campaign.tuning_seeds if self.campaign.grid else 0,
-            **training.scores(),
+            **training.record(),
             "rows": {name: len(loader._dataset) for name, loader in parts},
             "costs": costs,
             "details": result.details if result else {},
             "configuration": whole["configuration"],
             "versions": whole["versions"],
             "command": self.command,
-            "wall": training.wall,
-            "aligned": training.alignment_seconds,
             "ended": time(),
         }
 

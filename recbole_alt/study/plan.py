@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from itertools import product
 from typing import Any
@@ -68,43 +68,37 @@ class Campaign:
 
     def __post_init__(self) -> None:
         self.grid = {} if self.params_file == "none" else read_grid(self.params_file)
-        known = [name.removeprefix(PREFIX) for name in registered_models()]
-        self.models = known if self.models == ["all"] else self.models
-        self._check_names("models", known)
-        self._check_names("modes", MODES)
-        self._check_names("ablations", ABLATIONS)
         self._check_variants()
         changed = [name for name in self.changes if name != COMPLETE]
+        models = [name.removeprefix(PREFIX) for name in registered_models()]
+        self.models = models if self.models == ["all"] else self.models
         self.tuned_alone = changed if self.tuned_alone == ["all"] else self.tuned_alone
-        self._check_names("tuned_alone", changed)
-        self._check_lists()
-        self._check_keys()
-
-    def _check_names(self, axis: str, allowed: Collection[str]) -> None:
-        for value in getattr(self, axis):
-            if value not in allowed:
-                known = ", ".join(allowed) or "the ablations, variants and budgets asked for"
-                raise ValueError(f"{axis}: {value!r} is none of {known}")
-
-    def _check_lists(self) -> None:
+        known = {"models": models, "modes": MODES, "ablations": list(ABLATIONS), "tuned_alone": changed}
         for axis in AXES:
             values = getattr(self, axis)
-            if isinstance(values, list):
-                if not values and axis not in _MAY_BE_EMPTY:
-                    raise ValueError(f"{axis} is empty")
-                if any(value in values[:i] for i, value in enumerate(values)):
+            if not isinstance(values, list):
+                continue
+            for number, value in enumerate(values):
+                if value not in known.get(axis, [value]):
+                    allowed = ", ".join(known[axis]) or "the ablations, variants and budgets, of which there are none"
+                    raise ValueError(f"{axis} must be among {allowed}, not {value!r}")
+                if value in values[:number]:
                     raise ValueError(f"{axis} names something twice: {values}")
+            if not values and axis not in _MAY_BE_EMPTY:
+                raise ValueError(f"{axis} is empty")
         if len({data.label for data in self.datasets}) < len(self.datasets):
             raise ValueError("datasets: two have the same name; name their files otherwise")
         if not 1 <= self.tuning_seeds <= len(self.seeds):
             raise ValueError(f"tuning_seeds must be between 1 and the {len(self.seeds)} seeds, not {self.tuning_seeds}")
+        self._check_keys()
 
     def _check_keys(self) -> None:
         own = _OWN_KEYS if self.language_models == [None] else _OWN_KEYS | {"language_model"}
-        for key in sorted(own & self.keys.keys()):
-            raise ValueError(f"{key} is what the campaign itself sets; leave it out")
-        for key in sorted(self.grid.keys() & self.keys.keys()):
-            raise ValueError(f"{key} is tuned, and --{key} fixes it; leave one")
+        for key in sorted(self.keys):
+            if key in own:
+                raise ValueError(f"{key} is what the campaign itself sets; leave it out")
+            if key in self.grid:
+                raise ValueError(f"{key} is tuned, and --{key} fixes it; leave one")
         if self.keys.get("split_seed", 0) is None:
             raise ValueError("split_seed: paired runs share one split; give a number, or leave it out")
 
@@ -126,7 +120,8 @@ class Campaign:
     def changes(self) -> dict[str, dict[str, Any]]:
         """Changes of the configuration: the complete method's, ablations', variants' and other budgets'."""
         budgets = {f"steps_{steps}": {"pretrain_steps": steps} for steps in self.budgets}
-        return {COMPLETE: {}, **{name: ABLATIONS[name] for name in self.ablations}, **self.variants, **budgets}
+        ablations = {name: ABLATIONS.get(name, {}) for name in self.ablations}
+        return {COMPLETE: {}, **ablations, **self.variants, **budgets}
 
     def runs(self) -> list[Run]:
         """All runs; those that share data or an alignment stand together."""
@@ -202,13 +197,13 @@ class Campaign:
         values = {key: value for key, value in given.items() if value is not None}
         splits = values.pop("split", [None])
         for key in values.keys() - set(AXES):
-            raise ValueError(f"{key!r} is none of {', '.join(AXES)}, split")
+            raise ValueError(f"{key!r} must be one of {', '.join(AXES)}, split")
         for key in ("models", "datasets"):
             if key not in values:
                 raise ValueError(f"{key} is missing: give --{key}=..., or a campaign file")
         for split in splits:
             if split is not None and split not in SPLITS:
-                raise ValueError(f"split: {split!r} is none of {', '.join(SPLITS)}")
+                raise ValueError(f"split must be among {', '.join(SPLITS)}, not {split!r}")
         if isinstance(values.get("seeds"), int):
             values["seeds"] = list(range(2020, 2020 + values["seeds"]))
         specs = [DataSpec.parse(text) for text in values["datasets"]]

@@ -54,7 +54,7 @@ def show_seconds(seconds: float) -> str:
 
 
 def show_outcome(record: Mapping[str, Any]) -> str:
-    """What validation says of a training of a campaign; the test set is for the report."""
+    """What validation says of a training by its record; the test set is for the report."""
     if record["error"]:
         return f"diverged ({record['error']})"
     reached = ", ".join(f"{name} {value:.4f}" for name, value in record["valid"].items())

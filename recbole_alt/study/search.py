@@ -7,9 +7,8 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import optuna
@@ -26,17 +25,10 @@ _SECONDS = 0.5  # between two looks at the trials of other processes
 _WORST = -sys.float_info.max  # of a training that diverged: samplers compute with it
 
 
-@dataclass(frozen=True)
-class Claim:
-    """A trial that this process runs.
+class Claim(NamedTuple):
+    """A trial that this process runs; its ``lock`` falls with the process, and the trial is then up for another one."""
 
-    Attributes:
-        number: Of the trial, from 1.
-        parameters: Key → value.
-        lock: Held until the trial ends. It falls with the process, and the trial is then up for another one.
-    """
-
-    number: int
+    number: int  # from 1
     parameters: dict[str, Any]
     lock: FileLock
 

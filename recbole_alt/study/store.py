@@ -75,8 +75,8 @@ class Training:
     alignment_seconds: float = 0.0
     wall: float = 0.0
 
-    def scores(self) -> dict[str, Any]:
-        """What every record says of a training: its validation ``score``, whether ``bigger`` is better, all metrics."""
+    def record(self) -> dict[str, Any]:
+        """What every record says of a training: its ``score``, whether ``bigger`` is better, metrics and seconds."""
         config, result = self.experiment.config, self.result
         return {
             "score": result.valid[config["valid_metric"].lower()] if result else None,
@@ -84,6 +84,8 @@ class Training:
             "valid": result.valid if result else {},
             "test": result.test if result else {},
             "error": self.error,
+            "wall": self.wall,
+            "aligned": self.alignment_seconds,
         }
 
 

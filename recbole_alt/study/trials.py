@@ -70,7 +70,7 @@ class Trials:
     def _train(self, config: ALTConfig, folder: Path) -> Record:
         made = self.store.train(config, self.stage, folder)
         seconds = {"seconds": made.result.seconds if made.result else 0.0, "pretrain_seconds": made.alignment_seconds}
-        return {**made.scores(), **seconds, "pretraining": made.alignment}
+        return {**made.record(), **seconds, "pretraining": made.alignment}
 
     def drop_alignments(self, latest: int) -> None:
         """Delete the weights of all alignments but the best trial's and the ``latest`` used."""

@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping, Sequence
 from math import prod
 from pathlib import Path
 from statistics import fmean
-from time import monotonic
 from typing import Any
 
 from filelock import FileLock
@@ -18,7 +17,7 @@ from recbole_alt.files import check_folder, read_record, write_record
 from recbole_alt.keys import ALIGNMENT, FREE, STAGES, keys_of
 from recbole_alt.registry import make_config
 from recbole_alt.stopping import going_on
-from recbole_alt.study.progress import logger, quiet, show, show_seconds
+from recbole_alt.study.progress import logger, quiet, show, show_outcome, show_seconds
 from recbole_alt.study.ranges import Range, check_ranges, find_ranges, read_ranges
 from recbole_alt.study.results import write_results
 from recbole_alt.study.search import Search
@@ -112,19 +111,15 @@ def _search(search: Search, trials: Trials, configure: Callable[[dict[str, Any]]
         logger.info(f"{search.ended} of {total} trials are over")
     shares = not search.ranges.keys() & keys_of(ALIGNMENT)  # else every trial may need an alignment of its own
     while claim := search.ask():
-        begun, where = monotonic(), f"trial {claim.number} of {total}"
+        where = f"trial {claim.number} of {total}"
         logger.info(f"{where}: {show(claim.parameters)}")
         try:
-            config = configure(claim.parameters)
-            record, kept = trials.run(config, claim.parameters, claim.number)
+            record, kept = trials.run(configure(claim.parameters), claim.parameters, claim.number)
             search.tell(claim, record["score"])
         finally:
             claim.lock.release()
-        aligned = record["pretrain_seconds"] if shares else 0.0
-        spent += [] if kept else [monotonic() - begun - aligned]
-        metric = config["valid_metric"].lower()
-        said = f"diverged ({record['error']})" if record["error"] else f"valid {metric} {record['score']:.4f}"
-        said += ", from before" if kept else f" in {record['seconds']:.0f} s"
+        spent += [] if kept else [record["wall"] + (0.0 if shares else record["aligned"])]
+        said = show_outcome(record) + (", from before" if kept else "")
         if best := search.best():
             said += f"; best so far {best[0]:.4f} ({show(best[1])})"
         left = total - search.ended
