@@ -12,17 +12,9 @@ import pytest
 from interruptions import Stopped, counted
 
 from recbole_alt import experiment, run_recbole_alt
-from recbole_alt.benchmark import (
-    ABLATIONS,
-    Campaign,
-    choice,
-    run_campaign,
-    runner,
-    scores,
-    summary,
-    write_report,
-)
+from recbole_alt.benchmark import ABLATIONS, Campaign, choice, run_campaign, runner, write_report
 from recbole_alt.config import ALTConfig
+from recbole_alt.study import scores, summary
 from recbole_alt.study.axes import COMPLETE, DataSpec, Run
 from recbole_alt.trainer.finetune import ALTTrainer
 from recbole_alt.trainer.pretrain import ALTPretrainTrainer
