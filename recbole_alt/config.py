@@ -75,7 +75,8 @@ class ALTConfig(Config):
         dataset: Name of the atomic files.
         config_file_list: YAML files; a later one wins.
         config_dict: Further keys, which win over the files.
-        arguments: Keys as on a command line, such as ``["--epochs=3"]``, which win over everything else.
+        arguments: Keys as on a command line, such as ``["--epochs=3"]``, which win over everything else;
+            ``--config_files=A B`` adds to the YAML files.
         register: Turns the path ``package.module.Class`` of ``backbone`` into a registered model's class;
             :func:`recbole_alt.registry.make_config` passes it.
 
@@ -99,7 +100,8 @@ class ALTConfig(Config):
         self.notes: list[str] = []
         self.arguments = list(arguments)
         self._register = register
-        super().__init__(model, dataset, config_file_list, dict(config_dict or {}))
+        named = parse_arguments(self.arguments).get("config_files", "").split()
+        super().__init__(model, dataset, [*(config_file_list or []), *named], dict(config_dict or {}))
         if self.final_config_dict["eval_type"] == EvaluatorType.VALUE:  # every run reports both
             given = self.final_config_dict["metrics"]
             absent = [name for name in ("AUC", "LogLoss") if name.lower() not in {m.lower() for m in given}]
