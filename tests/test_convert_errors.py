@@ -67,7 +67,7 @@ DAMAGE: list[tuple[str, str, Callable[[bytes], bytes], str, str]] = [
     ("book-crossing", "BX-Books.csv", line(3, '"1";"a";"b";"c";"2000"'), "line 3", "has 5 fields, there must be 8"),
     ("book-crossing", "BX-Books.csv", line(2, f'"";"a";"b";"2";"P";{raw_files.URLS}'), "line 2", "the ISBN is empty"),
     ("book-crossing", "BX-Book-Ratings.csv", line(2, "1,0195153448,0"), "line 2: '1,01", "is not made of fields in"),
-    ("book-crossing", "BX-Book-Ratings.csv", line(2, '"1";"0195153448";"11"'), "line 2", "the Book-Rating must be from 0 to 10, not '11'"),
+    ("book-crossing", "BX-Book-Ratings.csv", line(2, '"1";"0195153448";"11"'), "line 2", "the Book-Rating must be"),
     ("goodreads", POETRY, cut(40), "line", "the compressed file is cut off here"),
     ("goodreads", POETRY, lambda c: c[:200] + bytes(20) + c[220:], "line", "no valid gzip from here on"),
     ("goodreads", POETRY, gzip.decompress, "line 1", "no valid gzip from here on"),

@@ -11,8 +11,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from matplotlib import rc_context
-from matplotlib.figure import Figure
 
 from recbole_alt.files import replacing
 from recbole_alt.study.axes import COMPLETE, PLAIN
@@ -37,6 +35,8 @@ def draw_all(rows: Sequence[Row], folder: Path) -> list[Path]:
 
 def save(figure: Any, file: Path) -> Path:
     """Write an SVG whose text is text; it is the same file for the same figure."""
+    from matplotlib import rc_context  # late: it takes long to import
+
     settings: Any = {"svg.hashsalt": file.name, "svg.fonttype": "none"}
     with rc_context(settings), replacing(file) as stream:
         figure.savefig(stream, format="svg", metadata={"Date": None})
@@ -131,6 +131,8 @@ PLOTS = {
 
 def _axes(width: float = 6.0, panels: int = 1) -> tuple[Any, Any]:
     """A figure and its ``panels``, one above the other, of which the first is the largest."""
+    from matplotlib.figure import Figure  # late: it takes long to import
+
     figure = Figure(figsize=(width, 2.0 + 1.5 * panels), layout="constrained")
     ratios = [3] + [2] * (panels - 1)
     return figure, figure.subplots(panels, 1, sharex=True, squeeze=False, height_ratios=ratios)[:, 0]

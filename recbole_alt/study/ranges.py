@@ -9,13 +9,14 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from typing import TYPE_CHECKING, Any
 
 from recbole_alt.config import ALTConfig, properties_dir
 from recbole_alt.keys import KEYS, check_values
 from recbole_alt.yaml_files import read_utf8
+
+if TYPE_CHECKING:
+    from optuna.distributions import BaseDistribution
 
 #: The kinds of ranges, each with an example of its values.
 KINDS = {"choice": "[1e-3, 1e-4]", "uniform": "0,0.5", "quniform": "16,64,16", "loguniform": "-9,-3"}
@@ -41,6 +42,8 @@ class Range:
     @property
     def distribution(self) -> BaseDistribution:
         """What Optuna draws: the position of a choice, the multiple of a step, or the value itself."""
+        from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution  # late: it is slow
+
         if self.kind == "choice":
             return CategoricalDistribution(range(len(self.values)))
         low, high, *step = self.values

@@ -10,7 +10,6 @@ from typing import Any
 
 import pandas as pd
 import yaml
-from matplotlib.figure import Figure
 
 from recbole_alt.config import ALTConfig
 from recbole_alt.files import replacing, write_json, write_text
@@ -96,6 +95,8 @@ def _best_yaml(best: Record, stage: str, config: ALTConfig) -> str:
 
 def _plot(file: Path, scored: pd.DataFrame, ranges: Sequence[Range], metric: str, bigger: bool) -> None:
     """Scores by trial with the best so far, and by the values of each tuned key."""
+    from matplotlib.figure import Figure  # late: it takes long to import
+
     scores = scored[f"valid_{metric}"].astype(float)
     columns = min(4, 1 + len(ranges))
     rows = math.ceil((1 + len(ranges)) / columns)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from math import prod
 from pathlib import Path
 from statistics import fmean
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock
 from recbole.utils import init_logger
@@ -20,9 +20,11 @@ from recbole_alt.stopping import going_on
 from recbole_alt.study.progress import logger, quiet, show, show_outcome, show_seconds
 from recbole_alt.study.ranges import Range, check_ranges, find_ranges, read_ranges
 from recbole_alt.study.results import write_results
-from recbole_alt.study.search import Search
 from recbole_alt.study.store import require_equal
 from recbole_alt.study.trials import Trials, as_recbole, first_stage, make_folder
+
+if TYPE_CHECKING:
+    from recbole_alt.study.search import Search
 
 ALGORITHMS = ("exhaustive", "random", "bayes")
 
@@ -60,6 +62,8 @@ def run_hyper_alt(
     Raises:
         ValueError: Bad ranges, configuration, data or weights; another tuning in ``resume``.
     """
+    from recbole_alt.study.search import Search  # late: Optuna takes long to import
+
     for name, value, allowed in (("algo", algo, ALGORITHMS), ("stage", stage or STAGES[0], STAGES)):
         if value not in allowed:
             raise ValueError(f"{name} must be one of {', '.join(allowed)}, not {value!r}")
