@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import json
 import shlex
 from pathlib import Path
@@ -17,6 +18,7 @@ from recbole_alt import experiment
 from recbole_alt.checkpoints import load as load_checkpoint
 from recbole_alt.cli import main
 from recbole_alt.data import dataset as dataset_module
+from recbole_alt.files import CannotWrite
 from recbole_alt.study import trials as trials_module
 from recbole_alt.study.ranges import read_ranges
 from recbole_alt.study.search import Search
@@ -283,6 +285,22 @@ def test_half_a_line_in_the_journal_costs_nothing() -> None:
         file.write(b'{"op_code":4,"wor')
     following = opened("shared").ask()
     assert following and following.number == 2
+
+
+def test_a_disk_that_is_full_names_the_journal(monkeypatch: pytest.MonkeyPatch) -> None:
+    search = opened("shared")
+
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with (
+        monkeypatch.context() as patch,
+        pytest.raises(CannotWrite, match=r"search\.journal' can't be written .*make room"),
+    ):
+        patch.setattr("os.fsync", full)
+        search.ask()
+    claim = opened("shared").ask()
+    assert claim and claim.number == 1
 
 
 def test_smaller_scores_may_be_better() -> None:

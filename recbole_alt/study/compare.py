@@ -14,11 +14,9 @@ from typing import Any
 from filelock import FileLock, Timeout
 from recbole.utils import EvaluatorType, init_logger
 
-from recbole_alt import checkpoints
-from recbole_alt.experiment import Experiment, StageResult, read_stage
+from recbole_alt.experiment import StageResult, read_stage
 from recbole_alt.files import check_folder, read_record, write_record
 from recbole_alt.keys import FREE, NOT_OF_ALIGNMENT
-from recbole_alt.model.weights import load_finetuned
 from recbole_alt.report import result_record
 from recbole_alt.stopping import going_on
 from recbole_alt.study.axes import Run
@@ -26,9 +24,8 @@ from recbole_alt.study.choice import Trial, best_trial, drop_losers
 from recbole_alt.study.plan import AXES, Campaign
 from recbole_alt.study.progress import Remaining, logger, quiet, show, show_outcome
 from recbole_alt.study.report import write_report
-from recbole_alt.study.scores import metrics, score_rows
+from recbole_alt.study.scores import ScoredExperiment
 from recbole_alt.study.store import Store, digest, require_equal
-from recbole_alt.trainer.finetune import ALTTrainer
 
 #: What must be as before when a campaign goes on; the other axes may grow.
 _FIXED = ("params_file", "tuning_trials", "tuning_seeds", "keys", "grid", "seeds")
@@ -73,19 +70,6 @@ def _open(campaign: Campaign, folder: Path) -> None:
             kept["seeds"] = kept["seeds"][: campaign.tuning_seeds]  # those that choose
         require_equal("out", folder, before, after, "or another folder; the axes may grow")
     write_record(file, now)
-
-
-class ScoredExperiment(Experiment):
-    """An experiment that keeps the score of every test row, or leaves the test set untouched."""
-
-    def _test(self, trainer: ALTTrainer, stage: str, progress: bool) -> dict[str, float]:
-        if self.test_data is None:  # a trial: nothing but validation may choose
-            return {}
-        file = trainer.saved_model_file
-        load_finetuned(trainer.model, checkpoints.load(file, self.config["device"]), file)
-        scores = score_rows(trainer.model, self.test_data, self.train_data._dataset, self.config["device"])
-        scores.save(self.folder / "scores.npz")
-        return {name: value for name, value in metrics(scores).items() if value is not None}
 
 
 class Comparison:

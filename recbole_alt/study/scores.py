@@ -9,8 +9,12 @@ from typing import Any
 import numpy as np
 import torch
 
+from recbole_alt import checkpoints
+from recbole_alt.experiment import Experiment
 from recbole_alt.files import replacing
+from recbole_alt.model.weights import load_finetuned
 from recbole_alt.study.statistics import auc, gauc, log_losses
+from recbole_alt.trainer.finetune import ALTTrainer
 
 #: Bins of the number of training interactions of an item, or a user: name → least number.
 POPULARITY = {"0": 0, "1–9": 1, "10–49": 10, "50–199": 50, "200–999": 200, "1000+": 1000}
@@ -108,3 +112,16 @@ def popularity_bins(seen: np.ndarray) -> list[tuple[str, np.ndarray]]:
     """Name and rows [N] (bool) of each bin of :data:`POPULARITY` that is not empty."""
     bins = np.digitize(seen, list(POPULARITY.values())) - 1
     return [(name, bins == place) for place, name in enumerate(POPULARITY) if (bins == place).any()]
+
+
+class ScoredExperiment(Experiment):
+    """An experiment that keeps the score of every test row, or leaves the test set untouched."""
+
+    def _test(self, trainer: ALTTrainer, stage: str, progress: bool) -> dict[str, float]:
+        if self.test_data is None:  # a trial: nothing but validation may choose
+            return {}
+        file = trainer.saved_model_file
+        load_finetuned(trainer.model, checkpoints.load(file, self.config["device"]), file)
+        scores = score_rows(trainer.model, self.test_data, self.train_data._dataset, self.config["device"])
+        scores.save(self.folder / "scores.npz")
+        return {name: value for name, value in metrics(scores).items() if value is not None}
