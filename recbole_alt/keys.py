@@ -91,7 +91,7 @@ def check_names(given: Collection[str], known: Collection[str]) -> None:
     for name in given:
         if name in DERIVED - {"device"}:
             raise ValueError(f"{name} follows from other keys: leave it out")
-        if name in KEYS or name in _PICKLED or name in known:
+        if name in KEYS or name in known:
             continue
         raise ValueError(f"unknown key {name!r}{meant(name, known)}")
 
@@ -99,8 +99,7 @@ def check_names(given: Collection[str], known: Collection[str]) -> None:
 def meant(key: Any, known: Collection[str] = ()) -> str:
     """What an unknown key was probably meant to be, as the end of an error; YAML reads ``~`` as no text."""
     name = str(key)
-    if name in ALIASES or name.lower() in ALIASES:
-        right = ALIASES.get(name) or ALIASES[name.lower()]
+    if right := ALIASES.get(name.lower()):
         return f": write {right}"
     near = difflib.get_close_matches(name, [*KEYS, *known], n=1, cutoff=0.7)
     if near:
