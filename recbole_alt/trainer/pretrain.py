@@ -19,8 +19,8 @@ from recbole_alt.data.build import build_batches, build_masking
 from recbole_alt.data.identity import record_of, require_same_data
 from recbole_alt.data.masking import step_generator
 from recbole_alt.model.alignment import AlignmentModel, AlignmentOutput
-from recbole_alt.model.kept_texts import KeptTexts, TextsOfStep
 from recbole_alt.model.precision import gradient_scaler
+from recbole_alt.model.text_cache import TextCache, TextsOfStep
 from recbole_alt.model.weights import load_weights
 from recbole_alt.trainer import checkpoint
 from recbole_alt.trainer.diverged import Diverged
@@ -109,12 +109,20 @@ class ALTPretrainTrainer(AbstractTrainer):
         texts = prompts.batches(rows)
         masks = self.masking.draw(texts, len(rows), step_generator(self.config["seed"], 0, 0)).tokens
         step = TextsOfStep(
-            complete=sum(len(text.input_ids) for text in texts) if self.model.reads_complete_texts else 0,
-            masked=sum(int(hidden.any(1).sum()) for hidden in masks) if self.model.reads_masked_texts else 0,
+            complete=sum(len(text.input_ids) for text in texts) if "complete_texts" in self.model.reads else 0,
+            masked=sum(int(hidden.any(1).sum()) for hidden in masks) if "masked_texts" in self.model.reads else 0,
         )
-        kept = KeptTexts(language_model, prompts.special.mask, self.device)
-        kept.fill(prompts.distinct(self.dataset[:]), self.masking, step, self.total_steps, progress=show_progress)
-        self.model.kept_texts = kept
+        texts_of_all = prompts.distinct(self.dataset.inter_feat)
+        self.model.text_cache = TextCache(language_model)
+        self.model.text_cache.fill(
+            texts_of_all,
+            self.masking,
+            prompts.special.mask,
+            step,
+            self.total_steps,
+            self.device,
+            progress=show_progress,
+        )
 
     def _train_step(self) -> AlignmentOutput:
         epoch, within = divmod(self.step, self.batches.steps_per_epoch)
