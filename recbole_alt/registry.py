@@ -20,7 +20,7 @@ from recbole.config import Config
 from recbole.model.abstract_recommender import ContextRecommender
 from recbole.utils import get_model
 
-from recbole_alt.config import PREFIX, base_model_name, load_internal_config
+from recbole_alt.config import PREFIX, base_model_name, load_internal_config, merge_stages
 from recbole_alt.data.dataset import ALTDataset
 from recbole_alt.model.captures import CAPTURES
 from recbole_alt.model.recommender import ALTRecommender
@@ -92,3 +92,6 @@ def _load_internal_config_dict(config: Any, model: str, model_class: type, datas
         Config._recbole_alt_original(config, model, model_class, dataset)
     else:
         load_internal_config(config, model, model_class, dataset, Config._recbole_alt_original)
+        given = config.external_config_dict
+        if "finetune" in given:  # RecBole would put it in place of the stages that it does not name
+            given["finetune"] = merge_stages(config.internal_config_dict.get("finetune"), given["finetune"])
