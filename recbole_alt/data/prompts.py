@@ -44,9 +44,8 @@ class SegmentBatch:
 
     def to(self, device: torch.device) -> SegmentBatch:
         """The same batch on ``device``."""
-        return replace(
-            self, **{name: value.to(device) for name, value in vars(self).items() if isinstance(value, Tensor)}
-        )
+        moved: dict[str, Any] = {name: x.to(device) for name, x in vars(self).items() if isinstance(x, Tensor)}
+        return replace(self, **moved)
 
     def select(self, texts: Tensor) -> SegmentBatch:
         """Only the texts [M] given by index, without trailing padding; ``row`` is empty."""

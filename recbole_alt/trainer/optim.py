@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import clip_grad_norm_
 
 from recbole_alt.model.backbones import Backbone, embedding_tables
 from recbole_alt.model.language import LanguageModel
@@ -85,3 +86,31 @@ def scheduler(
     """The schedule as a torch scheduler, to be stepped after every optimiser step."""
     warmup = int(total * warmup_ratio)
     return torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: schedule_factor(schedule, step, total, warmup))
+
+
+def update(
+    model: nn.Module,
+    loss: Tensor,
+    optimizer: torch.optim.Optimizer,
+    scaler: torch.amp.GradScaler,
+    schedule: torch.optim.lr_scheduler.LRScheduler | None,
+    clip: Mapping[str, Any] | None,
+) -> None:
+    """Take one optimiser step on the gradient of ``loss``, which is added to the gradients there are.
+
+    Args:
+        model: whose parameters are trained.
+        loss: a scalar.
+        optimizer: of these parameters.
+        scaler: scales the loss so that 16-bit gradients do not vanish.
+        schedule: stepped after the optimiser; None for constant learning rates.
+        clip: arguments of :func:`torch.nn.utils.clip_grad_norm_`; None or empty to clip nothing.
+    """
+    scaler.scale(loss).backward()
+    if clip:
+        scaler.unscale_(optimizer)
+        clip_grad_norm_(model.parameters(), **clip)
+    scaler.step(optimizer)
+    scaler.update()
+    if schedule is not None:
+        schedule.step()

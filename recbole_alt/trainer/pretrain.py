@@ -11,7 +11,6 @@ from typing import Any
 import torch
 from recbole.trainer.trainer import AbstractTrainer
 from recbole.utils import get_tensorboard
-from torch.nn.utils import clip_grad_norm_
 from tqdm import tqdm
 
 from recbole_alt.config import ALTConfig
@@ -24,7 +23,7 @@ from recbole_alt.model.text_cache import TextCache, TextsOfStep
 from recbole_alt.model.weights import load_weights
 from recbole_alt.trainer import checkpoint
 from recbole_alt.trainer.diverged import Diverged
-from recbole_alt.trainer.optim import GROUPS, parameter_groups, scheduler
+from recbole_alt.trainer.optim import GROUPS, parameter_groups, scheduler, update
 
 
 class ALTPretrainTrainer(AbstractTrainer):
@@ -129,20 +128,15 @@ class ALTPretrainTrainer(AbstractTrainer):
         rows = self.dataset[self.batches(self.step)]
         texts = self.dataset.prompts.batches(rows)
         masks = self.masking.draw(texts, len(rows), step_generator(self.config["seed"], epoch, within))
+        self.optimizer.zero_grad()
         output = self.model(rows.to(self.device), [text.to(self.device) for text in texts], masks)
         if not torch.isfinite(output.loss):
             losses = {name: loss.item() for name, loss in output.losses.items()}
             raise Diverged(
                 f"pretraining loss is not a number at step {self.step}: {losses}; lower pretrain_learning_rate"
             )
-        self.optimizer.zero_grad()
-        self.scaler.scale(output.loss).backward()
-        if self.config["clip_grad_norm"]:
-            self.scaler.unscale_(self.optimizer)
-            clip_grad_norm_(self.model.parameters(), **self.config["clip_grad_norm"])
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
-        self.scheduler.step()
+        clip = self.config["clip_grad_norm"]
+        update(self.model, output.loss, self.optimizer, self.scaler, self.scheduler, clip)
         self.interactions_seen += len(rows)
         return output
 
