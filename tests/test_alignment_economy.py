@@ -10,7 +10,7 @@ import torch
 from conftest import gradients, pooled_states
 
 from recbole_alt.data.build import build_masking
-from recbole_alt.model.text_cache import TextCache, TextsOfStep
+from recbole_alt.model.text_cache import TextCache
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 ALL = ["contrastive", "masked_language", "masked_tabular"]
@@ -23,9 +23,10 @@ def keep(b: Any, *, texts: int = 1000, memory: float | None = None) -> int:
     prompts = b.dataset.prompts
     masking = build_masking(b.config, prompts, [field.name for field in b.model.backbone.fields])
     b.model.text_cache = TextCache(language_model)
-    step, device = TextsOfStep(texts // 10, texts // 10), b.config["device"]
+    reads = texts // 10 * 10
     everything = prompts.distinct(b.dataset.inter_feat)
-    b.model.text_cache.fill(everything, masking, prompts.special.mask, step, 10, device, memory=memory)
+    mask_id, device = prompts.special.mask, b.config["device"]
+    b.model.text_cache.fill(everything, masking, mask_id, device, complete=reads, masked=reads, memory=memory)
     return language_model.texts_encoded - before
 
 

@@ -38,7 +38,7 @@ class LanguageModel(nn.Module):
 
     @property
     def is_fixed(self) -> bool:
-        """Whether none of its parameters is trained."""
+        """True if none of its parameters is trained."""
         return not any(parameter.requires_grad for parameter in self.parameters())
 
     def train(self, mode: bool = True) -> LanguageModel:
@@ -116,7 +116,7 @@ class LanguageModel(nn.Module):
 
 
 class AdaptedLanguageModel(AdapterState, LanguageModel):
-    """A language model with LoRA: its state holds the adapters alone."""
+    """A language model with LoRA: its state holds only the adapters."""
 
 
 def load_language_model(

@@ -24,7 +24,7 @@ from recbole_alt.stages import stage_config
 class ALTRecommender(AbstractRecommender):
     """An aligned CTR model, an aligned language model, or both (method, stage 2).
 
-    - ``ctr``: the CTR model alone; its cost is the plain backbone's and its loss the backbone's own.
+    - ``ctr``: only the CTR model; its cost is the plain backbone's and its loss the backbone's own.
     - ``lm``: a linear layer on the pooled state of the row's texts; binary cross-entropy.
     - ``joint``: ``σ(α·z_ctr + (1−α)·z_lm)`` with α learnable; the sum of the cross-entropies of the joint
       score and of ``z_lm``, and the backbone's own loss.
@@ -124,7 +124,7 @@ class ALTRecommender(AbstractRecommender):
         return {**super().other_parameter(), **record_of(self)}
 
     def load_other_parameter(self, para: Mapping[str, Any] | None) -> None:
-        """Take back what :meth:`other_parameter` gave; stock RecBole hands a checkpoint's data to the model here alone.
+        """Take back what :meth:`other_parameter` gave; only here stock RecBole hands a checkpoint's data over.
 
         Raises:
             ValueError: it is of other data than this model was built for.

@@ -23,19 +23,6 @@ _CHUNK = 256  # texts encoded, or masked, at once
 _SHARE_OF_MEMORY = 1 / 4
 
 
-@dataclass(frozen=True)
-class TextsOfStep:
-    """How many texts a step of alignment reads, taken from the first one.
-
-    Attributes:
-        complete: distinct texts.
-        masked: those of them in which something is masked.
-    """
-
-    complete: int
-    masked: int
-
-
 class TextCache:
     """States of texts, each encoded once however many batches ask for it.
 
@@ -77,10 +64,10 @@ class TextCache:
         texts: Sequence[DistinctTexts],
         masking: Masking,
         mask_id: int,
-        step: TextsOfStep,
-        steps: int,
         device: torch.device,
         *,
+        complete: int,
+        masked: int,
         memory: float | None = None,
         progress: bool = False,
     ) -> None:
@@ -90,9 +77,9 @@ class TextCache:
             texts: all distinct texts, by segment.
             masking: how they are masked; only whole fields make few enough forms to be kept.
             mask_id: the tokenizer's mask token, which no text contains unmasked.
-            step: what a step reads.
-            steps: the number of steps.
             device: where the states are kept.
+            complete: how many complete texts all steps together would encode.
+            masked: how many masked ones.
             memory: the most bytes to keep; None for a quarter of the device's.
             progress: show a progress bar.
         """
@@ -100,21 +87,20 @@ class TextCache:
         room = most / (4 * self._language_model.hidden_size)  # for the states of so many tokens
         numbers = [len(part.pieces) for part in texts]
         tokens = [int(part.segment.total_lengths(part.pieces).sum()) for part in texts]
-        if sum(numbers) <= step.complete * steps and sum(tokens) <= room:
-            complete = (_rows(_keys(b.segment, b.pieces), b.input_ids, b.attention_mask) for b in _batches(texts))
-            self._complete = self._encode("Encode texts", complete, device, progress)
+        if sum(numbers) <= complete and sum(tokens) <= room:
+            found = (_rows(_keys(b.segment, b.pieces), b.input_ids, b.attention_mask) for b in _batches(texts))
+            self._complete = self._encode("Encode texts", found, device, progress)
             room -= sum(tokens)
-        forms = []
+        forms = {}
         for part, number, length in zip(texts, numbers, tokens, strict=True):
-            found = masking.forms(part.segment.fields, most=step.masked * steps // number)
-            if found is None:
+            ways = masking.forms(part.segment.fields, most=masked // number)
+            if ways is None:
                 return
-            forms.append(found)
-            room -= length * int(found.sum(0).max()) if len(found) else 0  # a token is hidden in so many forms
-        if sum(n * len(found) for n, found in zip(numbers, forms, strict=True)) <= step.masked * steps and room >= 0:
-            of_segment = dict(zip([part.segment.name for part in texts], forms, strict=True))
-            masked = (_masked(batch, form, mask_id) for batch in _batches(texts) for form in of_segment[batch.segment])
-            self._masked = self._encode("Encode masked texts", masked, device, progress, at=mask_id)
+            forms[part.segment.name] = ways
+            room -= length * int(ways.sum(0).max()) if len(ways) else 0  # a token is hidden in so many forms
+        if sum(n * len(ways) for n, ways in zip(numbers, forms.values(), strict=True)) <= masked and room >= 0:
+            found = (_masked(batch, form, mask_id) for batch in _batches(texts) for form in forms[batch.segment])
+            self._masked = self._encode("Encode masked texts", found, device, progress, at=mask_id)
 
     @torch.no_grad()
     def _encode(

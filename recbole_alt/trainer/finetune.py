@@ -19,7 +19,7 @@ from recbole_alt.model.weights import load_finetuned
 from recbole_alt.trainer import checkpoint
 from recbole_alt.trainer.diverged import Diverged
 from recbole_alt.trainer.optim import parameter_groups, scheduler, update
-from recbole_alt.trainer.resuming import EpochLosses, batches_from, best_state, last_state, order_of, restore
+from recbole_alt.trainer.resuming import batches_from, best_state, last_state, order_of, restore
 
 
 class ALTTrainer(Trainer):
@@ -172,7 +172,8 @@ class ALTTrainer(Trainer):
         order = order_of(train_data)
         train_data.epoch = epoch_idx
         done = resumed["step"] if resumed is not None else 0
-        losses = EpochLosses.of(resumed)
+        totals: list[float] = list(resumed["losses"] or []) if resumed is not None else []
+        is_tuple = bool(resumed["is_tuple"]) if resumed is not None else False
         saved_at = monotonic()
         with tqdm(
             total=len(train_data), initial=done, ncols=100, desc=f"Train {epoch_idx:>5}", disable=not show_progress
@@ -180,12 +181,15 @@ class ALTTrainer(Trainer):
             for step, rows in enumerate(batches_from(train_data, done, resumed), start=done):
                 if len(rows) == 1 and self._normalises and len(train_data) > 1:
                     continue  # the last of an epoch, and not the same one in each: it has no variance
-                losses.add(self._train_step(rows.to(self.device), loss_func))
+                losses = self._train_step(rows.to(self.device), loss_func)
+                is_tuple = isinstance(losses, tuple)
+                parts = [part.item() for part in (losses if isinstance(losses, tuple) else (losses,))]
+                totals = [a + b for a, b in zip(totals, parts, strict=True)] if totals else parts
                 bar.update()
                 if saved and monotonic() - saved_at > self.config["checkpoint_seconds"]:
-                    self._save_last(epoch_idx, step + 1, order, losses)
+                    self._save_last(epoch_idx, step + 1, order, (totals, is_tuple))
                     saved_at = monotonic()
-        return losses.sums
+        return tuple(totals) if is_tuple else sum(totals)
 
     def _train_step(self, rows: Any, loss_func: Callable[..., Any]) -> Any:
         self.optimizer.zero_grad()
@@ -207,7 +211,7 @@ class ALTTrainer(Trainer):
         return self._without_nan(super()._full_sort_batch_eval(batched_data))
 
     def _without_nan(self, evaluated: Any) -> Any:
-        """What RecBole made of a batch, its scores second; they can be no numbers after an epoch's last step alone."""
+        """What RecBole made of a batch, its scores second; they can be no numbers after an epoch's last step only."""
         if torch.isnan(evaluated[1]).any():
             raise Diverged("a prediction is not a number after training: lower learning_rate")
         return evaluated
@@ -218,9 +222,8 @@ class ALTTrainer(Trainer):
         if verbose:
             self.logger.info(f"Saving current: {file}")
 
-    def _save_last(self, epoch: int, step: int, order: torch.Tensor | None, losses: EpochLosses | None) -> None:
-        """Everything needed to go on before ``step`` of ``epoch``."""
-        checkpoint.save(last_state(self, epoch, step, order, losses), self.last_file)
+    def _save_last(self, *args: Any) -> None:
+        checkpoint.save(last_state(self, *args), self.last_file)
 
     def resume_checkpoint(self, resume_file: str | os.PathLike[str]) -> None:
         """Go on from a ``-last.pth`` checkpoint at the very step it was written; see :func:`restore`."""

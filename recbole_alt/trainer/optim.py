@@ -23,7 +23,7 @@ def parameter_groups(
     """Sort trainable parameters: the language model's, the CTR embeddings', what mixes the towers, and all others.
 
     ``mixing`` is what ``model`` owns itself rather than by a part of it: ``joint``'s α. Weight decay would pull it to
-    0, which is no smaller model but the language model alone.
+    0, which is no smaller model but only the language model.
 
     Args:
         model: holds any number of :class:`LanguageModel` and :class:`Backbone`.
@@ -96,15 +96,9 @@ def update(
     schedule: torch.optim.lr_scheduler.LRScheduler | None,
     clip: Mapping[str, Any] | None,
 ) -> None:
-    """Take one optimiser step on the gradient of ``loss``, which is added to the gradients there are.
+    """One optimiser step on the gradients of ``loss``, a scalar, added to those there are.
 
-    Args:
-        model: whose parameters are trained.
-        loss: a scalar.
-        optimizer: of these parameters.
-        scaler: scales the loss so that 16-bit gradients do not vanish.
-        schedule: stepped after the optimiser; None for constant learning rates.
-        clip: arguments of :func:`torch.nn.utils.clip_grad_norm_`; None or empty to clip nothing.
+    ``clip`` holds the arguments of :func:`torch.nn.utils.clip_grad_norm_`; None or empty clips nothing.
     """
     scaler.scale(loss).backward()
     if clip:

@@ -19,7 +19,7 @@ from recbole_alt.data.identity import record_of, require_same_data
 from recbole_alt.data.masking import step_generator
 from recbole_alt.model.alignment import AlignmentModel, AlignmentOutput
 from recbole_alt.model.precision import gradient_scaler
-from recbole_alt.model.text_cache import TextCache, TextsOfStep
+from recbole_alt.model.text_cache import TextCache
 from recbole_alt.model.weights import load_weights
 from recbole_alt.trainer import checkpoint
 from recbole_alt.trainer.diverged import Diverged
@@ -32,7 +32,7 @@ class ALTPretrainTrainer(AbstractTrainer):
     Reads ``pretrain_steps`` (optimiser steps; empty = ``pretrain_epochs``), ``pretrain_batch_size``,
     ``pretrain_learning_rate``, ``pretrain_language_learning_rate`` (empty = the former),
     ``pretrain_weight_decay``, ``pretrain_schedule``, ``pretrain_warmup_ratio``, ``checkpoint_seconds`` and the
-    keys of masking and batch sampling. Batch, masks and dropout of a step depend on the seed and the step alone, so a
+    keys of masking and batch sampling. Batch, masks and dropout of a step depend only on the seed and the step, so a
     run resumed from its checkpoint goes on as if never stopped.
 
     Args:
@@ -107,19 +107,16 @@ class ALTPretrainTrainer(AbstractTrainer):
         rows = self.dataset[self.batches(0)]
         texts = prompts.batches(rows)
         masks = self.masking.draw(texts, len(rows), step_generator(self.config["seed"], 0, 0)).tokens
-        step = TextsOfStep(
-            complete=sum(len(text.input_ids) for text in texts) if "complete_texts" in self.model.reads else 0,
-            masked=sum(int(hidden.any(1).sum()) for hidden in masks) if "masked_texts" in self.model.reads else 0,
-        )
-        texts_of_all = prompts.distinct(self.dataset.inter_feat)
+        complete = sum(len(text.input_ids) for text in texts) if "complete_texts" in self.model.reads else 0
+        masked = sum(int(hidden.any(1).sum()) for hidden in masks) if "masked_texts" in self.model.reads else 0
         self.model.text_cache = TextCache(language_model)
         self.model.text_cache.fill(
-            texts_of_all,
+            prompts.distinct(self.dataset.inter_feat),
             self.masking,
             prompts.special.mask,
-            step,
-            self.total_steps,
             self.device,
+            complete=complete * self.total_steps,
+            masked=masked * self.total_steps,
             progress=show_progress,
         )
 

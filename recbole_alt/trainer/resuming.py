@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -13,35 +12,6 @@ from recbole_alt.config import ALTConfig
 from recbole_alt.data.identity import record_of, require_same_data
 from recbole_alt.model.weights import load_finetuned
 from recbole_alt.trainer import checkpoint
-
-
-@dataclass
-class EpochLosses:
-    """The losses of an epoch so far.
-
-    Attributes:
-        totals: the sum of each part; empty before the first step.
-        is_tuple: True if the loss has several parts.
-    """
-
-    totals: list[float] = field(default_factory=list)
-    is_tuple: bool = False
-
-    @classmethod
-    def of(cls, resumed: dict[str, Any] | None) -> EpochLosses:
-        """Those of a stopped run's last checkpoint; none without one."""
-        return cls() if resumed is None else cls(list(resumed["losses"] or []), bool(resumed["is_tuple"]))
-
-    def add(self, losses: Any) -> None:
-        """Add those of a step, a tensor or a tuple of tensors."""
-        self.is_tuple = isinstance(losses, tuple)
-        parts = [part.item() for part in (losses if self.is_tuple else (losses,))]
-        self.totals = [a + b for a, b in zip(self.totals, parts, strict=True)] if self.totals else parts
-
-    @property
-    def sums(self) -> Any:
-        """What RecBole's ``_train_epoch`` returns: a number, or a tuple of numbers."""
-        return tuple(self.totals) if self.is_tuple else sum(self.totals)
 
 
 def best_state(trainer: Any, epoch: int) -> dict[str, Any]:
@@ -59,7 +29,7 @@ def best_state(trainer: Any, epoch: int) -> dict[str, Any]:
 
 
 def last_state(
-    trainer: Any, epoch: int, step: int, order: torch.Tensor | None, losses: EpochLosses | None
+    trainer: Any, epoch: int, step: int, order: torch.Tensor | None, losses: tuple[list[float], bool] | None
 ) -> dict[str, Any]:
     """Everything that ``trainer`` needs to go on before ``step`` of ``epoch``.
 
@@ -67,13 +37,13 @@ def last_state(
         trainer: an :class:`~recbole_alt.trainer.finetune.ALTTrainer`.
         epoch, step: counted from 0.
         order: :func:`order_of` the training data as the epoch began.
-        losses: of the epoch so far; None between epochs.
+        losses: of the epoch so far, the sum of each part, and whether the loss has several; None between epochs.
     """
     return best_state(trainer, epoch) | {
         "step": step,
         "order": order,
-        "losses": losses.totals if losses else None,
-        "is_tuple": losses.is_tuple if losses else False,
+        "losses": losses[0] if losses else None,
+        "is_tuple": losses[1] if losses else False,
         "scheduler": trainer.scheduler.state_dict(),
         "scaler": trainer.scaler.state_dict(),
         "rng": checkpoint.rng_state(),
