@@ -93,7 +93,13 @@ _evaluation, _run, _reporting = _fixed(EVALUATION), _fixed(RUN), _fixed(REPORTIN
 _POSITIVE, _NOT_NEGATIVE = number(above=0), number(least=0)
 _SCHEDULE = choice("constant", "cosine", "linear")
 _CLIP = parts({"max_norm": _POSITIVE, "norm_type": _POSITIVE}, example="{max_norm: 1.0}")
-OBJECTIVES = ("contrastive", "masked_language", "masked_tabular")
+#: Objective of alignment → its class, an :class:`~recbole_alt.model.objectives.objective.Objective`; in this order they
+#: are built and measured.
+OBJECTIVES = {
+    "contrastive": "recbole_alt.model.objectives.contrastive.ContrastiveObjective",
+    "masked_language": "recbole_alt.model.objectives.masked_language.MaskedLanguageObjective",
+    "masked_tabular": "recbole_alt.model.objectives.masked_tabular.MaskedTabularObjective",
+}
 _NOTHING = Kind("left out", lambda value: False)
 _LEVELS = ("debug", "info", "warning", "error", "critical")
 _LEVEL = Kind(f"one of {', '.join(_LEVELS)}", lambda v: isinstance(v, str) and v.lower() in _LEVELS, _LEVELS)

@@ -256,6 +256,13 @@ class ALTDataset(AtomicDataset):
         rows = _take(self.inter_feat, index)
         return self.join(rows) if join else rows
 
+    def column(self, name: str) -> torch.Tensor:
+        """One field of all interactions, [n, ...]; where it is the user's or the item's, joined."""
+        for feat, owner in ((self.item_feat, self.iid_field), (self.user_feat, self.uid_field)):
+            if feat is not None and owner in self.inter_feat and name in feat:
+                return feat[name][self.inter_feat[owner]]
+        return self.inter_feat[name]
+
     def join(self, df: Interaction) -> Interaction:
         """Add the user's and the item's features to interactions, as RecBole's ``join``."""
         if self.user_feat is not None and self.uid_field in df:

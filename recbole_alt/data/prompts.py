@@ -30,6 +30,8 @@ class SegmentBatch:
         field_ids: [N, L], the field (column of the prompt's fields) whose *value* a token belongs to, else -1.
         row: [B], the text of each interaction.
         owner: [N], the first interaction with each text.
+        segment: the segment's name.
+        pieces: [N, F] row of each field's table; with the segment, what tells one text from another.
     """
 
     input_ids: Tensor
@@ -37,10 +39,13 @@ class SegmentBatch:
     field_ids: Tensor
     row: Tensor
     owner: Tensor
+    segment: str
+    pieces: np.ndarray
 
     def to(self, device: torch.device) -> SegmentBatch:
         """The same batch on ``device``."""
-        return replace(self, **{name: tensor.to(device) for name, tensor in vars(self).items()})
+        moved: dict[str, Any] = {name: x.to(device) for name, x in vars(self).items() if isinstance(x, Tensor)}
+        return replace(self, **moved)
 
     def select(self, texts: Tensor) -> SegmentBatch:
         """Only the texts [M] given by index, without trailing padding; ``row`` is empty."""
@@ -52,6 +57,8 @@ class SegmentBatch:
             self.field_ids[texts, :length],
             self.row[:0],
             self.owner[texts],
+            self.segment,
+            self.pieces[texts.cpu().numpy()],
         )
 
 
@@ -75,7 +82,7 @@ class DistinctTexts:
         """Tokens of all texts, or of those in ``which`` [M] (then ``row`` is as before, and to be ignored)."""
         pieces, owner = (self.pieces, self.owner) if which is None else (self.pieces[which], self.owner[which])
         input_ids, attention_mask, field_ids = map(torch.from_numpy, self.segment.assemble(pieces))
-        return SegmentBatch(input_ids, attention_mask, field_ids, self.row, owner)
+        return SegmentBatch(input_ids, attention_mask, field_ids, self.row, owner, self.segment.name, pieces)
 
 
 class PromptTable:

@@ -161,7 +161,7 @@ def _found_logits(model: Any, points: Sequence[CapturePoint], example: Interacti
 
 
 def reached(model: Any, point: CapturePoint, example: Interaction) -> bool:
-    """Whether a forward of ``model`` passes ``point``, with every row of ``example``."""
+    """True if a forward of ``model`` passes ``point``, with every row of ``example``."""
     captured: list[list[Tensor]] = [[]]
     with recording(model, [point], captured):
         model.forward(example)
