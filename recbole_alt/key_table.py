@@ -6,8 +6,8 @@ property files.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from recbole_alt.kinds import (
     ANY,
@@ -40,55 +40,37 @@ RUN = "run"  #: which stages run
 REPORTING = "reporting"  #: neither weights nor scores
 
 _TEXT_STAGES = ("lm", "joint")
-_ALIGNED_STAGES = MODES
 _TABULAR_STAGES = ("plain", "ctr", "joint")
 
 
 @dataclass(frozen=True)
 class Key:
-    """One key.
+    """One key of a configuration.
 
     Attributes:
-        kind: what its value may be.
-        belongs: what it belongs to: :data:`DATA`, :data:`TOWERS`, …
+        kind: the values it may have.
         about: what it does, in one line.
-        empty: whether it may be empty.
+        belongs: what it belongs to: :data:`DATA`, :data:`TOWERS`, …
+        empty: True if it may be empty.
         stages: the stages that may override it under ``finetune``.
-        tunable: whether trials that differ in it can be compared.
+        tunable: True if trials that differ in it can be compared.
     """
 
     kind: Kind
-    belongs: str
     about: str
+    belongs: str
     empty: bool = False
     stages: tuple[str, ...] = ()
     tunable: bool = True
 
 
-def _data(kind: Kind, about: str, *, empty: bool = True, tunable: bool = False) -> Key:
-    return Key(kind, DATA, about, empty, (), tunable)
-
-
-def _towers(kind: Kind, about: str, *, empty: bool = False, stages: tuple[str, ...] = (), tunable: bool = True) -> Key:
-    return Key(kind, TOWERS, about, empty, stages, tunable)
-
-
-def _alignment(kind: Kind, about: str, *, empty: bool = False) -> Key:
-    return Key(kind, ALIGNMENT, about, empty)
-
-
-def _finetuning(kind: Kind, about: str, *, empty: bool = False, stages: tuple[str, ...] = STAGES) -> Key:
-    return Key(kind, FINETUNING, about, empty, stages)
-
-
-def _fixed(belongs: str) -> Callable[..., Key]:
-    def make(kind: Kind, about: str, *, empty: bool = True) -> Key:
-        return Key(kind, belongs, about, empty, (), False)
-
-    return make
-
-
-_evaluation, _run, _reporting = _fixed(EVALUATION), _fixed(RUN), _fixed(REPORTING)
+_data = partial(Key, belongs=DATA, empty=True, tunable=False)
+_towers = partial(Key, belongs=TOWERS)
+_alignment = partial(Key, belongs=ALIGNMENT)
+_finetuning = partial(Key, belongs=FINETUNING, stages=STAGES)
+_evaluation = partial(Key, belongs=EVALUATION, empty=True, tunable=False)
+_run = partial(Key, belongs=RUN, empty=True, tunable=False)
+_reporting = partial(Key, belongs=REPORTING, empty=True, tunable=False)
 
 _POSITIVE, _NOT_NEGATIVE = number(above=0), number(least=0)
 _SCHEDULE = choice("constant", "cosine", "linear")
@@ -99,10 +81,17 @@ _LEVELS = ("debug", "info", "warning", "error", "critical")
 _LEVEL = Kind(f"one of {', '.join(_LEVELS)}", lambda v: isinstance(v, str) and v.lower() in _LEVELS, _LEVELS)
 _SIDE_COLUMNS = "{user: [...], item: [...], inter: [...]}"
 
+_OF_OTHER_MODELS = (
+    "NEG_PREFIX", "ITEM_LIST_LENGTH_FIELD", "LIST_SUFFIX", "MAX_ITEM_LIST_LENGTH", "POSITION_FIELD",
+    "HEAD_ENTITY_ID_FIELD", "TAIL_ENTITY_ID_FIELD", "RELATION_ID_FIELD", "ENTITY_ID_FIELD", "kg_reverse_r",
+    "entity_kg_num_interval", "relation_kg_num_interval", "normalize_embeddings",
+)  # fmt: skip
+_OF_LAUNCH = ("nproc", "world_size", "offset", "ip", "port", "local_rank", "single_spec", "verbose", "group_offset")
+
 KEYS: dict[str, Key] = {
     # what runs
-    "model": Key(TEXT, TOWERS, "ALT_<backbone>, or ALT with `backbone`", tunable=False),
-    "dataset": Key(TEXT, DATA, "name of the atomic files", tunable=False),
+    "model": _towers(TEXT, "ALT_<backbone>, or ALT with `backbone`", tunable=False),
+    "dataset": _data(TEXT, "name of the atomic files", empty=False),
     "backbone": _towers(
         TEXT, "with model ALT: a CTR model of your own, package.module.Class", empty=True, tunable=False
     ),
@@ -250,13 +239,13 @@ KEYS: dict[str, Key] = {
     "enable_amp": _finetuning(FLAG, "RecBole's mixed precision"),
     "enable_scaler": _finetuning(FLAG, "RecBole's gradient scaler"),
     "transfer": _finetuning(choice("all", "embeddings"), "of the aligned CTR model", stages=("ctr", "joint")),
-    "decay_towards": _finetuning(choice("zero", "aligned"), "where weight_decay pulls", stages=_ALIGNED_STAGES),
+    "decay_towards": _finetuning(choice("zero", "aligned"), "where weight_decay pulls", stages=MODES),
     "unseen_values": _finetuning(
         choice("initial", "zero", "hidden"), "start of values without a training row", stages=_TABULAR_STAGES
     ),
     "require_pow": _finetuning(FLAG, "of RecBole's embedding loss", stages=_TABULAR_STAGES),
     # evaluation
-    "eval_args": Key(ANY, DATA, "{split: {RS: [0.8, 0.1, 0.1]}, order: RO, group_by: ~, mode: labeled}", tunable=False),
+    "eval_args": _data(ANY, "{split: {RS: [0.8, 0.1, 0.1]}, order: RO, group_by: ~, mode: labeled}", empty=False),
     "eval_batch_size": _evaluation(whole(1), "rows scored at a time", empty=False),
     "metrics": _evaluation(ANY, "metrics; AUC and LogLoss are always there", empty=False),
     "topk": _evaluation(ANY, "of ranking metrics"),
@@ -300,84 +289,62 @@ KEYS: dict[str, Key] = {
     "order_list": _towers(list_of(whole(1), example="[30]"), "order vectors (EulerNet)"),
     "apply_norm": _towers(FLAG, "layer norm (EulerNet)"),
     # RecBole's keys that no CTR model reads
-    **dict.fromkeys(
-        (
-            "NEG_PREFIX",
-            "ITEM_LIST_LENGTH_FIELD",
-            "LIST_SUFFIX",
-            "MAX_ITEM_LIST_LENGTH",
-            "POSITION_FIELD",
-            "HEAD_ENTITY_ID_FIELD",
-            "TAIL_ENTITY_ID_FIELD",
-            "RELATION_ID_FIELD",
-            "ENTITY_ID_FIELD",
-            "kg_reverse_r",
-            "entity_kg_num_interval",
-            "relation_kg_num_interval",
-            "normalize_embeddings",
-        ),
-        Key(ANY, DATA, "of RecBole's other models", True, (), False),
-    ),
-    # RecBole's launch of several processes
-    **dict.fromkeys(
-        ("nproc", "world_size", "offset", "ip", "port", "local_rank", "single_spec", "verbose", "group_offset"),
-        Key(ANY, RUN, "of RecBole's launch of several processes", True, (), False),
-    ),
+    **dict.fromkeys(_OF_OTHER_MODELS, _data(ANY, "of RecBole's other models")),
+    **dict.fromkeys(_OF_LAUNCH, _run(ANY, "of RecBole's launch of several processes")),
 }
 
 #: Derived by RecBole from other keys; part of a configuration, never given.
 DERIVED = frozenset({"MODEL_TYPE", "MODEL_INPUT_TYPE", "eval_type", "device", "valid_neg_sample_args",
                      "test_neg_sample_args"})  # fmt: skip
 
-#: What people write → what the key is called, or what to write.
-ALIASES = {
-    **dict.fromkeys(("lr", "learning_rates", "ctr_lr"), "learning_rate"),
-    **dict.fromkeys(("lm_lr", "bert_lr", "text_lr"), "language_learning_rate"),
-    **dict.fromkeys(("pretrain_lr", "align_lr"), "pretrain_learning_rate"),
-    **dict.fromkeys(("batch_size", "bs", "train_bs", "batchsize"), "train_batch_size"),
-    **dict.fromkeys(("eval_bs", "test_batch_size", "valid_batch_size"), "eval_batch_size"),
-    **dict.fromkeys(("patience", "early_stop", "early_stopping", "early_stopping_patience"), "stopping_step"),
-    **dict.fromkeys(("dropout", "dropout_rate", "drop_rate", "drop_prob", "net_dropout"), "dropout_prob"),
-    **dict.fromkeys(("max_length", "max_len", "max_seq_length", "max_seq_len", "max_tokens"), "max_text_tokens"),
-    **dict.fromkeys(("epoch", "num_epochs", "n_epochs", "max_epochs", "num_train_epochs", "train_epochs"), "epochs"),
-    **dict.fromkeys(("optimizer", "optim"), "learner"),
-    **dict.fromkeys(("wd", "l2", "l2_reg", "decay"), "weight_decay"),
-    **dict.fromkeys(("scheduler", "lr_scheduler", "lr_schedule"), "schedule"),
-    **dict.fromkeys(("warmup", "warmup_steps", "warmup_proportion"), "warmup_ratio"),
-    **dict.fromkeys(("temperature", "temp", "tau"), "contrast_temperature"),
-    **dict.fromkeys(("embedding_dim", "emb_size", "emb_dim", "embed_dim", "hidden_size"), "embedding_size"),
-    **dict.fromkeys(("hidden_units", "hidden_sizes", "mlp", "mlp_sizes", "dnn_hidden_units"), "mlp_hidden_size"),
-    **dict.fromkeys(("num_layers",), "n_layers"),
-    **dict.fromkeys(
-        ("lm", "plm", "llm", "bert", "encoder", "text_encoder", "model_name_or_path", "lm_name"), "language_model"
-    ),
-    **dict.fromkeys(("layers", "lm_layers", "num_hidden_layers"), "language_model_layers"),
-    **dict.fromkeys(("mask_rate", "mask_prob", "mlm_probability", "masking_ratio"), "mask_ratio"),
-    **dict.fromkeys(("max_steps", "steps", "train_steps", "align_steps"), "pretrain_steps"),
-    **dict.fromkeys(("align_epochs",), "pretrain_epochs"),
-    **dict.fromkeys(("fp16", "bf16", "amp", "dtype", "torch_dtype"), "precision"),
-    **dict.fromkeys(("gpu", "gpus", "gpu_ids", "cuda"), "gpu_id"),
-    **dict.fromkeys(("num_workers", "workers", "n_workers"), "worker"),
-    **dict.fromkeys(("random_seed", "rng_seed"), "seed"),
-    **dict.fromkeys(("save_dir", "output_dir", "out_dir", "saved_dir"), "checkpoint_dir"),
-    **dict.fromkeys(("data_dir", "dataset_path", "data_root"), "data_path"),
-    **dict.fromkeys(("config_file_list", "config_file", "config", "config_files_list"), "config_files"),
-    **dict.fromkeys(("checkpoint", "pretrained", "load_checkpoint"), "pretrained_checkpoint"),
-    **dict.fromkeys(("resume_from", "resume_from_checkpoint"), "resume"),
-    **dict.fromkeys(("modes", "mode_list", "finetune_strategy"), "finetune_modes"),
-    **dict.fromkeys(("metric",), "metrics"),
-    **dict.fromkeys(("monitor",), "valid_metric"),
-    **dict.fromkeys(("sep", "delimiter"), "field_separator"),
-    **dict.fromkeys(("label", "label_col", "label_field"), "LABEL_FIELD"),
-    **dict.fromkeys(("user_id_field", "user_col"), "USER_ID_FIELD"),
-    **dict.fromkeys(("item_id_field", "item_col"), "ITEM_ID_FIELD"),
-    **dict.fromkeys(("time_field", "timestamp_field"), "TIME_FIELD"),
-    **dict.fromkeys(("prompt", "prompts", "prompt_template"), "template"),
-    **dict.fromkeys(("freeze", "freeze_lm", "freeze_bert", "frozen"), "freeze_language_model"),
-    **dict.fromkeys(("neg_sampling", "training_neg_sample_num"), "train_neg_sample_args"),
-    **dict.fromkeys(
-        ("max_grad_norm", "clip_norm", "gradient_clip_val", "grad_clip"), "clip_grad_norm: {max_norm: ...}"
-    ),
-    **{part: f"eval_args: {{{part}: ...}}" for part in ("split", "order", "group_by", "mode", "split_ratio")},
-    "device": "use_gpu and gpu_id",
+#: What to write → what people write instead.
+_OTHER_NAMES = {
+    "learning_rate": "lr learning_rates ctr_lr",
+    "language_learning_rate": "lm_lr bert_lr text_lr",
+    "pretrain_learning_rate": "pretrain_lr align_lr",
+    "train_batch_size": "batch_size bs train_bs batchsize",
+    "eval_batch_size": "eval_bs test_batch_size valid_batch_size",
+    "stopping_step": "patience early_stop early_stopping early_stopping_patience",
+    "dropout_prob": "dropout dropout_rate drop_rate drop_prob net_dropout",
+    "max_text_tokens": "max_length max_len max_seq_length max_seq_len max_tokens",
+    "epochs": "epoch num_epochs n_epochs max_epochs num_train_epochs train_epochs",
+    "learner": "optimizer optim",
+    "weight_decay": "wd l2 l2_reg decay",
+    "schedule": "scheduler lr_scheduler lr_schedule",
+    "warmup_ratio": "warmup warmup_steps warmup_proportion",
+    "contrast_temperature": "temperature temp tau",
+    "embedding_size": "embedding_dim emb_size emb_dim embed_dim hidden_size",
+    "mlp_hidden_size": "hidden_units hidden_sizes mlp mlp_sizes dnn_hidden_units",
+    "n_layers": "num_layers",
+    "language_model": "lm plm llm bert encoder text_encoder model_name_or_path lm_name",
+    "language_model_layers": "layers lm_layers num_hidden_layers",
+    "mask_ratio": "mask_rate mask_prob mlm_probability masking_ratio",
+    "pretrain_steps": "max_steps steps train_steps align_steps",
+    "pretrain_epochs": "align_epochs",
+    "precision": "fp16 bf16 amp dtype torch_dtype",
+    "gpu_id": "gpu gpus gpu_ids cuda",
+    "worker": "num_workers workers n_workers",
+    "seed": "random_seed rng_seed",
+    "checkpoint_dir": "save_dir output_dir out_dir saved_dir",
+    "data_path": "data_dir dataset_path data_root",
+    "config_files": "config_file_list config_file config config_files_list",
+    "pretrained_checkpoint": "checkpoint pretrained load_checkpoint",
+    "resume": "resume_from resume_from_checkpoint",
+    "finetune_modes": "modes mode_list finetune_strategy",
+    "metrics": "metric",
+    "valid_metric": "monitor",
+    "field_separator": "sep delimiter",
+    "LABEL_FIELD": "label label_col label_field",
+    "USER_ID_FIELD": "user_id_field user_col",
+    "ITEM_ID_FIELD": "item_id_field item_col",
+    "TIME_FIELD": "time_field timestamp_field",
+    "template": "prompt prompts prompt_template",
+    "freeze_language_model": "freeze freeze_lm freeze_bert frozen",
+    "train_neg_sample_args": "neg_sampling training_neg_sample_num",
+    "clip_grad_norm: {max_norm: ...}": "max_grad_norm clip_norm gradient_clip_val grad_clip",
+    "use_gpu and gpu_id": "device",
 }
+
+#: What people write → what to write.
+ALIASES = {alias: key for key, aliases in _OTHER_NAMES.items() for alias in aliases.split()}
+ALIASES |= {part: f"eval_args: {{{part}: ...}}" for part in ("split", "order", "group_by", "mode", "split_ratio")}
