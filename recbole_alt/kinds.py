@@ -133,6 +133,7 @@ def _is_encoding(value: Any) -> bool:
 
 FLAG = Kind("true or false", lambda value: isinstance(value, bool))
 TEXT = Kind("text", lambda value: isinstance(value, str) and bool(value.strip()))
+FIELD = Kind("the name of a field", TEXT.accepts)
 SEPARATOR = Kind("text of at least one character", lambda value: isinstance(value, str) and value != "")
 ENCODING = Kind("the name of a text encoding such as utf-8 or latin-1", _is_encoding)
 SHARE = number(above=0, most=1)

@@ -14,7 +14,7 @@ from rows import SOME, refused
 
 from recbole_alt.config import ALTConfig
 from recbole_alt.data.atomic import AtomicFile
-from recbole_alt.data.files import headers_of
+from recbole_alt.data.files import atomic_files, headers_of
 
 Own = Callable[..., ALTConfig]
 
@@ -207,7 +207,7 @@ ITEMS = "item_id:token\tyear:token\tprice:float\n" + "".join(f"i{n}\t{1990 + n}\
 
 
 def test_headers_are_those_of_the_files_that_exist(own: Own) -> None:
-    headers = headers_of(own("heads", inter="\ufeff" + SOME, item=ITEMS.replace("\n", "\r\n")))
+    headers = headers_of(atomic_files(own("heads", inter="\ufeff" + SOME, item=ITEMS.replace("\n", "\r\n"))))
     assert headers == {
         "inter": {"user_id": "token", "item_id": "token", "label": "float"},
         "item": {"item_id": "token", "year": "token", "price": "float"},

@@ -15,7 +15,6 @@ from recbole.data.interaction import Interaction
 from recbole.utils import FeatureSource, FeatureType
 
 from recbole_alt import compat
-from recbole_alt.data.atomic import AtomicFile
 from recbole_alt.data.identity import DataIdentity
 from recbole_alt.data.labels import check_parts
 from recbole_alt.data.prompts import PromptTable
@@ -81,16 +80,9 @@ class ALTDataset(AtomicDataset):
                 f"where FOLDER/{self.dataset_name}/ holds them"
             ) from None
 
-    def _texts(self, suffix: str, file: AtomicFile, names: list[str]) -> list[str]:
-        """The columns of ``prompt_only``, each one token a row; :meth:`_fill_nan` takes them away again."""
-        return self._prompt_only(suffix)
-
-    def _prompt_only(self, suffix: str) -> list[str]:
-        return list((self.config["prompt_only"] or {}).get(suffix) or [])
-
     def _fill_nan(self) -> None:
         self._read_words()
-        for source, names in (self.config["prompt_only"] or {}).items():
+        for source, names in self._columns.prompt_only.items():
             for name in names:
                 self._del_col(getattr(self, f"{source}_feat"), name)
         super()._fill_nan()
@@ -163,7 +155,7 @@ class ALTDataset(AtomicDataset):
 
     def _stays(self, name: str) -> bool:
         """Whether a field of the interaction will still be in its batches."""
-        leaving = [*(self.config["prompt_only"] or {}).values(), *(self.config["unused_col"] or {}).values()]
+        leaving = [*self._columns.prompt_only.values(), *(self.config["unused_col"] or {}).values()]
         return all(name not in names for names in leaving)
 
     def _change_feat_format(self) -> None:
