@@ -40,8 +40,8 @@ EVALUATION = "evaluation"  #: what is scored, and which epoch is kept
 RUN = "run"  #: which stages run
 REPORTING = "reporting"  #: neither weights nor scores
 
-_TEXT_STAGES = ("lm", "joint")
-_TABULAR_STAGES = ("plain", "ctr", "joint")
+_TEXT = ("lm", "joint")
+_TABULAR = ("plain", "ctr", "joint")
 
 
 @dataclass(frozen=True)
@@ -178,11 +178,11 @@ KEYS: dict[str, Key] = {
     ),
     "clip_grad_norm": _towers(_CLIP, "longest gradient", empty=True, stages=STAGES),
     "batch_sampling": _towers(
-        choice("auto", "block", "shuffle"), "how rows of a step that reads text are drawn", stages=_TEXT_STAGES
+        choice("auto", "block", "shuffle"), "how rows of a step that reads text are drawn", stages=_TEXT
     ),
-    "block_texts": _towers(whole(2), "users and items of a block", empty=True, stages=_TEXT_STAGES),
-    "block_users": _towers(whole(1), "of these, users", empty=True, stages=_TEXT_STAGES),
-    "block_items": _towers(whole(1), "of these, items", empty=True, stages=_TEXT_STAGES),
+    "block_texts": _towers(whole(2), "users and items of a block", empty=True, stages=_TEXT),
+    "block_users": _towers(whole(1), "of these, users", empty=True, stages=_TEXT),
+    "block_items": _towers(whole(1), "of these, items", empty=True, stages=_TEXT),
     # stage 1
     "objectives": _alignment(choices(*OBJECTIVES), "what stage 1 minimises"),
     "objective_weights": _alignment(
@@ -217,21 +217,19 @@ KEYS: dict[str, Key] = {
     "learning_rate": _finetuning(_POSITIVE, "of everything that has no rate of its own"),
     "weight_decay": _finetuning(_NOT_NEGATIVE, "of everything that has none of its own"),
     "embedding_learning_rate": _finetuning(
-        _NOT_NEGATIVE, "of the CTR embeddings; empty = learning_rate", empty=True, stages=_TABULAR_STAGES
+        _NOT_NEGATIVE, "of the CTR embeddings; empty = learning_rate", empty=True, stages=_TABULAR
     ),
     "embedding_weight_decay": _finetuning(
-        _NOT_NEGATIVE, "of the CTR embeddings; empty = weight_decay", empty=True, stages=_TABULAR_STAGES
+        _NOT_NEGATIVE, "of the CTR embeddings; empty = weight_decay", empty=True, stages=_TABULAR
     ),
     "language_learning_rate": _finetuning(
-        _NOT_NEGATIVE, "of the language model; empty = learning_rate", empty=True, stages=_TEXT_STAGES
+        _NOT_NEGATIVE, "of the language model; empty = learning_rate", empty=True, stages=_TEXT
     ),
     "language_weight_decay": _finetuning(
-        _NOT_NEGATIVE, "of the language model; empty = weight_decay", empty=True, stages=_TEXT_STAGES
+        _NOT_NEGATIVE, "of the language model; empty = weight_decay", empty=True, stages=_TEXT
     ),
-    "freeze_language_model": _finetuning(FLAG, "train all but the encoder", stages=_TEXT_STAGES),
-    "text_batch_size": _finetuning(
-        whole(2), "rows a step where the encoder is trained", empty=True, stages=_TEXT_STAGES
-    ),
+    "freeze_language_model": _finetuning(FLAG, "train all but the encoder", stages=_TEXT),
+    "text_batch_size": _finetuning(whole(2), "rows a step where the encoder is trained", empty=True, stages=_TEXT),
     "schedule": _finetuning(_SCHEDULE, "of the learning rates", empty=True),
     "warmup_ratio": _finetuning(number(least=0, most=1), "share of the steps in which the rates rise", empty=True),
     "eval_step": _finetuning(whole(0), "epochs between validations; 0 = none"),
@@ -242,9 +240,9 @@ KEYS: dict[str, Key] = {
     "transfer": _finetuning(choice("all", "embeddings"), "of the aligned CTR model", stages=("ctr", "joint")),
     "decay_towards": _finetuning(choice("zero", "aligned"), "where weight_decay pulls", stages=MODES),
     "unseen_values": _finetuning(
-        choice("initial", "zero", "hidden"), "start of values without a training row", stages=_TABULAR_STAGES
+        choice("initial", "zero", "hidden"), "start of values without a training row", stages=_TABULAR
     ),
-    "require_pow": _finetuning(FLAG, "of RecBole's embedding loss", stages=_TABULAR_STAGES),
+    "require_pow": _finetuning(FLAG, "of RecBole's embedding loss", stages=_TABULAR),
     # evaluation
     "eval_args": _data(ANY, "{split: {RS: [0.8, 0.1, 0.1]}, order: RO, group_by: ~, mode: labeled}", empty=False),
     "eval_batch_size": _evaluation(whole(1), "rows scored at a time", empty=False),
@@ -257,13 +255,13 @@ KEYS: dict[str, Key] = {
     # RecBole's CTR models
     "embedding_size": _towers(whole(1), "width of the field embeddings"),
     "mlp_hidden_size": _towers(list_of(whole(1), example="[300, 300, 128]"), "widths of the deep layers"),
-    "dropout_prob": _towers(DROPOUT, "dropout", stages=_TABULAR_STAGES),
-    "dropout_probs": _towers(list_of(DROPOUT, example="[0.2, 0.2, 0.2]"), "dropout (AutoInt)", stages=_TABULAR_STAGES),
-    "hidden_dropout_prob": _towers(DROPOUT, "dropout (FiGNN)", stages=_TABULAR_STAGES),
-    "attn_dropout_prob": _towers(DROPOUT, "dropout of attention (FiGNN)", stages=_TABULAR_STAGES),
-    "drop_ex": _towers(DROPOUT, "dropout of modulus and phase (EulerNet)", stages=_TABULAR_STAGES),
-    "drop_im": _towers(DROPOUT, "dropout of real and imaginary part (EulerNet)", stages=_TABULAR_STAGES),
-    "reg_weight": _towers(_NOT_NEGATIVE, "weight of the L2 penalty", stages=_TABULAR_STAGES),
+    "dropout_prob": _towers(DROPOUT, "dropout", stages=_TABULAR),
+    "dropout_probs": _towers(list_of(DROPOUT, example="[0.2, 0.2, 0.2]"), "dropout (AutoInt)", stages=_TABULAR),
+    "hidden_dropout_prob": _towers(DROPOUT, "dropout (FiGNN)", stages=_TABULAR),
+    "attn_dropout_prob": _towers(DROPOUT, "dropout of attention (FiGNN)", stages=_TABULAR),
+    "drop_ex": _towers(DROPOUT, "dropout of modulus and phase (EulerNet)", stages=_TABULAR),
+    "drop_im": _towers(DROPOUT, "dropout of real and imaginary part (EulerNet)", stages=_TABULAR),
+    "reg_weight": _towers(_NOT_NEGATIVE, "weight of the L2 penalty", stages=_TABULAR),
     "cross_layer_num": _towers(whole(1), "cross layers (DCN, DCNV2)"),
     "mixed": _towers(FLAG, "mixture of experts (DCNV2)"),
     "structure": _towers(choice("stacked", "parallel"), "DCNV2"),
@@ -283,8 +281,8 @@ KEYS: dict[str, Key] = {
     "type": _towers(choice("inner", "outer"), "interactions of the student (KD_DAGFM)"),
     "t_depth": _towers(whole(1), "depth of the teacher (KD_DAGFM)"),
     "depth": _towers(whole(1), "depth of the student (KD_DAGFM)"),
-    "alpha": _towers(_NOT_NEGATIVE, "weight of distillation (KD_DAGFM)", stages=_TABULAR_STAGES),
-    "beta": _towers(_NOT_NEGATIVE, "weight of clicks (KD_DAGFM)", stages=_TABULAR_STAGES),
+    "alpha": _towers(_NOT_NEGATIVE, "weight of distillation (KD_DAGFM)", stages=_TABULAR),
+    "beta": _towers(_NOT_NEGATIVE, "weight of clicks (KD_DAGFM)", stages=_TABULAR),
     "warm_up": _towers(ANY, "checkpoint of the phase before (KD_DAGFM)", empty=True),
     "t_cin": _towers(list_of(whole(1), example="[200, 200, 200]"), "teacher CIN (KD_DAGFM)"),
     "order_list": _towers(list_of(whole(1), example="[30]"), "order vectors (EulerNet)"),

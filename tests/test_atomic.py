@@ -218,9 +218,9 @@ def test_headers_are_those_of_the_files_that_exist(own: Own) -> None:
 @pytest.mark.parametrize(
     ("given", "match"),
     [
-        ({"user": USERS.replace("user_id", "userid")}, r"d\.user has no field 'user_id' .USER_ID_FIELD.; "
+        ({"user": USERS.replace("user_id", "userid")}, r"USER_ID_FIELD: d\.user has no field 'user_id'; "
          r"it has userid, age"),
-        ({"inter": SOME.replace("item_id", "item")}, r"d\.inter has no field 'item_id'.*ITEM_ID_FIELD.*user_id, item"),
+        ({"inter": SOME.replace("item_id", "item")}, r"ITEM_ID_FIELD: d\.inter has no field 'item_id'.*user_id, item"),
         ({"user": USERS.replace("user_id:token", "user_id:float")}, r"d\.user, line 1: column 'user_id' is.* float"),
         ({"inter": SOME.replace("item_id:token", "item_id:token_seq")}, r"d\.inter, line 1.*'item_id'.*token_seq"),
         ({"user": USERS.replace("age", "year")}, r"column 'year' is in \S*d\.user and in \S*d\.item"),

@@ -149,13 +149,13 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"unused_col": {"inter": ["item_id"]}}, "unused_col: inter names 'item_id', an id"),
     ({"unused_col": {"inter": ["label"]}}, "unused_col: inter names 'label'"),
     # fields with a part of their own
-    ({"USER_ID_FIELD": "uid"}, r"d.inter has no field 'uid' \(USER_ID_FIELD\); it has user_id, .*'user_id'"),
+    ({"USER_ID_FIELD": "uid"}, r"^USER_ID_FIELD: d.inter has no field 'uid'; it has user_id, .*'user_id'"),
     ({"LABEL_FIELD": ""}, "LABEL_FIELD must be the name of a field.*not ''"),
     ({"ITEM_ID_FIELD": ["item_id"]}, "ITEM_ID_FIELD must be the name of a field.*not .'item_id'"),
-    ({"USER_ID_FIELD": "device", **load(user=["city"])}, r"d.user has no field 'device' \(USER_ID_FIELD\); it has us"),
-    ({"TIME_FIELD": "time"}, r"d.inter has no field 'time' \(TIME_FIELD\); it has .*timestamp"),
-    ({"RATING_FIELD": "ratings"}, r"d.inter has no field 'ratings' \(RATING_FIELD\).*'rating'"),
-    ({"LABEL_FIELD": "labels"}, r"d.inter has no field 'labels' \(LABEL_FIELD\); it has .*threshold"),
+    ({"USER_ID_FIELD": "device", **load(user=["city"])}, r"^USER_ID_FIELD: d.user has no field 'device'; it has us"),
+    ({"TIME_FIELD": "time"}, r"^TIME_FIELD: d.inter has no field 'time'; it has .*timestamp"),
+    ({"RATING_FIELD": "ratings"}, r"^RATING_FIELD: d.inter has no field 'ratings'.*'rating'"),
+    ({"LABEL_FIELD": "labels"}, r"^LABEL_FIELD: d.inter has no field 'labels'; it has .*threshold"),
     ({"LABEL_FIELD": "click"}, r"load_col: inter must hold 'click' \(LABEL_FIELD\)"),
     ({"LABEL_FIELD": None, "threshold": {"rating": 4}}, "LABEL_FIELD must be the name of a field, not None"),
     ({"eval_args": {"order": "TO"}, "TIME_FIELD": None}, "eval_args: order: TO needs TIME_FIELD"),
@@ -191,7 +191,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     *(({"filter_inter_by_user_or_item": bad}, "filter_inter_by_user_or_item must be") for bad in (None, "maybe", 1)),
     *(({"benchmark_filename": bad}, "benchmark_filename must be a list of three names")
       for bad in (["train", "test"], "train", ["train", "valid", "test", "more"], [1, 2, 3], 5)),
-    (BENCHMARK | {"USER_ID_FIELD": "uid"}, "d.train.inter has no field 'uid'"),
+    (BENCHMARK | {"USER_ID_FIELD": "uid"}, "USER_ID_FIELD: d.train.inter has no field 'uid'"),
     *((BENCHMARK | filtered, f"{next(iter(filtered))}: the parts of benchmark_filename")
       for filtered in ({"val_interval": {"rating": "[1,5]"}}, {"rm_dup_inter": "last"},
                        {"user_inter_num_interval": "[5,inf)"})),

@@ -83,14 +83,12 @@ class Columns:
         has = f"its fields of type {types} are {listed(known)}" if known else f"none is {types}"
         raise ValueError(f"{key} names {name!r}, which is no loaded field of {files}: {has}{did_you_mean(name, known)}")
 
-    def require_in_file(self, name: str, suffix: str, key: str, *, first: bool = False) -> None:
-        """Refuse a ``name`` that the file does not have, whether loaded or not."""
+    def require_in_file(self, key: str, name: str, suffix: str) -> None:
+        """Refuse a ``name`` given by ``key`` that the file does not have, whether loaded or not."""
         header = self.headers[suffix]
         if name not in header:
-            start, end = (f"{key}: ", "") if first else ("", f" ({key})")
             raise ValueError(
-                f"{start}{self.file(suffix)} has no field {name!r}{end}; it has {listed(header)}"
-                f"{did_you_mean(name, header)}"
+                f"{key}: {self.file(suffix)} has no field {name!r}; it has {listed(header)}{did_you_mean(name, header)}"
             )
 
 
@@ -123,9 +121,8 @@ def columns_of(config: Mapping[str, Any], headers: Mapping[str, Header]) -> Colu
             key = "" if suffix == "inter" else f"additional_feat_suffix names {suffix}, but "
             raise ValueError(f"{key}there is no {bare.file(suffix)} in {config['data_path']!r}")
     for key in OWNERS.values():
-        name = config.get(key)
-        if name is not None:
-            bare.require_in_file(name, "inter", key)
+        if config.get(key) is not None:
+            bare.require_in_file(key, config[key], "inter")
     loaded = _loaded(bare, config, files)
     for side, key in OWNERS.items():
         _check_owner(bare, config, loaded, side, key)
@@ -147,7 +144,7 @@ def _check_owner(
     for suffix in ("inter", side) if side in loaded else ("inter",):
         if name is None or name in loaded.get(suffix, {}):
             continue
-        columns.require_in_file(name, suffix, key)
+        columns.require_in_file(key, name, suffix)
         if config.get("load_col") is None:
             raise ValueError(f"unload_col: {suffix} must leave {name!r} ({key}) in")
         raise ValueError(
@@ -172,7 +169,7 @@ def _loaded(columns: Columns, config: Mapping[str, Any], files: Sequence[str]) -
                 raise ValueError(f"{key} names {suffix}, but there is no {columns.file(suffix)}: leave {suffix} out")
             for name in names:
                 if name != "*":
-                    columns.require_in_file(name, suffix, key, first=True)
+                    columns.require_in_file(key, name, suffix)
     for suffix, names in (unload or {}).items():
         if names and load is not None and load.get(suffix) != ["*"]:
             raise ValueError(
@@ -199,7 +196,7 @@ def _prompt_only(columns: Columns, config: Mapping[str, Any], loaded: Mapping[st
         if names and suffix not in columns.headers:
             raise ValueError(f"prompt_only names {suffix}, but there is no {columns.file(suffix)}: leave {suffix} out")
         for name in names:
-            columns.require_in_file(name, suffix, "prompt_only", first=True)
+            columns.require_in_file("prompt_only", name, suffix)
             if name in loaded.get(suffix, {}):
                 raise ValueError(
                     f"{name!r} is loaded (load_col) and in prompt_only: the CTR model sees the first; drop one, with "

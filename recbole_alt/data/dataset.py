@@ -204,31 +204,28 @@ class ALTDataset(AtomicDataset):
                 progress=bool(self.config["show_progress"]),
             )
             self._prompts.append(table)
-            self._report_cut(table)
-            self._report_unlike(table)
+            self._warn_about(table)
         return self._prompts[0]
 
-    def _report_unlike(self, table: PromptTable) -> None:
-        rows = {key: self._column(key)[:_COMPARED] for key in {field.key for field in self._field_words.values()}}
-        text = table.unlike_whole(rows)
-        if text is not None:
-            self.logger.warning(
-                f"the tokenizer of {self.config['language_model']!r} merges across spaces: it reads {text!r} otherwise "
-                "than clause by clause, as it will be given; results may suffer"
-            )
-
-    def _report_cut(self, table: PromptTable) -> None:
+    def _warn_about(self, table: PromptTable) -> None:
+        """Log which texts are cut, and whether clauses are tokenised otherwise than the whole sentence."""
+        columns = {field.key: self._column(field.key) for field in self._field_words.values()}
         report: dict[str, tuple[int, int]] = {}
         for start in range(0, len(self.inter_feat), _CHUNK):
-            rows = slice(start, start + _CHUNK)
-            chunk = {key: self._column(key)[rows] for key in {field.key for field in self._field_words.values()}}
-            for name, (count, longest) in table.cut(chunk).items():
+            rows = {key: column[start : start + _CHUNK] for key, column in columns.items()}
+            for name, (count, longest) in table.cut(rows).items():
                 before = report.get(name, (0, 0))
                 report[name] = (before[0] + count, max(before[1], longest))
         for name, (count, longest) in report.items():
             self.logger.warning(
                 f"max_text_tokens={self.config['max_text_tokens']} cuts {count} value(s) of {name!r} at their end; "
                 f"the longest has {longest} tokens"
+            )
+        text = table.unlike_whole({key: column[:_COMPARED] for key, column in columns.items()})
+        if text is not None:
+            self.logger.warning(
+                f"the tokenizer of {self.config['language_model']!r} merges across spaces: it reads {text!r} otherwise "
+                "than clause by clause, as it will be given; results may suffer"
             )
 
     def _column(self, key: str) -> torch.Tensor:

@@ -12,7 +12,7 @@ from typing import Any
 from recbole_alt.data.columns import OWNERS, Columns, Header, columns_of
 from recbole_alt.data.naming import listed, lists_by_file, names_in
 from recbole_alt.data.numbers import Interval, parse_intervals
-from recbole_alt.kinds import did_you_mean, is_number, whole
+from recbole_alt.kinds import is_number, whole
 
 _NUMBERS = ("float", "float_seq")
 _TOKENS = ("token", "token_seq")
@@ -69,12 +69,8 @@ def _check_roles(config: Mapping[str, Any], columns: Columns) -> str:
     """Check the names of the label, the rating, the time and the threshold; returns the label's."""
     header = columns.headers["inter"]
     for key, usual in _OPTIONAL.items():
-        name = config.get(key)
-        if name not in (None, usual, *header):
-            raise ValueError(
-                f"{columns.file('inter')} has no field {name!r} ({key}); it has {listed(header)}"
-                f"{did_you_mean(name, header)}"
-            )
+        if config.get(key) not in (None, usual):
+            columns.require_in_file(key, config[key], "inter")
     label = config["LABEL_FIELD"]
     threshold = config.get("threshold")
     if threshold is not None:
@@ -89,7 +85,7 @@ def _check_roles(config: Mapping[str, Any], columns: Columns) -> str:
         if label in header:
             raise ValueError(f"load_col: inter must hold {label!r} (LABEL_FIELD), or {mend}")
         raise ValueError(
-            f"{columns.file('inter')} has no field {label!r} (LABEL_FIELD); it has {listed(header)}: {mend}"
+            f"LABEL_FIELD: {columns.file('inter')} has no field {label!r}; it has {listed(header)}: {mend}"
         )
     return label
 

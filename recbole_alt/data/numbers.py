@@ -28,7 +28,9 @@ def fit(values: np.ndarray) -> bool:
 
 
 def number(cell: str) -> float | None:
-    """The number in a cell, 1 or 0 for true or false in any case, or None if it holds none."""
+    """The number in a cell, 1 or 0 for true or false in any case, NaN for an empty cell; None for any other text."""
+    if not cell:
+        return math.nan
     if _NUMBER.fullmatch(cell) is None:
         return _TRUTH.get(cell.lower())
     value = float(cell)

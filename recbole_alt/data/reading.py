@@ -157,7 +157,7 @@ class AtomicDataset(Dataset):
             return
         feat, time = self.inter_feat, self.time_field
         if time in feat:
-            check_filled(feat, time, self._place, "and rm_dup_inter goes by it: fill it, or take such rows out")
+            check_filled(feat, time, self._place, "rm_dup_inter goes by it: fill it")
             feat = feat.sort_values(time, kind="stable")
         else:
             self.logger.warning(f"rm_dup_inter: keeps the {keep} in the file's order, as no TIME_FIELD is loaded")

@@ -180,13 +180,13 @@ def _checked_parts(spec: Mapping[str, Any] | None) -> dict[str, Any]:
     if spec is not None and not isinstance(spec, Mapping):
         raise ValueError(f"template must be a section of {', '.join(_PARTS)}, not {spec!r}")
     parts = _PARTS | dict(spec or {})
+    for part in ("fields", "values", "join", "prefix"):
+        if parts[part] is not None and not isinstance(parts[part], Mapping):
+            raise ValueError(f"template.{part} must be 'name: value' pairs, not {parts[part]!r}")
     for given, known, where in ((parts, _PARTS, ""), (parts["prefix"] or {}, _SEGMENTS, ".prefix")):
         for key in given:
             if key not in known:
                 raise ValueError(f"template{where}: unknown key {key!r}; known are {', '.join(known)}")
-    for part in ("fields", "values", "join", "prefix"):
-        if parts[part] is not None and not isinstance(parts[part], Mapping):
-            raise ValueError(f"template.{part} must be 'name: value' pairs, not {parts[part]!r}")
     for part in ("order", "exclude"):
         if parts[part] is not None and not isinstance(parts[part], (list, tuple)):
             raise ValueError(f"template.{part} must be a list such as [{parts[part]}], not {parts[part]!r}")
