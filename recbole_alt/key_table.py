@@ -73,8 +73,10 @@ _evaluation = partial(Key, belongs=EVALUATION, empty=True, tunable=False)
 _run = partial(Key, belongs=RUN, empty=True, tunable=False)
 _reporting = partial(Key, belongs=REPORTING, empty=True, tunable=False)
 
+_SEED = whole(0, 2**32 - 1)
 _POSITIVE, _NOT_NEGATIVE = number(above=0), number(least=0)
 _SCHEDULE = choice("constant", "cosine", "linear")
+_tower_rate = partial(_finetuning, _NOT_NEGATIVE, empty=True)
 _CLIP = parts({"max_norm": _POSITIVE, "norm_type": _POSITIVE}, example="{max_norm: 1.0}")
 OBJECTIVES = ("contrastive", "masked_language", "masked_tabular")
 _NOTHING = Kind("left out", lambda value: False)
@@ -93,9 +95,7 @@ KEYS: dict[str, Key] = {
     # what runs
     "model": _towers(TEXT, "ALT_<backbone>, or ALT with `backbone`", tunable=False),
     "dataset": _data(TEXT, "name of the atomic files", empty=False),
-    "backbone": _towers(
-        TEXT, "with model ALT: a CTR model of your own, package.module.Class", empty=True, tunable=False
-    ),
+    "backbone": _towers(TEXT, "with ALT: a CTR model of your own, package.module.Class", empty=True, tunable=False),
     "finetune_modes": _run(choices(*MODES), "modes of stage 2 that run; [] = alignment only"),
     "finetune_mode": _run(choice(*MODES), "mode of a single model under stock RecBole"),
     "plain_baseline": _run(FLAG, "train the plain backbone too", empty=False),
@@ -116,7 +116,7 @@ KEYS: dict[str, Key] = {
     "data_path": _reporting(TEXT, "folder that holds <dataset>/", empty=False),
     "config_files": _reporting(ANY, "YAML files, on the command line only"),
     "loss_decimal_place": _reporting(whole(0), "digits of losses in the log", empty=False),
-    "seed": _towers(whole(0, 2**32 - 1), "of everything random", tunable=True),
+    "seed": _towers(_SEED, "of everything random", tunable=True),
     "reproducibility": _towers(FLAG, "deterministic algorithms only", tunable=False),
     # data
     "load_col": _data(ANY, f"columns the CTR model sees, {_SIDE_COLUMNS}"),
@@ -150,15 +150,11 @@ KEYS: dict[str, Key] = {
     "preload_weight": _data(ANY, "vectors of an additional file, {iid: vec}"),
     "train_neg_sample_args": _data(ANY, "negatives drawn in training, {distribution: uniform, sample_num: 1}"),
     "train_share": _data(SHARE, "so much of the training rows, drawn once", tunable=True),
-    "split_seed": _data(
-        whole(0, 2**32 - 1), "of a random split, train_share and shuffle_texts; empty = seed", tunable=True
-    ),
+    "split_seed": _data(_SEED, "of a random split, train_share and shuffle_texts; empty = seed", tunable=True),
     "transform": _data(_NOTHING, "RecBole's, of sequential models"),
     # text
     "template": _data(ANY, "wording of the prompts; see docs/data.md", tunable=True),
-    "prompt_scope": _data(
-        choice("entity", "interaction"), "one text per side, or one per row", empty=False, tunable=True
-    ),
+    "prompt_scope": _data(choice("entity", "interaction"), "one text per side or per row", empty=False, tunable=True),
     "prompt_only": _data(ANY, "text columns the CTR model never sees, {item: [title]}", tunable=True),
     "shuffle_texts": _data(choice("item", "user"), "each gets the text of another one (a control)", tunable=True),
     "max_text_tokens": _data(whole(1), "longest text, in tokens", empty=False, tunable=True),
@@ -173,13 +169,9 @@ KEYS: dict[str, Key] = {
     "frozen_layers": _towers(either(whole(0), "all"), "first layers that stage 1 does not train, or all", empty=True),
     "lora_rank": _towers(whole(1), "train LoRA adapters of this rank instead of the model", empty=True),
     "lora_alpha": _towers(whole(1), "their scale; empty = 2 * lora_rank", empty=True),
-    "join_field_embeddings": _towers(
-        FLAG, "stage 1 sees the field embeddings, too; empty = as docs/models.md", empty=True
-    ),
+    "join_field_embeddings": _towers(FLAG, "stage 1 sees the field embeddings; empty: see docs/models.md", empty=True),
     "clip_grad_norm": _towers(_CLIP, "longest gradient", empty=True, stages=STAGES),
-    "batch_sampling": _towers(
-        choice("auto", "block", "shuffle"), "how rows of a step that reads text are drawn", stages=_TEXT
-    ),
+    "batch_sampling": _towers(choice("auto", "block", "shuffle"), "how steps with text draw their rows", stages=_TEXT),
     "block_texts": _towers(whole(2), "users and items of a block", empty=True, stages=_TEXT),
     "block_users": _towers(whole(1), "of these, users", empty=True, stages=_TEXT),
     "block_items": _towers(whole(1), "of these, items", empty=True, stages=_TEXT),
@@ -216,18 +208,10 @@ KEYS: dict[str, Key] = {
     "learner": _finetuning(choice("adam", "adamw", "sgd", "adagrad", "rmsprop"), "optimiser"),
     "learning_rate": _finetuning(_POSITIVE, "of everything that has no rate of its own"),
     "weight_decay": _finetuning(_NOT_NEGATIVE, "of everything that has none of its own"),
-    "embedding_learning_rate": _finetuning(
-        _NOT_NEGATIVE, "of the CTR embeddings; empty = learning_rate", empty=True, stages=_TABULAR
-    ),
-    "embedding_weight_decay": _finetuning(
-        _NOT_NEGATIVE, "of the CTR embeddings; empty = weight_decay", empty=True, stages=_TABULAR
-    ),
-    "language_learning_rate": _finetuning(
-        _NOT_NEGATIVE, "of the language model; empty = learning_rate", empty=True, stages=_TEXT
-    ),
-    "language_weight_decay": _finetuning(
-        _NOT_NEGATIVE, "of the language model; empty = weight_decay", empty=True, stages=_TEXT
-    ),
+    "embedding_learning_rate": _tower_rate("of the CTR embeddings; empty = learning_rate", stages=_TABULAR),
+    "embedding_weight_decay": _tower_rate("of the CTR embeddings; empty = weight_decay", stages=_TABULAR),
+    "language_learning_rate": _tower_rate("of the language model; empty = learning_rate", stages=_TEXT),
+    "language_weight_decay": _tower_rate("of the language model; empty = weight_decay", stages=_TEXT),
     "freeze_language_model": _finetuning(FLAG, "train all but the encoder", stages=_TEXT),
     "text_batch_size": _finetuning(whole(2), "rows a step where the encoder is trained", empty=True, stages=_TEXT),
     "schedule": _finetuning(_SCHEDULE, "of the learning rates", empty=True),
@@ -240,7 +224,7 @@ KEYS: dict[str, Key] = {
     "transfer": _finetuning(choice("all", "embeddings"), "of the aligned CTR model", stages=("ctr", "joint")),
     "decay_towards": _finetuning(choice("zero", "aligned"), "where weight_decay pulls", stages=MODES),
     "unseen_values": _finetuning(
-        choice("initial", "zero", "hidden"), "start of values without a training row", stages=_TABULAR
+        choice("initial", "zero", "hidden"), "start of values unseen in training", stages=_TABULAR
     ),
     "require_pow": _finetuning(FLAG, "of RecBole's embedding loss", stages=_TABULAR),
     # evaluation
