@@ -161,15 +161,22 @@ def loaded_columns(config: Mapping[str, Any], suffix: str, header: Header) -> di
     return {name: kind for name, kind in header.items() if (every or name in wanted) and name not in unload}
 
 
+def _existing(
+    columns: Columns, config: Mapping[str, Any], key: str, files: Sequence[str]
+) -> dict[str, list[str]] | None:
+    """The value of a key such as ``{inter: [user_id]}``, whose files and columns must exist; None if it is empty."""
+    given = lists_by_file(config, key, files)
+    for suffix, names in (given or {}).items():
+        if names and suffix not in columns.headers:
+            raise ValueError(f"{key} names {suffix}, but there is no {columns.file(suffix)}: leave {suffix} out")
+        for name in names:
+            if (key, name) != ("load_col", "*"):
+                columns.require_in_file(key, name, suffix)
+    return given
+
+
 def _loaded(columns: Columns, config: Mapping[str, Any], files: Sequence[str]) -> dict[str, Header]:
-    load, unload = (lists_by_file(config, key, files) for key in ("load_col", "unload_col"))
-    for key, given in (("load_col", load), ("unload_col", unload)):
-        for suffix, names in (given or {}).items():
-            if names and suffix not in columns.headers:
-                raise ValueError(f"{key} names {suffix}, but there is no {columns.file(suffix)}: leave {suffix} out")
-            for name in names:
-                if name != "*":
-                    columns.require_in_file(key, name, suffix)
+    load, unload = (_existing(columns, config, key, files) for key in ("load_col", "unload_col"))
     for suffix, names in (unload or {}).items():
         if names and load is not None and load.get(suffix) != ["*"]:
             raise ValueError(
@@ -191,12 +198,9 @@ def _loaded(columns: Columns, config: Mapping[str, Any], files: Sequence[str]) -
 
 
 def _prompt_only(columns: Columns, config: Mapping[str, Any], loaded: Mapping[str, Header]) -> dict[str, list[str]]:
-    given = lists_by_file(config, "prompt_only", _SIDES) or {}
+    given = _existing(columns, config, "prompt_only", _SIDES) or {}
     for suffix, names in given.items():
-        if names and suffix not in columns.headers:
-            raise ValueError(f"prompt_only names {suffix}, but there is no {columns.file(suffix)}: leave {suffix} out")
         for name in names:
-            columns.require_in_file("prompt_only", name, suffix)
             if name in loaded.get(suffix, {}):
                 raise ValueError(
                     f"{name!r} is loaded (load_col) and in prompt_only: the CTR model sees the first; drop one, with "

@@ -97,8 +97,8 @@ class ALTDataset(AtomicDataset):
     def forbidden_in_prompts(self) -> dict[str, str]:
         """Fields that would reveal the label or are not content: name → why."""
         forbidden = dict.fromkeys(self.config["threshold"] or {}, "what the threshold makes the label from")
-        forbidden |= {self.config["RATING_FIELD"]: "the rating", self.time_field: "the timestamp"}
-        forbidden |= {self.label_field: "the label"}
+        forbidden[self.config["RATING_FIELD"]] = "the rating"
+        forbidden |= {self.time_field: "the timestamp", self.label_field: "the label"}
         return {name: why for name, why in forbidden.items() if name}
 
     def _read_words(self) -> None:
@@ -163,8 +163,7 @@ class ALTDataset(AtomicDataset):
 
     @property
     def _split_seed(self) -> int:
-        seed = self.config["split_seed"]
-        return int(self.config["seed"] if seed is None else seed)
+        return int(self.config["seed"] if self.config["split_seed"] is None else self.config["split_seed"])
 
     def build(self) -> list[Any]:
         """Split as RecBole's ``build``, and keep only ``train_share`` of the training rows, in their order.

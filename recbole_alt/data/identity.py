@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from hashlib import blake2b
 from logging import getLogger
@@ -128,11 +128,7 @@ class DataIdentity:
 
     @classmethod
     def from_plain(cls, plain: Any) -> DataIdentity:
-        """Read what :meth:`to_plain` made.
-
-        Raises:
-            ValueError: it is something else.
-        """
+        """The identity that :meth:`to_plain` made a record of; anything else is a ValueError."""
         try:
             return cls(
                 {name: Vocabulary(**one) for name, one in plain["vocabularies"].items()},
@@ -164,15 +160,13 @@ class DataIdentity:
         """
         start = f"{what}: " if what else ""
         start += f"{'this' if file is None else repr(os.fspath(file))} was made from other data than are there now: "
-        for kind in ("vocabularies", "numbers"):
-            difference = _first_difference(getattr(self, kind), getattr(now, kind))
+        for before, after in ((self.vocabularies, now.vocabularies), (self.numbers, now.numbers)):
+            difference = _first_difference(before, after)
             if difference:
                 raise ValueError(f"{start}field {difference}; give the data that it was trained with, or train anew")
         if held_out_only and self.parts.get("train") == now.parts.get("train"):
             return
-        names = PARTS[1:] if held_out_only else PARTS
-        before, after = ({name: parts[name] for name in names if name in parts} for parts in (self.parts, now.parts))
-        difference = _first_difference(before, after)
+        difference = _first_difference(self.parts, now.parts, PARTS[1:] if held_out_only else PARTS)
         if difference:
             raise ValueError(
                 f"{start}of the split, {difference}; give the data and the split that it was trained with (seed, "
@@ -206,24 +200,25 @@ def require_same_data(
         ValueError: the ids or the split differ.
     """
     plain, now = state.get(IDENTITY_KEY), getattr(owner, "identity", None)
-    if now is None:
-        return
-    if plain is None:
+    if now is not None and plain is not None:
+        DataIdentity.from_plain(plain).require_same(now, file=file, what=what, held_out_only=held_out_only)
+    elif now is not None:
         getLogger().warning(
             f"{os.fspath(file)!r} holds no record of its data, as it is of an older version: nothing tells whether its "
             "ids and its split are those of the data that are there now"
         )
-    else:
-        DataIdentity.from_plain(plain).require_same(now, file=file, what=what, held_out_only=held_out_only)
 
 
-def _first_difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:
-    for name, one in before.items():
-        if name not in now:
+def _first_difference(before: dict[str, Any], now: dict[str, Any], names: Iterable[str] = ()) -> str | None:
+    """The first of ``names`` (of all, by default) that is not the same, with how it differs."""
+    for name in names or before | now:
+        if name in before and name not in now:
             return f"{name!r} was there and is not now"
-        if one != now[name]:
-            return f"{name!r} {one.difference(now[name])}"
-    return next((f"{name!r} is there now and was not" for name in now if name not in before), None)
+        if name in now and name not in before:
+            return f"{name!r} is there now and was not"
+        if before.get(name) != now.get(name):
+            return f"{name!r} {before[name].difference(now[name])}"
+    return None
 
 
 def _part(part: Any) -> Part:

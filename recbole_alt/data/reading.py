@@ -92,10 +92,9 @@ class AtomicDataset(Dataset):
     def _length(self, frame: pd.DataFrame, name: str) -> int:
         """Cut the sequences of a column to ``seq_len``, if that is given; returns the length of the longest."""
         longest = max(map(len, frame[name]))
-        most = (self.config["seq_len"] or {}).get(name)
-        if most is None:
-            return longest
-        frame[name] = [members[:most] for members in frame[name]]
+        most = (self.config["seq_len"] or {}).get(name, longest)
+        if most < longest:
+            frame[name] = [members[:most] for members in frame[name]]
         return min(most, longest)
 
     # -- ids ---------------------------------------------------------------------------------------------
@@ -166,10 +165,6 @@ class AtomicDataset(Dataset):
         why = f"repeating a user and an item (rm_dup_inter: {keep})"
         self.inter_feat = self._keep(feat, ~repeated, self._name("inter"), why)
 
-    def _filter_by_field_value(self) -> None:
-        fields = ", ".join(self.config["val_interval"] or {})
-        self._counted(super()._filter_by_field_value, f"val_interval of {fields}")
-
     def _filter_inter_by_user_or_item(self) -> None:
         if self.config["filter_inter_by_user_or_item"] is not True:
             return
@@ -179,6 +174,9 @@ class AtomicDataset(Dataset):
                 known = self.inter_feat[field].isin(feat[field].values)
                 why = f"having no row in {self._name(side)} (filter_inter_by_user_or_item)"
                 self.inter_feat = self._keep(self.inter_feat, known, self._name("inter"), why)
+
+    def _filter_by_field_value(self) -> None:
+        self._counted(super()._filter_by_field_value, f"val_interval of {', '.join(self.config['val_interval'] or {})}")
 
     def _filter_by_inter_num(self) -> None:
         self._counted(super()._filter_by_inter_num, "user_inter_num_interval and item_inter_num_interval")
