@@ -16,9 +16,9 @@ from recbole.utils import get_local_time, get_model, init_seed
 from torch.utils.tensorboard import SummaryWriter
 
 from recbole_alt.config import ALTConfig
-from recbole_alt.data.build import build_batches
 from recbole_alt.data.identity import IDENTITY_KEY, record_of, require_same_data
 from recbole_alt.data.loader import BatchLoader
+from recbole_alt.data.steps import build_batches
 from recbole_alt.files import clear, lock, new_folder, read_record, write_record
 from recbole_alt.keys import FREE, check_values
 from recbole_alt.memory import PeakMemory

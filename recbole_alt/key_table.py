@@ -101,7 +101,7 @@ KEYS: dict[str, Key] = {
     "plain_baseline": _run(FLAG, "train the plain backbone too", empty=False),
     "pretrained_checkpoint": _run(TEXT, "a pretrain.pth: skips stage 1"),
     "finetune": _run(ANY, "overrides by stage: {joint: {epochs: 5}}"),
-    "allow_unknown_keys": _reporting(FLAG, "pass on keys that nobody knows"),
+    "allow_unknown_keys": _reporting(FLAG, "pass on unknown keys"),
     "resume": _reporting(TEXT, "folder of a stopped run, or last"),
     "result_file": _reporting(TEXT, "a second copy of the run's result.json"),
     "checkpoint_seconds": _reporting(_NOT_NEGATIVE, "longest work a stop can cost, in seconds", empty=False),
@@ -233,7 +233,7 @@ KEYS: dict[str, Key] = {
     "metrics": _evaluation(ANY, "metrics; AUC and LogLoss are always there", empty=False),
     "topk": _evaluation(ANY, "of ranking metrics"),
     "valid_metric": _evaluation(TEXT, "the metric that chooses the epoch", empty=False),
-    "valid_metric_bigger": _evaluation(FLAG, "whether more is better; follows from valid_metric"),
+    "valid_metric_bigger": _evaluation(FLAG, "more is better; follows from valid_metric"),
     "metric_decimal_place": _evaluation(whole(0), "digits of metrics, before epochs are compared", empty=False),
     "repeatable": _evaluation(FLAG, "of RecBole's ranking evaluation"),
     # RecBole's CTR models

@@ -74,14 +74,11 @@ def _check_together(values: Mapping[str, Any]) -> None:
 
 
 def check_names(given: Collection[str], known: Collection[str]) -> None:
-    """Refuse unknown keys.
+    """Refuse unknown keys; names the closest known one.
 
     Args:
         given: the keys of the user's files, dictionary and command line.
         known: keys in addition to the table: those of a backbone of the user's own.
-
-    Raises:
-        ValueError: names the first unknown key and the closest known one.
     """
     for name in given:
         if name in DERIVED - {"device"}:

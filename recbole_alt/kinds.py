@@ -26,15 +26,9 @@ class Kind:
     choices: tuple[str, ...] = ()
 
     def refuse(self, key: str, value: Any, *, empty: bool = False) -> None:
-        """Raise an error if ``value`` is not of this kind.
+        """Raise a ValueError that names ``key``, ``value`` and what it must be, if the value is not of this kind.
 
-        Args:
-            key: the name of the key, for the error.
-            value: its value.
-            empty: True if the key may be empty.
-
-        Raises:
-            ValueError: names the key, the value and what it must be.
+        An ``empty`` key may also be None.
         """
         if (value is None and empty) or (value is not None and self.accepts(value)):
             return

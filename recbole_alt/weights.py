@@ -22,12 +22,7 @@ _FLOATS = ("F64", "F32", "F16", "BF16", "float64", "float32", "float16", "bfloat
 
 @dataclass(frozen=True)
 class StoredWeight:
-    """One tensor of a file.
-
-    Attributes:
-        file: the file that holds it.
-        dtype: its data type, as the file names it.
-    """
+    """The file that holds a tensor, and its data type as the file names it."""
 
     file: Path
     dtype: str
@@ -36,8 +31,7 @@ class StoredWeight:
 def stored_weights(folder: Path) -> dict[str, StoredWeight]:
     """The tensors in the weight files of ``folder`` by their keys; the tensors themselves stay on disk.
 
-    Raises:
-        ValueError: a file is damaged, is missing, or holds code or anything else than tensors.
+    Files that are damaged, missing, or hold code or anything else than tensors are refused.
     """
     first = next(folder / name for name in FILES if (folder / name).is_file())
     stored: dict[str, StoredWeight] = {}

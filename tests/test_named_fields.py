@@ -129,6 +129,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
      "unload_col names columns of item.*load_col: ~"),
     ({"load_col": None, "unload_col": {"item": ["titel"]}}, "unload_col: d.item has no field 'titel'.*'title'"),
     ({"load_col": None, "unload_col": {"item": "*"}}, "unload_col: item must be a list"),
+    ({"load_col": None, "unload_col": {"item": ["*"]}}, r"unload_col: d.item has no field '\*'"),
     ({"load_col": None, "unload_col": {"item": "title"}}, r"unload_col: item must be a list such as \[title\]"),
     ({"load_col": None, "prompt_only": None, "unload_col": {"user": ["user_id"]}}, "unload_col: user must leave"),
     ({"additional_feat_suffix": "emb"}, r"additional_feat_suffix must be a list such as \[emb\]"),
@@ -317,6 +318,14 @@ def test_the_files_are_looked_at_before_any_is_loaded(tiny: Configure, monkeypat
     monkeypatch.setattr(ALTDataset, "_load_feat", lambda *_: pytest.fail("loaded"))
     with pytest.raises(ValueError, match=r"seq_len names 'genres'.*'genre'"):
         create_dataset(tiny(seq_len={"genres": 1}))
+
+
+@pytest.mark.parametrize("every", ["*", ["*"], ("*",)])
+def test_a_star_loads_every_column(tiny: Configure, every: Any) -> None:
+    sides = {"user": ["user_id", "age"], "item": every}
+    dataset = create_dataset(tiny(load_col={"inter": every} | sides, prompt_only=None))
+    assert {"dwell", "device", "timestamp", "age", "title", "genre"} <= set(dataset.field2type)
+    assert "gender" not in dataset.field2type
 
 
 @pytest.mark.parametrize("model", ["ALT_DCN"])

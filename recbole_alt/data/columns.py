@@ -47,14 +47,8 @@ class Columns:
     def require(self, key: str, name: Any, kinds: Collection[str], *, of: Collection[str] | None = None) -> str:
         """The type of the loaded column ``name`` that ``key`` names.
 
-        Args:
-            key: the key, for the error.
-            name: the value of the key.
-            kinds: the types that the column may have.
-            of: suffixes of the files that may hold it; None for any.
-
         Raises:
-            ValueError: no such column is loaded, or it is in another file or of another type.
+            ValueError: no such column is loaded, or its type is not among ``kinds``, or its file not among ``of``.
         """
         loaded = {suffix: header for suffix, header in self.loaded.items() if of is None or suffix in of}
         for suffix, header in loaded.items():

@@ -46,9 +46,6 @@ class ALTDataset(AtomicDataset):
     Attributes:
         identity: the record of the ids and the split, which :meth:`build` makes; the parts of the split share it.
         number_ranges: numeric field that is normalised or discretised → its least and greatest value.
-
-    Raises:
-        ValueError: an unknown field, a wrong key, and all that :class:`AtomicDataset` refuses.
     """
 
     def __init__(self, config: Any):
@@ -166,11 +163,7 @@ class ALTDataset(AtomicDataset):
         return int(self.config["seed"] if self.config["split_seed"] is None else self.config["split_seed"])
 
     def build(self) -> list[Any]:
-        """Split as RecBole's ``build``, and keep only ``train_share`` of the training rows, in their order.
-
-        Raises:
-            ValueError: a part without both labels; see :func:`check_parts`.
-        """
+        """Split as RecBole's ``build``, keep only ``train_share`` of the training rows, and check the labels."""
         if self.config["split_seed"] is None:
             parts = super().build()
         else:

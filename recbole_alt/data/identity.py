@@ -188,16 +188,12 @@ def require_same_data(
     what: str = "",
     held_out_only: bool = False,
 ) -> None:
-    """Refuse weights that were trained with other data than those of ``owner``.
+    """Refuse weights that were trained with other data than those of ``owner``; see :meth:`DataIdentity.require_same`.
 
     Args:
         state: a checkpoint, or the content of ``config.json``. If older versions wrote it and it has no record, it is
             accepted with a warning.
         owner: a built dataset, one of its parts, or a model made for it.
-        file, what, held_out_only: see :meth:`DataIdentity.require_same`.
-
-    Raises:
-        ValueError: the ids or the split differ.
     """
     plain, now = state.get(IDENTITY_KEY), getattr(owner, "identity", None)
     if now is not None and plain is not None:

@@ -14,15 +14,12 @@ Place = Callable[[int], str]
 
 
 def check_label_keys(config: Any, columns: Mapping[str, str], file: str) -> None:
-    """Refuse keys about labels that contradict one another or the interactions.
+    """Refuse keys about labels that contradict one another or the interactions; names the key, the field and the file.
 
     Args:
         config: a RecBole configuration.
         columns: the loaded columns of the interactions: name → type.
         file: the file that they are loaded from.
-
-    Raises:
-        ValueError: names the key, the field and what to do.
     """
     label, threshold = config["LABEL_FIELD"], config["threshold"]
     distribution = config["train_neg_sample_args"]["distribution"]
@@ -58,10 +55,7 @@ def check_label_values(config: Any, rows: pd.DataFrame, place: Place) -> None:
     Args:
         config: a RecBole configuration.
         rows: the interactions that filters left, before missing values are filled.
-        place: tells the file and the line of each.
-
-    Raises:
-        ValueError: names the first row's place, the field, the number of rows, and what to do.
+        place: tells the file and the line of each, for the error.
     """
     label, threshold, time = config["LABEL_FIELD"], config["threshold"], config["TIME_FIELD"]
     if threshold:
@@ -98,14 +92,9 @@ def _check_binary(rows: pd.DataFrame, label: str, place: Place) -> None:
 
 
 def check_parts(config: Any, parts: Sequence[Any]) -> None:
-    """Refuse a training part without both labels, and a validation part without both if its AUC is to choose.
+    """Refuse training on fewer than two rows or only one label, and validation whose AUC is undefined if it chooses.
 
-    Args:
-        config: a RecBole configuration.
-        parts: the datasets of the split: training, validation, test.
-
-    Raises:
-        ValueError: fewer than two training rows, or only one label in training, or in validation by AUC.
+    ``parts`` are the datasets of training, validation and test; RecBole's ``config`` has the metric that chooses.
     """
     names, label = ("training", "validation", "test"), config["LABEL_FIELD"]
     rows = len(parts[0].inter_feat)

@@ -49,16 +49,12 @@ def numbers(cells: Iterable[str]) -> np.ndarray | None:
 
 
 def parse_intervals(given: Any, where: str) -> list[Interval]:
-    """Parse a text such as ``"(0,3];[5,inf)"``, or a list of two numbers.
+    """Parse the value of a key, a text such as ``"(0,3];[5,inf)"`` or a list of two numbers.
 
     RecBole only warns about what it can't read, and goes on without it.
 
-    Args:
-        given: the value of a key.
-        where: the name of the key, for the error.
-
     Raises:
-        ValueError: an interval of another form, or one that holds no number.
+        ValueError: an interval has another form or holds no number; calls the key ``where``.
     """
     intervals = []
     for part in str(given).split(";") if isinstance(given, (str, list, tuple)) else [""]:

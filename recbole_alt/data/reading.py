@@ -23,10 +23,7 @@ class AtomicDataset(Dataset):
     """RecBole's ``Dataset``, read by :class:`~recbole_alt.data.atomic.AtomicFile`.
 
     Files that RecBole would misread, and labels and ids that it would train on silently, are refused before a row is
-    used. Rows that filters leave out are counted.
-
-    Raises:
-        ValueError: names the file, the line and the column, or the key, and what to do.
+    used, in one line with the file, the line and the column, or the key. Rows that filters leave out are counted.
     """
 
     inter_feat: Any  # a DataFrame while read, an Interaction once built

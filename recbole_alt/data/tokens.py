@@ -158,10 +158,7 @@ class SegmentTokens:
             )
 
     def assemble(self, pieces: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Join clauses into padded texts.
-
-        Args:
-            pieces: [N, F] the row of each field's table.
+        """Join clauses, given the rows [N, F] of the fields' tables, into padded texts.
 
         Returns:
             ``input_ids``, ``attention_mask`` and ``field_ids``, each [N, L].
