@@ -12,7 +12,8 @@ demo: $(VENV)/.installed
 test: $(VENV)/.installed
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest $(ARGS)
+	@echo "Tests that take minutes are left out; to run them: $(BIN)/python -m pytest -m slow"
+	$(BIN)/python -m pytest --numprocesses=auto --maxprocesses=4 --dist=loadscope $(ARGS)
 
 # torch first: a later resolve must find the pinned build, not the registry's newest.
 $(VENV)/.installed: constraints.txt setup.cfg pyproject.toml

@@ -83,7 +83,7 @@ def check_names(given: Collection[str], known: Collection[str]) -> None:
     for name in given:
         if name in DERIVED - {"device"}:
             raise ValueError(f"{name} follows from other keys: leave it out")
-        if name in KEYS or name in _PICKLED or name in known:
+        if name in KEYS or name in known:
             continue
         raise ValueError(f"unknown key {name!r}{meant(name, known)}")
 
@@ -91,9 +91,10 @@ def check_names(given: Collection[str], known: Collection[str]) -> None:
 def meant(key: Any, known: Collection[str] = ()) -> str:
     """The end of an error about an unknown key: what to write instead."""
     name = str(key)  # YAML reads ~ as None
-    right = ALIASES.get(name) or ALIASES.get(name.lower())
+    if right := ALIASES.get(name.lower()):
+        return f": write {right}"
     otherwise = ": leave it out, or give --allow_unknown_keys=true if code of your own reads it"
-    return f": write {right}" if right else did_you_mean(name, [*KEYS, *known], otherwise, cutoff=0.7)
+    return did_you_mean(name, [*KEYS, *known], otherwise, cutoff=0.7)
 
 
 def check_stages(stages: Mapping[str, Mapping[str, Any]], own: Collection[str] = (), strict: bool = True) -> None:

@@ -14,6 +14,7 @@ import torch
 
 from recbole_alt import __main__ as run_main
 from recbole_alt import console, diagnose, export, files, probe
+from recbole_alt.arguments import Parser
 from recbole_alt.benchmark import __main__ as campaign_main
 from recbole_alt.benchmark import histories
 from recbole_alt.convert import __main__ as convert_main
@@ -133,6 +134,34 @@ def test_every_command_has_the_boundary(
     monkeypatch.setattr(sys, "argv", ["command", *arguments])
     assert module.main() == 70
     assert capsys.readouterr().err.startswith("error: internal error NotImplementedError: not even thought of: please")
+
+
+@pytest.mark.parametrize(
+    ("given", "line"),
+    [
+        (["--seed", "3"], "'--seed' is not understood: write --seed=3"),
+        (["--seed"], "'--seed' is not understood: write --seed=value"),
+        (["seed=3"], "'seed=3' is not understood: write --key=value"),
+        (["--epochs=1", "3"], "'3' is not understood: write --key=value"),
+        (["--", "3"], "'--' is not understood: write --key=value"),
+    ],
+)
+def test_what_is_no_key_with_a_value_is_answered_with_what_to_write(
+    given: list[str], line: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["command", *given])
+    with pytest.raises(SystemExit) as caught:
+        Parser().parse_with_keys()
+    assert caught.value.code == 2
+    assert capsys.readouterr().err.splitlines()[-1] == f"error: {line}"
+
+
+def test_an_abbreviated_option_is_a_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["command", "--models=a", "--model=b", "--seed=1"])
+    parser = Parser()
+    parser.add_argument("--models")
+    options, left = parser.parse_with_keys()
+    assert (options.models, left) == ("a", ["--model=b", "--seed=1"])
 
 
 def test_ctrl_c_tells_how_to_go_on(
