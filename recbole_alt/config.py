@@ -2,39 +2,38 @@
 
 Later layers win: RecBole's ``overall.yaml`` and its files for the *base* model and the dataset, our
 ``overall.yaml``, ``model/ALT_<backbone>.yaml`` and ``dataset/<dataset>.yaml``, the user's files, the
-dictionary, the command line.
+dictionary, the arguments.
 """
 
 from __future__ import annotations
 
-import ast
-import enum
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from logging import getLogger
 from pathlib import Path
 from typing import Any
 
-import torch
 from recbole.config import Config
 from recbole.utils import EvaluatorType, get_model
-from recbole.utils import enum_type as recbole_enums
 
+from recbole_alt import checkpoints
+from recbole_alt.arguments import parse_arguments
+from recbole_alt.compat import replaces
 from recbole_alt.evaluation import check_evaluation
-from recbole_alt.keys import KEYS, check_names, check_stages, check_values
-from recbole_alt.kinds import TEXT
+from recbole_alt.keys import check_names, check_stages, check_values
 from recbole_alt.launch import require_one_process
-from recbole_alt.yaml_files import parse_yaml, read_yaml
+from recbole_alt.values import parse_value
+from recbole_alt.yaml_files import read_yaml
 
 PREFIX = "ALT_"
 
-#: What runs where neither an argument, nor a file, nor the command line names a model and a dataset.
+#: The model and the dataset of a configuration that names none.
 DEFAULT_MODEL, DEFAULT_DATASET = "ALT_DCN", "ml-100k"
 
 
 def properties_dir() -> Path:
-    """Folder of our YAML files: inside an installed package, or at the top of a checkout."""
+    """The folder of our YAML files: inside an installed package, or at the top of a checkout."""
     package = Path(__file__).resolve().parent
     installed = package / "properties"
     return installed if installed.is_dir() else package.parent / "properties"
@@ -45,33 +44,42 @@ def base_model_name(model: str) -> str | None:
     return model[len(PREFIX) :] if model.startswith(PREFIX) else None
 
 
-def load_internal_config(
-    config: Any, model: str, model_class: type, dataset: str, original: Callable[..., None]
+@replaces(Config, "_load_internal_config_dict")
+def _load_internal_config(
+    original: Callable[..., None], self: Any, model: str, model_class: type, dataset: str
 ) -> None:
-    """Fill ``config.internal_config_dict``: RecBole's layers for the base model, then ours.
-
-    Source: ``Config._load_internal_config_dict`` of ``recbole/config/configurator.py``, which ``original``
-    is; it knows no file of ours and would miss the base model's.
-    """
+    """For our models, load RecBole's layers of the base model, then ours; RecBole knows no file of ours."""
     base = base_model_name(model)
-    original(config, base, model_class, dataset)
+    original(self, base or model, model_class, dataset)
     root = properties_dir()
-    for file in (root / "overall.yaml", root / "model" / f"{model}.yaml", root / "dataset" / f"{dataset}.yaml"):
+    files = (root / "overall.yaml", root / "model" / f"{model}.yaml", root / "dataset" / f"{dataset}.yaml")
+    for file in files if base else ():
         if file.is_file():
             ours = read_yaml(file)
-            stages = _merge_stages(config.internal_config_dict.get("finetune"), ours.get("finetune"))
-            config.internal_config_dict.update(ours | {"finetune": stages})
+            stages = _merge_stages(self.internal_config_dict.get("finetune"), ours.get("finetune"))
+            self.internal_config_dict.update(ours | {"finetune": stages})
 
 
 class ALTConfig(Config):
     """RecBole's ``Config`` for an ``ALT_<backbone>`` model.
 
-    Beyond RecBole's: values given as text are read as Python literals or YAML and never evaluated;
-    ``--key=value`` may hold further ``=``; a key that nobody knows, or a value that :data:`recbole_alt.keys.KEYS`
-    does not allow, is an error; the object can be saved and loaded without running code.
+    Unlike RecBole's, it never reads the command line; it reads values given as text as Python literals or YAML and
+    never evaluates them; it refuses unknown keys and values that :data:`recbole_alt.keys.KEYS` does not allow; and it
+    can be saved and loaded without running code.
+
+    Args:
+        model: ``ALT_<backbone>``, or ``ALT`` for the class that the key ``backbone`` names.
+        dataset: Name of the atomic files.
+        config_file_list: YAML files; a later one wins.
+        config_dict: Further keys, which win over the files.
+        arguments: Keys as on a command line, such as ``["--epochs=3"]``, which win over everything else;
+            ``--config_files=A B`` adds to the YAML files.
+        register: Turns the path ``package.module.Class`` of ``backbone`` into a registered model's class;
+            :func:`recbole_alt.registry.make_config` passes it.
 
     Attributes:
-        notes: what the log should say of the configuration, once there is one; see :meth:`log_notes`.
+        arguments: The arguments as given.
+        notes: Warnings about the configuration, kept until there is a log; see :meth:`log_notes`.
 
     Raises:
         ValueError: unknown model, unknown key, value out of range; the message says what to write.
@@ -83,16 +91,21 @@ class ALTConfig(Config):
         dataset: str | None = None,
         config_file_list: list[str] | None = None,
         config_dict: dict[str, Any] | None = None,
+        arguments: Sequence[str] = (),
+        register: Callable[[str], type] | None = None,
     ):
         self.notes: list[str] = []
-        super().__init__(model, dataset, config_file_list, dict(config_dict or {}))
+        self.arguments = list(arguments)
+        self._register = register
+        named = parse_arguments(self.arguments).get("config_files", "").split()
+        super().__init__(model, dataset, [*(config_file_list or []), *named], dict(config_dict or {}))
         if self.final_config_dict["eval_type"] == EvaluatorType.VALUE:  # every run reports both
             given = self.final_config_dict["metrics"]
             absent = [name for name in ("AUC", "LogLoss") if name.lower() not in {m.lower() for m in given}]
             self.final_config_dict["metrics"] = [*given, *absent]
 
     def log_notes(self) -> None:
-        """Say what is to be said of the configuration; a log file begins after it is made."""
+        """Write the notes to the log, which begins after the configuration is made."""
         for note in self.notes:
             getLogger().warning(note)
 
@@ -111,19 +124,10 @@ class ALTConfig(Config):
         return merged
 
     def _convert_config_dict(self, config_dict: dict[str, Any]) -> dict[str, Any]:
-        return {key: _parse(key, value) if isinstance(value, str) else value for key, value in config_dict.items()}
+        return {key: parse_value(key, value) if isinstance(value, str) else value for key, value in config_dict.items()}
 
     def _load_cmd_line(self) -> dict[str, Any]:
-        arguments = [] if "ipykernel_launcher" in sys.argv[0] else sys.argv[1:]
-        given: dict[str, str] = {}
-        for argument in arguments:
-            key, equals, value = argument.removeprefix("--").partition("=")
-            if not argument.startswith("--") or not equals:
-                continue  # of the calling program, as in RecBole; run_recbole_alt.py refuses it itself
-            if given.get(key, value) != value:
-                raise ValueError(f"--{key} is given twice: {given[key]!r} and {value!r}")
-            given[key] = value
-        return self._convert_config_dict(given)
+        return self._convert_config_dict(parse_arguments(self.arguments))
 
     def _get_model_and_dataset(self, model: str | None, dataset: str | None) -> tuple[str, type, str]:
         require_one_process(self.external_config_dict)  # before RecBole waits for the others
@@ -138,13 +142,16 @@ class ALTConfig(Config):
         return super()._get_model_and_dataset(name, dataset)
 
     def _own_model(self) -> str:
-        """Register the class that ``backbone`` names, and return its model name."""
-        from recbole_alt.registry import register_path  # late: it needs this module
-
+        """Register the class that ``backbone`` names, and return the name of its model."""
         path = self.external_config_dict.get("backbone")
         if not isinstance(path, str):
             raise ValueError("model: ALT needs --backbone=package.module.Class, a ContextRecommender of your own")
-        return register_path(path).__name__
+        if self._register is None:
+            raise ValueError(
+                f"model: ALT needs backbone={path!r} registered: call recbole_alt.make_config instead of ALTConfig, or "
+                "recbole_alt.register(Class) and give model: ALT_<Class>"
+            )
+        return self._register(path).__name__
 
     def _get_final_config_dict(self) -> dict[str, Any]:
         """All layers merged and checked, before RecBole derives anything from them."""
@@ -172,17 +179,20 @@ class ALTConfig(Config):
         return copy
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"values": {key: _to_plain(value) for key, value in self.final_config_dict.items()}}
+        return {"values": {key: checkpoints.to_plain(value) for key, value in self.final_config_dict.items()}}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.notes = []
+        self.notes, self.arguments = [], []
         self.compatibility_settings()
         self._init_parameters_category()
-        self.final_config_dict = {key: _from_plain(value) for key, value in state["values"].items()}
+        self.final_config_dict = {key: checkpoints.from_plain(value) for key, value in state["values"].items()}
         self.model = self.final_config_dict["model"]
         self.dataset = self.final_config_dict["dataset"]
         self.model_class = _registered(self.model)
         self.yaml_loader = self._build_yaml_loader()
+
+
+checkpoints.trust(ALTConfig)
 
 
 def registered_models() -> list[str]:
@@ -229,63 +239,3 @@ def _merge_stages(*layers: Mapping[str, Any] | None) -> dict[str, dict[str, Any]
                 raise ValueError(f"finetune: {stage} must be like {{epochs: 5}}, not {keys!r}")
             merged[stage] = {**merged.get(stage, {}), **(keys or {})}
     return merged
-
-
-def _parse(key: str, text: str) -> Any:
-    """A value given as text: a Python literal, a YAML list or mapping, a truth value, null, or the text itself.
-
-    Where a key holds text, only null and what is in quotes are read otherwise: a folder may be called ``2020``.
-
-    Raises:
-        ValueError: a list or mapping that is neither Python's nor YAML's, or with a key given twice.
-    """
-    if text in ("~", "null", "None"):
-        return None
-    try:
-        tree = ast.parse(text.strip(), mode="eval")
-        literal = ast.literal_eval(tree)
-    except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
-        pass
-    else:
-        for node in ast.walk(tree):
-            names = [part.value for part in getattr(node, "keys", ()) if isinstance(part, ast.Constant)]
-            if twice := next((name for name in names if names.count(name) > 1), None):
-                raise ValueError(f"{key}: {twice!r} is given twice in {text!r}: leave one")
-        return text if key in KEYS and KEYS[key].kind is TEXT and not isinstance(literal, str) else literal
-    if text.lower() in ("true", "false"):
-        return text.lower() == "true"
-    if text[:1] in ("[", "{"):
-        try:
-            return parse_yaml(text)
-        except ValueError as error:
-            if key.endswith("_num_interval"):  # [5,inf)
-                return text
-            raise ValueError(f"{key}: {text!r}: {error}") from None
-    return text
-
-
-def _to_plain(value: Any) -> Any:
-    """Only what a safe unpickler reads: enums and devices become tagged dictionaries."""
-    if isinstance(value, enum.Enum):
-        return {"__enum__": [type(value).__name__, value.name]}
-    if isinstance(value, torch.device):
-        return {"__device__": str(value)}
-    if isinstance(value, dict):
-        return {key: _to_plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple, set)):
-        return [_to_plain(item) for item in value]
-    if value is None or isinstance(value, (bool, int, float, str)):
-        return value
-    return str(value)
-
-
-def _from_plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        if "__enum__" in value:
-            kind, name = value["__enum__"]
-            return getattr(recbole_enums, kind)[name]
-        if "__device__" in value:
-            device = torch.device(value["__device__"])
-            return device if device.type != "cuda" or torch.cuda.is_available() else torch.device("cpu")
-        return {key: _from_plain(item) for key, item in value.items()}
-    return [_from_plain(item) for item in value] if isinstance(value, list) else value

@@ -2,29 +2,29 @@
 
 RecBole looks a model up by name in ``recbole.model.context_aware_recommender.<name in lower case>``, its
 dataset as ``recbole.data.dataset.<name>Dataset`` and its trainer as ``recbole.trainer.<name>Trainer``
-(``recbole/utils/utils.py``, ``recbole/data/utils.py``). :func:`install` puts all three in place, and lets
-RecBole's own ``Config`` read our property files for those names.
+(``recbole/utils/utils.py``, ``recbole/data/utils.py``). :func:`install` puts all three in place;
+:mod:`recbole_alt.config` lets RecBole's own ``Config`` read our property files for those names.
 """
 
 from __future__ import annotations
 
+import functools
 import importlib
 import sys
 from importlib.machinery import ModuleSpec
 from types import ModuleType
-from typing import Any
 
 import recbole.data.dataset
 import recbole.trainer
-from recbole.config import Config
 from recbole.model.abstract_recommender import ContextRecommender
 from recbole.utils import get_model
 
-from recbole_alt.config import PREFIX, base_model_name, load_internal_config
+from recbole_alt.checkpoints import trust
+from recbole_alt.config import PREFIX, ALTConfig
 from recbole_alt.data.dataset import ALTDataset
+from recbole_alt.model import kd_dagfm  # noqa: F401  # mends RecBole's
 from recbole_alt.model.captures import CAPTURES
 from recbole_alt.model.recommender import ALTRecommender
-from recbole_alt.trainer.checkpoint import trust
 from recbole_alt.trainer.stock import ALTStockTrainer
 
 _MODEL_PACKAGE = "recbole.model.context_aware_recommender"
@@ -78,17 +78,11 @@ def register_path(path: str) -> type[ALTRecommender]:
         raise ValueError(f"backbone: can't use {path!r} as package.module.Class ({error})") from None
 
 
+#: An :class:`~recbole_alt.config.ALTConfig`, whose ``model: ALT`` registers the class that the key ``backbone`` names.
+make_config = functools.partial(ALTConfig, register=register_path)
+
+
 def install() -> None:
     """Register every backbone with known capture points; safe to run again."""
     for backbone in CAPTURES:
         register(get_model(backbone))
-    if not hasattr(Config, "_recbole_alt_original"):
-        Config._recbole_alt_original = Config._load_internal_config_dict
-        Config._load_internal_config_dict = _load_internal_config_dict
-
-
-def _load_internal_config_dict(config: Any, model: str, model_class: type, dataset: str) -> None:
-    if base_model_name(model) is None:
-        Config._recbole_alt_original(config, model, model_class, dataset)
-    else:
-        load_internal_config(config, model, model_class, dataset, Config._recbole_alt_original)
