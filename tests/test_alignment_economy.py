@@ -9,7 +9,7 @@ import pytest
 import torch
 from conftest import gradients, pooled_states
 
-from recbole_alt.data.build import build_masking
+from recbole_alt.data.steps import build_masking
 from recbole_alt.model.text_cache import TextCache
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from recbole_alt.data.batches import Batches
-from recbole_alt.data.build import build_batches
+from recbole_alt.data.steps import build_batches
 
 
 def training_loader(config: Any, loader: Any, *, encodes_texts: bool) -> Any:

@@ -12,9 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor
 from tqdm import tqdm
 
-from recbole_alt.data.build import total_memory
 from recbole_alt.data.masking import Masking, masked_tokens
 from recbole_alt.data.prompts import DistinctTexts, SegmentBatch
+from recbole_alt.data.steps import total_memory
 from recbole_alt.model.attention import SegmentStates
 from recbole_alt.model.language import LanguageModel
 from recbole_alt.model.views import MaskedTexts

@@ -15,9 +15,9 @@ from tqdm import tqdm
 
 from recbole_alt import checkpoints
 from recbole_alt.config import ALTConfig
-from recbole_alt.data.build import build_batches, build_masking
 from recbole_alt.data.identity import record_of, require_same_data
 from recbole_alt.data.masking import step_generator
+from recbole_alt.data.steps import build_batches, build_masking
 from recbole_alt.model.alignment import AlignmentModel, AlignmentOutput
 from recbole_alt.model.precision import gradient_scaler
 from recbole_alt.model.text_cache import TextCache
