@@ -1,0 +1,25 @@
+"""Hook of mkdocs.yml: on the site, links to folders and to files outside ``docs/`` become plain text.
+
+They lead somewhere in a checkout, where the same pages are read as Markdown, and nowhere on the site.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+_LINK = re.compile(r"(?<!!)\[([^\]]*)\]\((?![a-z]+:|#)([^)#\s]+)(#[^)\s]*)?\)")
+
+
+def on_page_markdown(markdown: str, *, page: Any, config: Any, **_: Any) -> str:
+    """Return the page with such links replaced by their text; MkDocs calls this for every page."""
+    docs = Path(config.docs_dir).resolve()
+    folder = (docs / page.file.src_uri).parent
+
+    def shown(match: re.Match[str]) -> str:
+        target = (folder / match[2]).resolve()
+        leaves = docs not in target.parents
+        return match[1] if target.exists() and (leaves or target.is_dir()) else match[0]
+
+    return _LINK.sub(shown, markdown)
