@@ -1,6 +1,7 @@
-"""Hook of mkdocs.yml: on the site, links to folders and to files outside ``docs/`` become plain text.
+"""Hooks of mkdocs.yml.
 
-They lead somewhere in a checkout, where the same pages are read as Markdown, and nowhere on the site.
+On the site, links to folders and to files outside ``docs/`` become plain text: they lead somewhere in a checkout, where
+the same pages are read as Markdown, and nowhere on the site. Roles in docstrings (``:func:`name```) become plain code.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 _LINK = re.compile(r"(?<!!)\[([^\]]*)\]\((?![a-z]+:|#)([^)#\s]+)(#[^)\s]*)?\)")
+_ROLE = re.compile(r":(?:func|class|meth|attr|data|mod):<code>~?([^<]*)</code>")
 
 
 def on_page_markdown(markdown: str, *, page: Any, config: Any, **_: Any) -> str:
@@ -23,3 +25,8 @@ def on_page_markdown(markdown: str, *, page: Any, config: Any, **_: Any) -> str:
         return match[1] if target.exists() and (leaves or target.is_dir()) else match[0]
 
     return _LINK.sub(shown, markdown)
+
+
+def on_page_content(html: str, **_: Any) -> str:
+    """Return the page's HTML without the names of roles; MkDocs calls this for every page."""
+    return _ROLE.sub(r"<code>\1</code>", html)

@@ -44,7 +44,10 @@ def run_hyper_alt(
     """Tune one stage on validation data.
 
     Args:
-        model, dataset, config_file_list, config_dict: as for :func:`recbole_alt.run_recbole_alt`.
+        model: this and the next three as for :func:`recbole_alt.run_recbole_alt`.
+        dataset: a folder of atomic files.
+        config_file_list: YAML files.
+        config_dict: further keys.
         params_file: ranges in RecBole's line format: a file, or ``finetune`` or ``pretrain``.
         stage: ``plain``, ``ctr``, ``lm`` or ``joint``; by default the first of ``finetune_modes``.
         algo: ``exhaustive``, ``random`` or ``bayes``.
