@@ -2,7 +2,7 @@
 
 import sys
 
-from recbole_alt.tuning.__main__ import main
+from recbole_alt_command import main
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main("tune"))

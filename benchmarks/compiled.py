@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
@@ -26,7 +25,6 @@ def main() -> None:
     parser.add_argument("--json", metavar="FILE")
     parser.add_argument("--rounds", type=int, default=8)
     arguments = parser.parse_args()
-    sys.argv = sys.argv[:1]  # nothing for RecBole to read
     ours = pretraining("ml-100k", scope="entity", language_model_layers=2)
     language_model = ours.model.text.language_model
     plain, compiled = language_model.encoder, torch.compile(language_model.encoder, dynamic=True)

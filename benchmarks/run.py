@@ -41,7 +41,6 @@ def main() -> int:
     for name in names:
         if name not in BENCHMARKS:
             parser.error(f"--only: {name!r} is none of {', '.join(BENCHMARKS)}")
-    sys.argv = sys.argv[:1]  # nothing for RecBole to read
     results: list[Result] = []
     for name in names:
         for result in BENCHMARKS[name](arguments.quick, arguments.data_path):

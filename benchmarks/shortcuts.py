@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +69,6 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--texts", type=int, default=48_000, help="texts encoded in alignment")
     arguments = parser.parse_args()
-    sys.argv = sys.argv[:1]  # nothing for RecBole to read
     file = Path(arguments.json)
     done: list[dict[str, Any]] = json.loads(file.read_text()) if file.is_file() else []
     plan = [(variant, 2020 + i) for i in range(arguments.seeds) for variant in VARIANTS]

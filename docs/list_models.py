@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,9 +12,9 @@ from recbole.data import create_dataset, data_preparation
 from recbole.utils import get_model, init_seed
 
 from recbole_alt.config import ALTConfig
+from recbole_alt.families import FAMILIES, Family
 from recbole_alt.model.build import build_backbone
 from recbole_alt.model.captures import CAPTURES
-from recbole_alt.model.families import FAMILIES, Family
 from recbole_alt.model.recording import CapturePoint
 
 HEAD = """# Models
@@ -111,5 +110,4 @@ def page() -> str:
 
 
 if __name__ == "__main__":
-    sys.argv = sys.argv[:1]  # nothing for RecBole to read
     Path(__file__).with_name("models.md").write_text(page())

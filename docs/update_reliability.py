@@ -15,7 +15,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from recbole_alt.arguments import Parser
+from recbole_alt.cli.parser import Parser
 from recbole_alt.files import write_json, write_text
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -109,7 +109,7 @@ def shortcut_rows(runs: list[dict[str, Any]]) -> list[list[str]]:
 
 def run_block(file: str, record: dict[str, Any]) -> str:
     """Command, table and facts of one run."""
-    command = " ".join(["python", *record["command"]])
+    command = " ".join(["python", *(record.get("command") or ["run_recbole_alt.py", *record["arguments"]])])
     config, pretraining = record["configuration"], record["stages"].get("pretrain")
     layers = config["language_model_layers"]
     facts = [

@@ -1,27 +1,8 @@
-"""Align, finetune and compare: ``python -m recbole_alt --model=ALT_DCN --dataset=ml-100k``."""
-
-from __future__ import annotations
+"""``python -m recbole_alt``: the command ``recbole-alt``."""
 
 import sys
 
-from recbole_alt.arguments import Parser
-
-
-def main() -> int:
-    """Run; exit statuses as of :func:`recbole_alt.console.run`."""
-    parser = Parser(
-        description="Align a language model with a CTR model, finetune, and compare with the plain one.",
-        epilog="Any key of the YAML files: --key=value.",
-    )
-    parser.add_argument("--model", help="ALT_<backbone> (default: the YAML files', else ALT_DCN)")
-    parser.add_argument("--dataset", help="name of the atomic files (default: the YAML files', else ml-100k)")
-    parser.add_argument("--config_files", default="", help="YAML files, separated by spaces")
-    arguments, _ = parser.parse_with_keys()
-
-    from recbole_alt import console, run_recbole_alt
-
-    return console.run(lambda: run_recbole_alt(arguments.model, arguments.dataset, arguments.config_files.split()))
-
+from recbole_alt.cli import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -1,31 +1,23 @@
-"""Command lines: options of our own, and any key as ``--key=value``."""
+"""Keys on a command line, each as ``--key=value``."""
 
 from __future__ import annotations
 
-import argparse
-import sys
-from typing import Any, NoReturn
+from collections.abc import Sequence
 
 
-class Parser(argparse.ArgumentParser):
-    """``argparse``'s parser, whose errors read as all others do and which takes no abbreviation for a key."""
+def parse_arguments(arguments: Sequence[str]) -> dict[str, str]:
+    """Split ``--key=value`` arguments into keys and their values, which may hold further ``=``.
 
-    def __init__(self, **options: Any):
-        super().__init__(**{"allow_abbrev": False, **options})
-
-    def error(self, message: str) -> NoReturn:
-        """Print the usage and one line ``error: …``, and exit with status 2."""
-        self.print_usage(sys.stderr)
-        print(f"error: {message}", file=sys.stderr)
-        sys.exit(2)
-
-    def parse_with_keys(self) -> tuple[argparse.Namespace, list[str]]:
-        """The options, and what is left: keys of the configuration, each as ``--key=value``."""
-        arguments, others = self.parse_known_args()
-        for number, other in enumerate(others):
-            if other.startswith("--") and "=" in other[2:]:
-                continue
-            value = others[number + 1] if number + 1 < len(others) else "value"
-            write = f"{other}={value}" if other.startswith("--") and len(other) > 2 else "--key=value"
-            self.error(f"{other!r} is not understood: write {write}")
-        return arguments, others
+    Raises:
+        ValueError: an argument of another form, or a key with two values.
+    """
+    given: dict[str, str] = {}
+    for number, argument in enumerate(arguments):
+        key, equals, value = argument.removeprefix("--").partition("=")
+        if not argument.startswith("--") or not equals:
+            following = arguments[number + 1] if number + 1 < len(arguments) else "value"
+            write = f"{argument}={following}" if argument.startswith("--") and key else "--key=value"
+            raise ValueError(f"{argument!r} is not understood: write {write}")
+        if given.setdefault(key, value) != value:
+            raise ValueError(f"--{key} is given twice: {given[key]!r} and {value!r}")
+    return given

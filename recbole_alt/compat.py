@@ -2,7 +2,7 @@
 
 Each names its cause. Where RecBole computes something, it computes the same with them, save for ``FwFM``, whose
 field weights RecBole means to train and does not. :func:`install` runs once, when ``recbole_alt`` is imported, and is
-safe to run again; what it replaces stays reachable as ``__wrapped__``.
+safe to run again; what it replaces stays reachable as ``__wrapped__``. :mod:`recbole_alt.model.kd_dagfm` has one more.
 """
 
 from __future__ import annotations
@@ -15,9 +15,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from recbole.data.dataset import Dataset
+from recbole.evaluator.base_metric import LossMetric
+from recbole.model.abstract_recommender import ContextRecommender
+from recbole.model.context_aware_recommender.dssm import DSSM
+from recbole.model.context_aware_recommender.fwfm import FwFM
+from recbole.utils import FeatureType
 from torch import Tensor, nn
-
-from recbole_alt.key_table import KEYS
 
 
 def install() -> None:
@@ -29,7 +33,6 @@ def install() -> None:
     _mend_double_tower()
     _mend_dssm()
     _mend_fwfm()
-    _mend_kd_dagfm()
 
 
 def _restore_numpy_aliases() -> None:
@@ -50,7 +53,7 @@ def _silence_pandas_warnings() -> None:
     warnings.filterwarnings("ignore", category=FutureWarning, message=r".*torch\.cuda\.amp.*")
 
 
-class _Except:
+class Except:
     """Stands for ``base``, except for the attributes given."""
 
     def __init__(self, base: Any, **attributes: Any):
@@ -92,7 +95,7 @@ def barrier_without_processes() -> Iterator[None]:
 # -- bugs of RecBole's data and CTR models ---------------------------------------------------------------------
 
 
-def _replace(owner: type, name: str, make: Callable[[Callable[..., Any]], Callable[..., Any]]) -> None:
+def replace_method(owner: type, name: str, make: Callable[[Callable[..., Any]], Callable[..., Any]]) -> None:
     """Put ``make(original)`` in the place of ``owner.name``, once."""
     original = getattr(owner, name)
     if not getattr(original, "mended", False):
@@ -105,8 +108,6 @@ def _mend_logarithmic_buckets() -> None:
     """Cause: ``Dataset._discretization`` counts the buckets of method ``LD`` from 0, which stands for no value: in a
     sequence the smallest numbers are taken for padding, and a masked number for one of them.
     """
-    from recbole.data.dataset import Dataset
-    from recbole.utils import FeatureType
 
     def count_from_1(original: Callable[..., Any]) -> Callable[..., Any]:
         def wrapper(self: Any) -> None:
@@ -123,14 +124,13 @@ def _mend_logarithmic_buckets() -> None:
 
         return wrapper
 
-    _replace(Dataset, "_discretization", count_from_1)
+    replace_method(Dataset, "_discretization", count_from_1)
 
 
 def _mend_scores_of_one_row() -> None:
     """Cause: ``LossMetric.used_info`` squeezes the scores and labels of a part of one row to no row at all, and so does
     ``LogLoss``; counted twice, the row has the same metrics.
     """
-    from recbole.evaluator.base_metric import LossMetric
 
     def rows(original: Callable[..., Any]) -> Callable[..., Any]:
         def wrapper(self: Any, dataobject: Any) -> tuple[np.ndarray, ...]:
@@ -138,14 +138,13 @@ def _mend_scores_of_one_row() -> None:
 
         return wrapper
 
-    _replace(LossMetric, "used_info", rows)
+    replace_method(LossMetric, "used_info", rows)
 
 
 def _mend_double_tower() -> None:
     """Cause: ``ContextRecommender`` counts every number among a tower's fields, embedded or not, and gives the users'
     tower the first so many embedded numbers, whosever they are: sequences of numbers stand before single ones.
     """
-    from recbole.model.abstract_recommender import ContextRecommender
 
     def init(original: Callable[..., Any]) -> Callable[..., Any]:
         def wrapper(self: Any, config: Any, dataset: Any) -> None:
@@ -166,26 +165,23 @@ def _mend_double_tower() -> None:
             sparse, dense = self.embed_input_fields(interaction)
             if dense is not None:
                 dense = torch.cat([dense[:, i : i + 1] for i in owners], 1)
-            return original(_Except(self, embed_input_fields=lambda _: (sparse, dense)), interaction)
+            return original(Except(self, embed_input_fields=lambda _: (sparse, dense)), interaction)
 
         return wrapper
 
-    _replace(ContextRecommender, "__init__", init)
-    _replace(ContextRecommender, "double_tower_embed_input_fields", embed)
+    replace_method(ContextRecommender, "__init__", init)
+    replace_method(ContextRecommender, "double_tower_embed_input_fields", embed)
 
 
 def _mend_dssm() -> None:
     """Cause: ``DSSM.forward`` squeezes a batch of one row to no row at all, and its loss then refuses it."""
-    from recbole.model.context_aware_recommender.dssm import DSSM
-
-    _replace(DSSM, "forward", lambda original: lambda self, interaction: original(self, interaction).view(-1))
+    replace_method(DSSM, "forward", lambda original: lambda self, interaction: original(self, interaction).view(-1))
 
 
 def _mend_fwfm() -> None:
     """Cause: ``FwFM.weight`` is a bare tensor, which is neither trained, nor saved, nor moved to a device; and its
     fields are counted in another order than they are embedded, without sequences of numbers.
     """
-    from recbole.model.context_aware_recommender.fwfm import FwFM
 
     def init(original: Callable[..., Any]) -> Callable[..., Any]:
         def wrapper(self: Any, config: Any, dataset: Any) -> None:
@@ -204,55 +200,5 @@ def _mend_fwfm() -> None:
 
         return wrapper
 
-    _replace(FwFM, "__init__", init)
-    _replace(FwFM, "_get_feature2field", fields)
-
-
-def _mend_kd_dagfm() -> None:
-    """Cause: ``KD_DAGFM`` evaluates the text of ``teacher`` as code, reads ``warm_up`` with a plain ``torch.load``,
-    keeps a bare tensor on the GPU whenever there is one, predicts [B, 1], and squeezes the label of a single row away.
-    """
-    from recbole.model.context_aware_recommender import kd_dagfm as host
-
-    def init(original: Callable[..., Any]) -> Callable[..., Any]:
-        def wrapper(self: Any, config: Any, dataset: Any) -> None:
-            for key in ("teacher", "phase", "type"):
-                KEYS[key].kind.refuse(key, config[key])
-            host.torch = _Except(torch, load=functools.partial(_warm_up_weights, dataset=dataset))
-            try:
-                original(self, config, dataset)
-            finally:
-                host.torch = torch
-            adjacency = vars(self.student_network).pop("adj_matrix")
-            self.student_network.register_buffer("adj_matrix", adjacency, persistent=False)
-
-        return wrapper
-
-    def loss(original: Callable[..., Any]) -> Callable[..., Any]:
-        def wrapper(self: Any, interaction: Any) -> Tensor:
-            column = interaction[self.LABEL].view(-1, 1)
-            return original(self, type(interaction)({**interaction.interaction, self.LABEL: column}))
-
-        return wrapper
-
-    _replace(host.KD_DAGFM, "__init__", init)
-    _replace(host.KD_DAGFM, "calculate_loss", loss)
-    _replace(host.KD_DAGFM, "predict", lambda original: lambda self, interaction: original(self, interaction).view(-1))
-
-
-def _warm_up_weights(file: str, dataset: Any) -> dict[str, Any]:
-    """The weights in the checkpoint ``warm_up`` names, which must be of ``dataset``; nothing in it is executed."""
-    from recbole_alt.data.identity import require_same_data
-    from recbole_alt.trainer import checkpoint  # late: it needs what this module puts in place
-
-    if not file:
-        raise ValueError("warm_up: name the plain.pth or ctr.pth of a run with the phase before")
-    try:
-        state = checkpoint.load(file)
-        weights = state["state_dict"]
-    except (ValueError, KeyError) as error:
-        raise ValueError(f"warm_up must be the plain.pth or ctr.pth of a run with the phase before: {error}") from None
-    require_same_data(state, dataset, file=file, what="warm_up", held_out_only=True)
-    prefix = "backbone.model."  # in a checkpoint of ours, beside which joint.pth has the text tower
-    ours = {key.removeprefix(prefix): tensor for key, tensor in weights.items() if key.startswith(prefix)}
-    return {"state_dict": ours or weights}
+    replace_method(FwFM, "__init__", init)
+    replace_method(FwFM, "_get_feature2field", fields)

@@ -2,7 +2,7 @@
 
 Later layers win: RecBole's ``overall.yaml`` and its files for the *base* model and the dataset, our
 ``overall.yaml``, ``model/ALT_<backbone>.yaml`` and ``dataset/<dataset>.yaml``, the user's files, the
-dictionary, the command line.
+dictionary, the arguments.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import ast
 import enum
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from logging import getLogger
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,8 @@ from recbole.config import Config
 from recbole.utils import EvaluatorType, get_model
 from recbole.utils import enum_type as recbole_enums
 
+from recbole_alt import checkpoints
+from recbole_alt.arguments import parse_arguments
 from recbole_alt.evaluation import check_evaluation
 from recbole_alt.keys import KEYS, check_names, check_stages, check_values
 from recbole_alt.kinds import TEXT
@@ -29,7 +31,7 @@ from recbole_alt.yaml_files import parse_yaml, read_yaml
 
 PREFIX = "ALT_"
 
-#: What runs where neither an argument, nor a file, nor the command line names a model and a dataset.
+#: The model and the dataset of a configuration that names none.
 DEFAULT_MODEL, DEFAULT_DATASET = "ALT_DCN", "ml-100k"
 
 
@@ -66,12 +68,22 @@ def load_internal_config(
 class ALTConfig(Config):
     """RecBole's ``Config`` for an ``ALT_<backbone>`` model.
 
-    Beyond RecBole's: values given as text are read as Python literals or YAML and never evaluated;
-    ``--key=value`` may hold further ``=``; a key that nobody knows, or a value that :data:`recbole_alt.keys.KEYS`
-    does not allow, is an error; the object can be saved and loaded without running code.
+    Unlike RecBole's, it never reads the command line; it reads values given as text as Python literals or YAML and
+    never evaluates them; it refuses unknown keys and values that :data:`recbole_alt.keys.KEYS` does not allow; and it
+    can be saved and loaded without running code.
+
+    Args:
+        model: ``ALT_<backbone>``, or ``ALT`` for the class that the key ``backbone`` names.
+        dataset: Name of the atomic files.
+        config_file_list: YAML files; a later one wins.
+        config_dict: Further keys, which win over the files.
+        arguments: Keys as on a command line, such as ``["--epochs=3"]``, which win over everything else.
+        register: Turns the path ``package.module.Class`` of ``backbone`` into a registered model's class;
+            :func:`recbole_alt.registry.make_config` passes it.
 
     Attributes:
-        notes: what the log should say of the configuration, once there is one; see :meth:`log_notes`.
+        arguments: The arguments as given.
+        notes: Warnings about the configuration, kept until there is a log; see :meth:`log_notes`.
 
     Raises:
         ValueError: unknown model, unknown key, value out of range; the message says what to write.
@@ -83,8 +95,12 @@ class ALTConfig(Config):
         dataset: str | None = None,
         config_file_list: list[str] | None = None,
         config_dict: dict[str, Any] | None = None,
+        arguments: Sequence[str] = (),
+        register: Callable[[str], type] | None = None,
     ):
         self.notes: list[str] = []
+        self.arguments = list(arguments)
+        self._register = register
         super().__init__(model, dataset, config_file_list, dict(config_dict or {}))
         if self.final_config_dict["eval_type"] == EvaluatorType.VALUE:  # every run reports both
             given = self.final_config_dict["metrics"]
@@ -114,16 +130,7 @@ class ALTConfig(Config):
         return {key: _parse(key, value) if isinstance(value, str) else value for key, value in config_dict.items()}
 
     def _load_cmd_line(self) -> dict[str, Any]:
-        arguments = [] if "ipykernel_launcher" in sys.argv[0] else sys.argv[1:]
-        given: dict[str, str] = {}
-        for argument in arguments:
-            key, equals, value = argument.removeprefix("--").partition("=")
-            if not argument.startswith("--") or not equals:
-                continue  # of the calling program, as in RecBole; run_recbole_alt.py refuses it itself
-            if given.get(key, value) != value:
-                raise ValueError(f"--{key} is given twice: {given[key]!r} and {value!r}")
-            given[key] = value
-        return self._convert_config_dict(given)
+        return self._convert_config_dict(parse_arguments(self.arguments))
 
     def _get_model_and_dataset(self, model: str | None, dataset: str | None) -> tuple[str, type, str]:
         require_one_process(self.external_config_dict)  # before RecBole waits for the others
@@ -138,13 +145,16 @@ class ALTConfig(Config):
         return super()._get_model_and_dataset(name, dataset)
 
     def _own_model(self) -> str:
-        """Register the class that ``backbone`` names, and return its model name."""
-        from recbole_alt.registry import register_path  # late: it needs this module
-
+        """Register the class that ``backbone`` names, and return the name of its model."""
         path = self.external_config_dict.get("backbone")
         if not isinstance(path, str):
             raise ValueError("model: ALT needs --backbone=package.module.Class, a ContextRecommender of your own")
-        return register_path(path).__name__
+        if self._register is None:
+            raise ValueError(
+                f"model: ALT needs backbone={path!r} registered: call recbole_alt.make_config instead of ALTConfig, or "
+                "recbole_alt.register(Class) and give model: ALT_<Class>"
+            )
+        return self._register(path).__name__
 
     def _get_final_config_dict(self) -> dict[str, Any]:
         """All layers merged and checked, before RecBole derives anything from them."""
@@ -175,7 +185,7 @@ class ALTConfig(Config):
         return {"values": {key: _to_plain(value) for key, value in self.final_config_dict.items()}}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.notes = []
+        self.notes, self.arguments = [], []
         self.compatibility_settings()
         self._init_parameters_category()
         self.final_config_dict = {key: _from_plain(value) for key, value in state["values"].items()}
@@ -183,6 +193,9 @@ class ALTConfig(Config):
         self.dataset = self.final_config_dict["dataset"]
         self.model_class = _registered(self.model)
         self.yaml_loader = self._build_yaml_loader()
+
+
+checkpoints.trust(ALTConfig)
 
 
 def registered_models() -> list[str]:

@@ -7,9 +7,8 @@ each field's embeddings away from it, and do users and items with like texts hav
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,21 +18,19 @@ import torch.nn.functional as F
 from recbole.utils import get_model, init_seed
 from torch import Tensor
 
-from recbole_alt import console
-from recbole_alt.arguments import Parser
+from recbole_alt import checkpoints
 from recbole_alt.config import base_model_name, require_registered
 from recbole_alt.data.build import build_masking
 from recbole_alt.data.identity import require_same_data
 from recbole_alt.data.masking import Masks, step_generator
 from recbole_alt.experiment import Data, load_data
-from recbole_alt.files import check_file, read_record, write_json
+from recbole_alt.files import read_record
 from recbole_alt.model.alignment import AlignmentModel
 from recbole_alt.model.backbones import Backbone
 from recbole_alt.model.build import build_alignment, build_backbone, build_text
 from recbole_alt.model.captures import FIELD_EMBEDDINGS, reached
 from recbole_alt.model.text_cache import TextCache
 from recbole_alt.model.weights import load_weights
-from recbole_alt.trainer import checkpoint
 
 #: Rows that the losses are read from, and that embeddings are averaged over.
 _ROWS = 1024
@@ -79,7 +76,7 @@ def diagnose(folder: str | os.PathLike[str], data: Data | None = None) -> Diagno
     """
     folder = Path(folder)
     file = aligned_file(folder)
-    aligned = checkpoint.load(file)
+    aligned = checkpoints.load(file)
     config = aligned["config"]
     require_registered(config["model"], file)
     _, train, valid, _ = data or load_data(config)
@@ -92,7 +89,7 @@ def diagnose(folder: str | os.PathLike[str], data: Data | None = None) -> Diagno
         load_weights(getattr(model, name), aligned[name], f"{str(file)!r} does not fit its own {name}")
     for stage in ("ctr", "joint", "plain"):
         if (stage_file := folder / f"{stage}.pth").is_file():
-            state = checkpoint.load(stage_file)
+            state = checkpoints.load(stage_file)
             require_same_data(state, train._dataset, file=stage_file, held_out_only=True)
             weights = state["state_dict"].items()
             own = {key.removeprefix("backbone."): v for key, v in weights if key.startswith("backbone.")}
@@ -253,26 +250,3 @@ def _table(title: str, header: Sequence[str], rows: Sequence[Sequence[Any]]) -> 
     lines = ["| " + " | ".join(row) + " |" for row in (header, *cells)]
     lines.insert(1, "|---" * len(header) + "|")
     return f"## {title}\n\n" + "\n".join(lines)
-
-
-def main() -> int:
-    """Print the tables; exit statuses as of :func:`recbole_alt.console.run`."""
-    parser = Parser(description="Why text helps a run, or does not.")
-    parser.add_argument("folder", help="of a run: saved/ALT_DCN-ml-100k-...")
-    parser.add_argument("--json", metavar="FILE", help="write what was found there, too")
-    arguments = parser.parse_args()
-    sys.argv = sys.argv[:1]  # nothing for RecBole to read
-
-    def work() -> None:
-        if arguments.json:
-            check_file("json", arguments.json)
-        found = diagnose(arguments.folder)
-        print(to_markdown(found))
-        if arguments.json:
-            write_json(arguments.json, asdict(found))
-
-    return console.run(work)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

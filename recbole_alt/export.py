@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +13,7 @@ import recbole
 import yaml
 from safetensors import SafetensorError
 
-from recbole_alt import console, pretrained
-from recbole_alt.arguments import Parser
+from recbole_alt import checkpoints, pretrained
 from recbole_alt.config import base_model_name, registered_models
 from recbole_alt.data.identity import require_same_data
 from recbole_alt.experiment import load_data
@@ -24,7 +22,6 @@ from recbole_alt.model.adapters import AdapterState
 from recbole_alt.model.build import load_configured_language_model
 from recbole_alt.model.language import LanguageModel
 from recbole_alt.model.weights import load_weights
-from recbole_alt.trainer import checkpoint
 
 _IN_TOWER = "language_model."
 _IN_MODEL = f"text.{_IN_TOWER}"
@@ -43,7 +40,7 @@ def to_recbole(model_file: str | os.PathLike[str], file: str | os.PathLike[str])
     Raises:
         ValueError: no such file, it holds no CTR model, or the data that its configuration names are others now.
     """
-    state = checkpoint.load(model_file)
+    state = checkpoints.load(model_file)
     weights = _under("model.", state.get("backbone") or {}) or _under("backbone.model.", state.get("state_dict") or {})
     if not weights:
         raise ValueError(
@@ -51,7 +48,7 @@ def to_recbole(model_file: str | os.PathLike[str], file: str | os.PathLike[str])
         )
     _require_its_data(state, model_file)
     values = state["config"].__getstate__()["values"]
-    checkpoint.save({"state_dict": weights, "other_parameter": {}, "config": values, "epoch": 0}, file)
+    checkpoints.save({"state_dict": weights, "other_parameter": {}, "config": values, "epoch": 0}, file)
     model = base_model_name(values["model"])
     theirs = {key: values[key] for key in _keys_of_recbole(model) if values.get(key) is not None}
     if theirs["train_neg_sample_args"]["distribution"] == "none":  # which RecBole writes, but does not read
@@ -87,7 +84,7 @@ def to_huggingface(model_file: str | os.PathLike[str], folder: str | os.PathLike
     Raises:
         ValueError: no such file, it holds no language model, or the folder can't be written.
     """
-    state = checkpoint.load(model_file)
+    state = checkpoints.load(model_file)
     weights = _under(_IN_TOWER, state.get("text") or {}) or _under(_IN_MODEL, state.get("state_dict") or {})
     if not weights:
         raise ValueError(f"{os.fspath(model_file)!r} holds no language model: give pretrain.pth, lm.pth or joint.pth")
@@ -107,28 +104,3 @@ def to_huggingface(model_file: str | os.PathLike[str], folder: str | os.PathLike
 
 def _under(prefix: str, state: dict[str, Any]) -> dict[str, Any]:
     return {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
-
-
-def main() -> int:
-    """Export what the command line asks for; exit statuses as of :func:`recbole_alt.console.run`."""
-    parser = Parser(description="Take a run's models elsewhere.")
-    parser.add_argument("model_file", help="a .pth file in the folder of a run")
-    parser.add_argument("--recbole", metavar="FILE", help="write the CTR model for plain RecBole")
-    parser.add_argument("--huggingface", metavar="FOLDER", help="write the language model for AutoModel")
-    arguments = parser.parse_args()
-    if not (arguments.recbole or arguments.huggingface):
-        parser.error("nothing to do: give --recbole=FILE, --huggingface=FOLDER, or both")
-
-    def work() -> None:
-        if arguments.recbole:
-            to_recbole(arguments.model_file, arguments.recbole)
-            print(f"Written: {arguments.recbole}, {arguments.recbole}.yaml")
-        if arguments.huggingface:
-            to_huggingface(arguments.model_file, arguments.huggingface)
-            print(f"Written: {arguments.huggingface}")
-
-    return console.run(work)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,6 +1,6 @@
 """Files that survive: each is the old one or the new one, on disk, and damage to what a run goes on from is an error.
 
-What a run goes on from is a checkpoint (:mod:`recbole_alt.trainer.checkpoint`) or a *record*: a JSON object whose last
+What a run goes on from is a checkpoint (:mod:`recbole_alt.checkpoints`) or a *record*: a JSON object whose last
 key, ``checksum``, is of all that stands before it. Records without one, as older versions wrote them, are read as they
 are.
 """

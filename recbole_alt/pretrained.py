@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from recbole_alt import weights
-from recbole_alt.model.families import check_architecture
+from recbole_alt.families import check_architecture
 from recbole_alt.model_folder import (
     check_config,
     check_tokenizer_files,

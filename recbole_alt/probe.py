@@ -9,9 +9,8 @@ compared with what the states of *other* texts add, which can be chance alone. I
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -22,18 +21,15 @@ from recbole.utils import get_model
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GroupKFold
 
-from recbole_alt import console
-from recbole_alt.arguments import Parser
+from recbole_alt import checkpoints
 from recbole_alt.benchmark.statistics import auc
 from recbole_alt.config import require_registered
 from recbole_alt.data.identity import require_same_data
 from recbole_alt.diagnose import some_rows
 from recbole_alt.experiment import Data, load_data
-from recbole_alt.files import check_file, write_json
 from recbole_alt.model.build import build_text
 from recbole_alt.model.text_cache import TextCache
 from recbole_alt.model.weights import load_finetuned
-from recbole_alt.trainer import checkpoint
 
 #: Validation rows that are read at most.
 _ROWS = 200_000
@@ -87,7 +83,7 @@ def probe(folder: str | os.PathLike[str], data: Data | None = None) -> list[Prob
     found = []
     states: list[tuple[str, np.ndarray, np.ndarray]] = []
     for file in files:
-        state = checkpoint.load(file)
+        state = checkpoints.load(file)
         config = state["config"]
         require_registered(config["model"], file)
         data = data or load_data(config)
@@ -186,26 +182,3 @@ def to_markdown(found: Sequence[Probe]) -> str:
                  f"{max(one.with_others):.4f})", f"{one.with_texts - others:+.4f}"]  # fmt: skip
         lines.append(f"| {one.stage} | {one.segment} | {one.texts:,} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
-
-
-def main() -> int:
-    """Print the table; exit statuses as of :func:`recbole_alt.console.run`."""
-    parser = Parser(description="Whether texts hold anything that a trained CTR model does not know.")
-    parser.add_argument("folder", help="of a run: saved/ALT_DCN-ml-100k-...")
-    parser.add_argument("--json", metavar="FILE", help="write what was found there, too")
-    arguments = parser.parse_args()
-    sys.argv = sys.argv[:1]  # nothing for RecBole to read
-
-    def work() -> None:
-        if arguments.json:
-            check_file("json", arguments.json)
-        found = probe(arguments.folder)
-        print(to_markdown(found))
-        if arguments.json:
-            write_json(arguments.json, [asdict(one) for one in found])
-
-    return console.run(work)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from logging import getLogger
 from pathlib import Path
 from typing import Any
@@ -10,14 +11,15 @@ from typing import Any
 from recbole.data import create_dataset, data_preparation
 from recbole.utils import get_model, init_logger, init_seed
 
-from recbole_alt.config import ALTConfig, require_registered
-from recbole_alt.console import going_on
+from recbole_alt import checkpoints
+from recbole_alt.config import require_registered
 from recbole_alt.data.identity import require_same_data
 from recbole_alt.experiment import Experiment
 from recbole_alt.files import check_file, check_folder
 from recbole_alt.model.weights import load_finetuned
+from recbole_alt.registry import make_config
 from recbole_alt.report import result_record, result_table, write_result
-from recbole_alt.trainer import checkpoint
+from recbole_alt.stopping import going_on
 
 
 def run_recbole_alt(
@@ -25,6 +27,7 @@ def run_recbole_alt(
     dataset: str | None = None,
     config_file_list: list[str] | None = None,
     config_dict: dict[str, Any] | None = None,
+    arguments: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Pretrain, finetune in every mode asked for, train the plain backbone, and compare.
 
@@ -32,7 +35,8 @@ def run_recbole_alt(
         model: ``ALT_<backbone>``, such as ``ALT_DCN``.
         dataset: a folder of RecBole atomic files below ``data_path``, or ``ml-100k``.
         config_file_list: YAML files.
-        config_dict: further keys; the command line wins over both.
+        config_dict: further keys, which win over the files.
+        arguments: keys as on a command line, ``["--epochs=3"]``, which win over both.
 
     Returns:
         RecBole's ``best_valid_score``, ``valid_score_bigger``, ``best_valid_result`` and ``test_result`` of
@@ -42,7 +46,7 @@ def run_recbole_alt(
     Raises:
         ValueError: bad configuration, data or weights; one line that says what to do.
     """
-    config = ALTConfig(model, dataset, config_file_list, config_dict)
+    config = make_config(model, dataset, config_file_list, config_dict, arguments)
     check_folder("checkpoint_dir", config["checkpoint_dir"])
     if config["result_file"]:
         check_file("result_file", config["result_file"])
@@ -90,7 +94,7 @@ def load_data_and_model(model_file: str | os.PathLike[str]) -> tuple[Any, ...]:
     Raises:
         ValueError: no such file, not a finetuned checkpoint, or one of other data than are there now.
     """
-    state = checkpoint.load(model_file)
+    state = checkpoints.load(model_file)
     if "state_dict" not in state:
         raise ValueError(f"{os.fspath(model_file)!r} holds aligned towers, not a finetuned model")
     config = state["config"]

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+from collections.abc import Sequence
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
@@ -20,11 +21,12 @@ from recbole.config import Config
 from recbole.model.abstract_recommender import ContextRecommender
 from recbole.utils import get_model
 
-from recbole_alt.config import PREFIX, base_model_name, load_internal_config
+from recbole_alt.checkpoints import trust
+from recbole_alt.config import PREFIX, ALTConfig, base_model_name, load_internal_config
 from recbole_alt.data.dataset import ALTDataset
+from recbole_alt.model import kd_dagfm
 from recbole_alt.model.captures import CAPTURES
 from recbole_alt.model.recommender import ALTRecommender
-from recbole_alt.trainer.checkpoint import trust
 from recbole_alt.trainer.stock import ALTStockTrainer
 
 _MODEL_PACKAGE = "recbole.model.context_aware_recommender"
@@ -78,8 +80,27 @@ def register_path(path: str) -> type[ALTRecommender]:
         raise ValueError(f"backbone: can't use {path!r} as package.module.Class ({error})") from None
 
 
+def make_config(
+    model: str | None = None,
+    dataset: str | None = None,
+    config_file_list: list[str] | None = None,
+    config_dict: dict[str, Any] | None = None,
+    arguments: Sequence[str] = (),
+) -> ALTConfig:
+    """An :class:`~recbole_alt.config.ALTConfig`, for which ``model: ALT`` registers the class that ``backbone`` names.
+
+    Args:
+        model, dataset, config_file_list, config_dict, arguments: as for ``ALTConfig``.
+
+    Raises:
+        ValueError: as ``ALTConfig``, and for a ``backbone`` that can't be imported or is no context-aware model.
+    """
+    return ALTConfig(model, dataset, config_file_list, config_dict, arguments, register=register_path)
+
+
 def install() -> None:
     """Register every backbone with known capture points; safe to run again."""
+    kd_dagfm.install()
     for backbone in CAPTURES:
         register(get_model(backbone))
     if not hasattr(Config, "_recbole_alt_original"):

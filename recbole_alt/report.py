@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import platform
-import sys
 from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -20,10 +19,10 @@ _COSTS = ("seconds", "texts encoded", "peak MiB")
 def result_record(
     config: ALTConfig, stages: Mapping[str, StageResult], rows_left_out: Mapping[str, int]
 ) -> dict[str, Any]:
-    """The content of ``result.json``: configuration, versions, unused rows, what each stage cost and reached."""
+    """The content of ``result.json``: arguments, configuration, versions, unused rows, each stage's cost and scores."""
     given = getattr(config, "external_config_dict", {}).get("data_path")  # as given, not as resolved here
     return {
-        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+        "arguments": list(getattr(config, "arguments", ())),
         "configuration": ALTConfig.snapshot(config).__getstate__()["values"] | {"data_path": given},
         "versions": {"python": platform.python_version(), **{name: _version(name) for name in _PACKAGES}},
         "rows_left_out": dict(rows_left_out),

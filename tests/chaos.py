@@ -16,9 +16,8 @@ import pytest
 import torch
 from transformers import AutoTokenizer, BertModel  # noqa: F401 - before the fork, so that runs are all work
 
-from recbole_alt import files, run_hyper_alt, run_recbole_alt
+from recbole_alt import checkpoints, files, run_hyper_alt, run_recbole_alt
 from recbole_alt.benchmark import Campaign, run_campaign
-from recbole_alt.trainer import checkpoint
 
 STAGES: dict[str, dict[str, Any]] = {
     "alignment": {"finetune_modes": [], "plain_baseline": False},
@@ -51,7 +50,6 @@ def _work(kind: str, place: Path, keys: dict[str, Any], dies_at: int | None) -> 
     said = os.open("said.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     for stream in (1, 2):
         os.dup2(said, stream)
-    sys.argv = ["chaos"]
     torch.set_num_threads(1)
     if dies_at is not None:
         _die_at(dies_at)
@@ -87,7 +85,7 @@ def outcome(kind: str, place: Path) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for file in sorted(place.rglob("*.pth")):
         if not file.stem.endswith("-last"):
-            found[file.name] = _digest(checkpoint.load(file))
+            found[file.name] = _digest(checkpoints.load(file))
     if kind == "campaign":
         for file in sorted(place.glob("out/runs/*/run.json")):
             record = files.read_record(file)

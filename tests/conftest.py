@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -150,9 +150,9 @@ def _threads() -> None:
 
 @pytest.fixture
 def own(tmp_path: Path) -> Any:
-    """``own("name", inter=..., user=..., item=..., **keys)`` → configuration for a dataset of these files alone."""
+    """``own("name", inter=..., user=..., item=..., **keys)`` → configuration for a dataset of only these files."""
 
-    def configure(name: str, **given: Any) -> ALTConfig:
+    def configure(name: str, arguments: Sequence[str] = (), **given: Any) -> ALTConfig:
         folder = tmp_path / name
         folder.mkdir()
         for suffix in ("inter", "user", "item"):
@@ -160,7 +160,7 @@ def own(tmp_path: Path) -> Any:
                 text = given.pop(suffix)
                 (folder / f"{name}.{suffix}").write_bytes(text if isinstance(text, bytes) else text.encode())
         keys = {"data_path": str(tmp_path), "load_col": None, "language_model": MINILM, "show_progress": False}
-        return ALTConfig("ALT_DCN", name, None, keys | {"state": "ERROR"} | given)
+        return ALTConfig("ALT_DCN", name, None, keys | {"state": "ERROR"} | given, arguments)
 
     return configure
 

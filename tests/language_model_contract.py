@@ -20,7 +20,7 @@ from recbole_alt import pretrained, run_recbole_alt
 from recbole_alt.data.masking import masked_tokens
 from recbole_alt.data.prompts import PromptTable
 from recbole_alt.data.template import build_template
-from recbole_alt.model.families import FAMILIES
+from recbole_alt.families import FAMILIES
 from recbole_alt.model.language import LanguageModel, load_language_model
 
 SENTENCES = ["age is 24.", "title is Toy Story. genre is Animation, Comedy.", "genre is Crime.", "gender is unknown."]

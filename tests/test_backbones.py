@@ -33,9 +33,9 @@ from backbone_contract import (  # noqa: E402
     prepare,
 )
 
+from recbole_alt import checkpoints  # noqa: E402
 from recbole_alt.model.backbones import Backbone, mask_table  # noqa: E402
 from recbole_alt.model.captures import CAPTURES, CapturePoint, Captures  # noqa: E402
-from recbole_alt.trainer import checkpoint  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -236,7 +236,7 @@ class TestKDDAGFMStudent(TestKDDAGFMTeacher):
                 trained = given | keys | {"phase": "teacher_training", "finetune_mode": "ctr"}
                 config, _, dataset = prepare(tiny, "KD_DAGFM", trained)
                 init_seed(4, True)
-                checkpoint.save({"state_dict": get_model("ALT_KD_DAGFM")(config, dataset).state_dict()}, file)
+                checkpoints.save({"state_dict": get_model("ALT_KD_DAGFM")(config, dataset).state_dict()}, file)
             return given | keys | {"warm_up": str(file)}
 
         return make

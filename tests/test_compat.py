@@ -23,8 +23,7 @@ from recbole.model.context_aware_recommender.fwfm import FwFM
 from recbole.model.context_aware_recommender.kd_dagfm import KD_DAGFM
 from recbole.utils import init_seed
 
-from recbole_alt import compat, load_data_and_model, run_recbole_alt
-from recbole_alt.trainer import checkpoint
+from recbole_alt import checkpoints, compat, load_data_and_model, run_recbole_alt
 
 pytest.register_assert_rewrite("backbone_contract")
 
@@ -287,7 +286,7 @@ def test_a_student_starts_from_the_files_of_our_runs(keys: Callable[..., dict[st
         student = run_recbole_alt("ALT_KD_DAGFM", "tiny", None, keys(phase="finetuning", warm_up=warm_up, **small))
         Path(warm_up).unlink()
         load_data_and_model(Path(student["folder"]) / f"{name}.pth")  # its own file is enough
-        first, last = (checkpoint.load(f)["state_dict"] for f in (file, Path(student["folder"]) / f"{name}.pth"))
+        first, last = (checkpoints.load(f)["state_dict"] for f in (file, Path(student["folder"]) / f"{name}.pth"))
         taught = {key for key in first if "teacher_network" in key}
         assert {key for key in first if torch.equal(first[key], last[key])} >= taught  # a student leaves its teacher be
         assert any("student_network" in key and not torch.equal(first[key], last[key]) for key in first)
@@ -318,7 +317,7 @@ def test_a_warm_up_file_runs_no_code(make: Make, undo: Any, monkeypatch: pytest.
 
 def test_warm_up_reads_prefixed_weights(make: Make, undo: Any) -> None:
     weights = make(KD_DAGFM, **TEACHER).model.state_dict()
-    checkpoint.save({"state_dict": {f"backbone.model.{k}": v + 1 for k, v in weights.items()}}, "ctr.pth")
+    checkpoints.save({"state_dict": {f"backbone.model.{k}": v + 1 for k, v in weights.items()}}, "ctr.pth")
     student = TEACHER | {"phase": "finetuning", "warm_up": "ctr.pth"}
     for key, value in make(KD_DAGFM, **student).model.state_dict().items():
         assert torch.equal(value, weights[key] + 1), key

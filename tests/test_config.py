@@ -20,10 +20,9 @@ CONFIG = Callable[..., ALTConfig]
 RECBOLE = Path(recbole.__file__).parent / "properties"
 
 
-def given(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> ALTConfig:
+def given(*arguments: str) -> ALTConfig:
     """The configuration for a command line."""
-    monkeypatch.setattr(sys, "argv", ["run_recbole_alt.py", *arguments])
-    return ALTConfig("ALT_DCN", "anything")
+    return ALTConfig("ALT_DCN", "anything", arguments=arguments)
 
 
 def refused(match: str, **keys: Any) -> None:
@@ -69,13 +68,13 @@ def test_dataset_file_is_read_and_wins_over_overall() -> None:
     assert ALTConfig("ALT_DCN", "anything")["template"] is None
 
 
-def test_file_dictionary_command_line_win_in_this_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_file_dictionary_arguments_win_in_this_order(tmp_path: Path) -> None:
     first, second = tmp_path / "first.yaml", tmp_path / "second.yaml"
     first.write_text("epochs: 11\nstopping_step: 11\nmask_ratio: 0.11\npooling: cls\nwarmup_ratio: 0.11\n")
     second.write_text("stopping_step: 12\nmask_ratio: 0.12\npooling: cls\n")
-    monkeypatch.setattr(sys, "argv", ["program", "--pooling=mean", "--warmup_ratio=0.14"])
+    arguments = ["--pooling=mean", "--warmup_ratio=0.14"]
     keys = {"mask_ratio": 0.13, "pooling": "cls", "warmup_ratio": 0.13}
-    config = ALTConfig("ALT_DCN", "anything", [str(first), str(second)], keys)
+    config = ALTConfig("ALT_DCN", "anything", [str(first), str(second)], keys, arguments)
     got = [config[key] for key in ("epochs", "stopping_step", "mask_ratio", "pooling", "warmup_ratio")]
     assert got == [11, 12, 0.13, "mean", 0.14]
     assert keys == {"mask_ratio": 0.13, "pooling": "cls", "warmup_ratio": 0.13}  # the caller's stays as it was
@@ -113,10 +112,8 @@ def test_stock_config_reads_our_layers_for_our_models_only() -> None:
         ("--language_model=org/some-model", "language_model", "org/some-model"),
     ],
 )
-def test_command_line_text_becomes_values(
-    monkeypatch: pytest.MonkeyPatch, argument: str, key: str, value: object
-) -> None:
-    got = given(monkeypatch, argument)[key]
+def test_text_of_an_argument_becomes_a_value(argument: str, key: str, value: object) -> None:
+    got = given(argument)[key]
     assert got == value
     assert type(got) is type(value)
 
@@ -133,9 +130,9 @@ def test_text_in_a_dictionary_and_numbers_in_a_file_are_read_alike(tmp_path: Pat
 
 @pytest.mark.parametrize("text", ["__import__('os').mkdir('made')", "!!python/object/apply:os.mkdir [made]"])
 @pytest.mark.parametrize("key", ["seed", "wandb_project"])
-def test_nothing_given_is_evaluated(monkeypatch: pytest.MonkeyPatch, key: str, text: str) -> None:
+def test_nothing_given_is_evaluated(key: str, text: str) -> None:
     for make in (
-        lambda: given(monkeypatch, f"--{key}={text}"),
+        lambda: given(f"--{key}={text}"),
         lambda: ALTConfig("ALT_DCN", "anything", None, {key: text}),
     ):
         try:
@@ -206,15 +203,34 @@ def test_model_and_dataset_of_a_file_count_where_nothing_else_names_them(tmp_pat
 
 
 @pytest.mark.parametrize("text", ["{'a': 1, 'a': 2}", "{a: 1, a: 2}"])
-def test_a_key_given_twice_in_one_value_is_refused(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+def test_a_key_given_twice_in_one_value_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"threshold.*a.* twice"):
-        given(monkeypatch, f"--threshold={text}")
+        given(f"--threshold={text}")
 
 
-def test_a_key_given_twice_with_two_values_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert given(monkeypatch, "--seed=1", "--seed=1")["seed"] == 1
+def test_a_key_given_twice_with_two_values_is_refused() -> None:
+    assert given("--seed=1", "--seed=1")["seed"] == 1
     with pytest.raises(ValueError, match=r"--seed.*twice.*'1'.*'2'"):
-        given(monkeypatch, "--seed=1", "--seed=2")
+        given("--seed=1", "--seed=2")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "remedy"),
+    [
+        (["--epochs", "5"], "'--epochs' is not understood: write --epochs=5"),
+        (["--epochs"], "'--epochs' is not understood: write --epochs=value"),
+        (["--epochs=5", "more"], "'more' is not understood: write --key=value"),
+    ],
+)
+def test_an_argument_of_another_form_is_refused(arguments: list[str], remedy: str) -> None:
+    with pytest.raises(ValueError, match=f"^{remedy}$"):
+        given(*arguments)
+
+
+def test_only_stock_recbole_reads_the_command_line_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["program", "--embedding_size=77"])
+    assert ALTConfig("ALT_DCN", "anything")["embedding_size"] != 77
+    assert Config("ALT_DCN", "anything")["embedding_size"] == 77
 
 
 @pytest.mark.parametrize("content", [None, "- a\n- b\n", "epochs: [1,\nseed: }"], ids=["absent", "list", "syntax"])

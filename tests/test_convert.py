@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +12,8 @@ from raw_files import configured, converted
 from recbole.data import create_dataset, data_preparation
 from rows import built
 
+from recbole_alt.cli import main
 from recbole_alt.convert import book_crossing, convert, goodreads, movielens
-from recbole_alt.convert.__main__ import main
 
 # -- MovieLens-1M ----------------------------------------------------------------------------------------------------
 
@@ -188,14 +187,11 @@ def test_published_counts_are_enough_without_any_size(tmp_path: Path, monkeypatc
     ]
 
 
-def test_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     raw = str(raw_files.movielens(tmp_path / "raw"))
-    monkeypatch.setattr(sys, "argv", ["convert", "ml-1m", raw, "--out=data", "--any_size"])
-    assert main() == 0
+    assert main(["convert", "ml-1m", raw, "--out=data", "--any_size"]) == 0
     printed = capsys.readouterr()
     assert printed.out.splitlines()[0] == f"Written: {Path('data/ml-1m/ml-1m.user')}, 5 rows"
     assert "ratings.dat: 100%" in printed.err
-    monkeypatch.setattr(sys, "argv", ["convert", "ml-1m", raw, "--genre=poetry"])
-    with pytest.raises(SystemExit):
-        main()
+    assert main(["convert", "ml-1m", raw, "--genre=poetry"]) == 2
     assert "--genre and --without are of goodreads" in capsys.readouterr().err

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,8 +11,8 @@ import pytest
 import raw_files
 from raw_files import converted
 
+from recbole_alt.cli import main
 from recbole_alt.convert import convert
-from recbole_alt.convert.__main__ import main
 from recbole_alt.convert.atomic import Conversion
 
 OPTIONS: dict[str, dict[str, Any]] = {"ml-1m": {}, "book-crossing": {}, "goodreads": {"genre": "poetry"}}
@@ -153,16 +152,13 @@ def test_a_stop_leaves_no_half_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     raw = raw_of("ml-1m", tmp_path / "raw")
-    monkeypatch.setattr(sys, "argv", ["convert", "ml-1m", str(raw), "--any_size"])
     monkeypatch.setattr(Conversion, "lines", stopping(20))
-    assert main() == 130
+    assert main(["convert", "ml-1m", str(raw), "--any_size"]) == 130
     assert capsys.readouterr().err.endswith("stopped: nothing written\n")
     assert not Path("dataset/ml-1m").exists()
 
 
-def test_the_command_says_what_is_wrong_in_one_line(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_command_says_what_is_wrong_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     raw = raw_of("ml-1m", tmp_path / "raw")
     (tmp_path / "a_file").touch()
     for argv, what in (
@@ -173,7 +169,6 @@ def test_the_command_says_what_is_wrong_in_one_line(
             "no file goodreads_books_poetry.json.gz or goodreads_books.json.gz",
         ),
     ):
-        monkeypatch.setattr(sys, "argv", ["convert", *argv])
-        assert main() == 2
+        assert main(["convert", *argv]) == 2
         error = capsys.readouterr().err.splitlines()[-1]
         assert error.startswith("error: ") and what in error

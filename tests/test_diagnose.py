@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,12 +13,12 @@ import pytest
 import torch
 from recbole.utils import get_model
 
-from recbole_alt import run_recbole_alt
+from recbole_alt import checkpoints, run_recbole_alt
+from recbole_alt.cli import main
 from recbole_alt.config import ALTConfig
-from recbole_alt.diagnose import build_seeded, diagnose, field_embeddings, main, pairwise_cosines
+from recbole_alt.diagnose import build_seeded, diagnose, field_embeddings, pairwise_cosines
 from recbole_alt.experiment import load_data
 from recbole_alt.model.backbones import mask_table
-from recbole_alt.trainer import checkpoint
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -98,15 +97,13 @@ def test_texts_of_pairs_have_no_likeness(keys: Keys) -> None:
     assert found.likeness == {} == found.values and found.embeddings
 
 
-def test_the_command(keys: Keys, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+def test_the_command(keys: Keys, capsys: Any) -> None:
     folder = run(keys, plain_baseline=False)
-    monkeypatch.setattr(sys, "argv", ["diagnose", str(folder), "--json=found.json"])
-    assert main() == 0
+    assert main(["diagnose", str(folder), "--json=found.json"]) == 0
     printed, kept = capsys.readouterr().out, json.loads(Path("found.json").read_text())
     assert f"{kept['embeddings']['user_id']['moved_ctr']:.3f}" in printed and "item_id found again" in printed
     for wrong in ("nowhere", str(folder / "pretrain.pth")):
-        monkeypatch.setattr(sys, "argv", ["diagnose", wrong])
-        assert main() == 2
+        assert main(["diagnose", wrong]) == 2
         error = capsys.readouterr().err
         assert error.startswith("error: ") and error.count("\n") == 1 and wrong in error
 
@@ -115,9 +112,9 @@ def test_an_alignment_from_elsewhere(keys: Keys, tmp_path: Path) -> None:
     first = run(keys, epochs=0)
     second = run(keys, pretrained_checkpoint=str(first / "pretrain.pth"), plain_baseline=False)
     assert diagnose(second).alignment == diagnose(first).alignment
-    state = checkpoint.load(first / "pretrain.pth")
+    state = checkpoints.load(first / "pretrain.pth")
     state["config"]["model"] = "ALT_Nobodys"
-    checkpoint.save(state, tmp_path / "pretrain.pth")
+    checkpoints.save(state, tmp_path / "pretrain.pth")
     with pytest.raises(ValueError, match=r"pretrain\.pth' is of ALT_Nobodys, which is not registered"):
         diagnose(tmp_path)
 

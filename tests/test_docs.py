@@ -16,8 +16,8 @@ from recbole.data import create_dataset, data_preparation
 
 from recbole_alt.config import ALTConfig, properties_dir
 from recbole_alt.data.template import build_template
+from recbole_alt.families import FAMILIES
 from recbole_alt.model.captures import CAPTURES, Captures
-from recbole_alt.model.families import FAMILIES
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,7 +15,8 @@ from recbole.trainer import Trainer
 from recbole.utils import get_model
 
 from recbole_alt import load_data_and_model, pretrained, run_recbole_alt
-from recbole_alt.export import main, to_huggingface, to_recbole
+from recbole_alt.cli import main
+from recbole_alt.export import to_huggingface, to_recbole
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 SENTENCES = ["age is 24.", "title is Toy Story. genre is Animation, Comedy."]
@@ -80,15 +79,11 @@ def test_what_is_not_there_is_named(keys: Callable[..., dict[str, Any]], tmp_pat
         to_huggingface(folder / "plain.pth", tmp_path / "x")
 
 
-def test_command_line(
-    keys: Callable[..., dict[str, Any]], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_command_line(keys: Callable[..., dict[str, Any]], capsys: pytest.CaptureFixture[str]) -> None:
     folder = run_recbole_alt("ALT_DCN", "tiny", None, keys(finetune_modes=[], epochs=1))["folder"]
-    monkeypatch.setattr(sys, "argv", ["export", f"{folder}/plain.pth", "--recbole=out/dcn.pth"])
-    assert main() == 0
+    assert main(["export", f"{folder}/plain.pth", "--recbole=out/dcn.pth"]) == 0
     assert Path("out/dcn.pth").is_file()
-    monkeypatch.setattr(sys, "argv", ["export", f"{folder}/none.pth", "--huggingface=out"])
-    assert main() == 2
+    assert main(["export", f"{folder}/none.pth", "--huggingface=out"]) == 2
     assert "none.pth" in capsys.readouterr().err
-    done = subprocess.run([sys.executable, "-m", "recbole_alt.export", "--help"], capture_output=True, check=True)
-    assert b"--huggingface" in done.stdout
+    assert main(["export", f"{folder}/plain.pth"]) == 2
+    assert capsys.readouterr().err == "error: nothing to do: give --recbole=FILE, --huggingface=FOLDER, or both\n"

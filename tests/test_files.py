@@ -17,11 +17,10 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from interruptions import full_disk
 
-from recbole_alt import files
+from recbole_alt import checkpoints, files
 from recbole_alt.config import ALTConfig
 from recbole_alt.experiment import Experiment, StageResult, read_stage
 from recbole_alt.launch import require_one_process
-from recbole_alt.trainer import checkpoint
 
 STATE: dict[str, Any] = {"weights": {"a": torch.arange(9.0)}, "step": 3, "losses": [0.5, None], "rng": torch.arange(4)}
 SETTINGS = {"seed": 2020, "topk": [10], "precision": "fp32", "data_path": "/data/ä", "finetune": {"lm": {"epochs": 2}}}
@@ -53,7 +52,7 @@ def test_a_file_is_on_disk_before_it_takes_its_name_and_its_name_is_on_disk_afte
 WRITERS: dict[str, Callable[[Path, Any], None]] = {
     "json": files.write_json,
     "record": files.write_record,
-    "checkpoint": lambda file, content: checkpoint.save(content, file),
+    "checkpoint": lambda file, content: checkpoints.save(content, file),
 }
 
 
@@ -102,14 +101,14 @@ def test_a_symbolic_link_stays_one(tmp_path: Path) -> None:
 @pytest.fixture(scope="module")
 def good(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     folder = tmp_path_factory.mktemp("good")
-    checkpoint.save(STATE, folder / "ctr.pth")
+    checkpoints.save(STATE, folder / "ctr.pth")
     files.write_record(folder / "config.json", SETTINGS)
     files.write_record(folder / "ctr.json", vars(StageResult(1.5, 2, 3.0, {"auc": 0.5}, {"auc": 0.75})))
     return {file.name: file.read_bytes() for file in folder.iterdir()}
 
 
 READERS: dict[str, Callable[[Path], Any]] = {
-    "ctr.pth": checkpoint.load,
+    "ctr.pth": checkpoints.load,
     "config.json": files.read_record,
     "ctr.json": read_stage,
 }
@@ -155,12 +154,12 @@ def test_every_byte_counts(name: str, good: dict[str, bytes], tmp_path: Path) ->
 
 def test_what_is_not_damaged_is_read_also_by_torch_and_also_without_checksum(tmp_path: Path) -> None:
     file = tmp_path / "x.pth"
-    checkpoint.save(STATE, file)
+    checkpoints.save(STATE, file)
     stock = torch.load(file, weights_only=True, mmap=True)
     torch.save(STATE, tmp_path / "older.pth")
-    for state in (checkpoint.load(file), stock, checkpoint.load(tmp_path / "older.pth")):
+    for state in (checkpoints.load(file), stock, checkpoints.load(tmp_path / "older.pth")):
         assert torch.equal(state["weights"]["a"], STATE["weights"]["a"]) and state["losses"] == STATE["losses"]
-    assert checkpoint.load(file).keys() == STATE.keys()
+    assert checkpoints.load(file).keys() == STATE.keys()
     files.write_record(tmp_path / "x.json", SETTINGS)
     files.write_json(tmp_path / "older.json", SETTINGS)
     assert files.read_record(tmp_path / "x.json") == files.read_record(tmp_path / "older.json") == SETTINGS

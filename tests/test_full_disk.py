@@ -12,8 +12,7 @@ import pytest
 import torch
 from interruptions import full_disk
 
-from recbole_alt import files, run_recbole_alt
-from recbole_alt.trainer import checkpoint
+from recbole_alt import checkpoints, files, run_recbole_alt
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -22,7 +21,7 @@ def check_what_is_there(folder: Path) -> None:
     """Every file is whole, and there is nothing else."""
     assert not list(folder.rglob("*.partial"))
     for file in folder.rglob("*.pth"):
-        checkpoint.load(file)
+        checkpoints.load(file)
     for file in folder.rglob("*.json"):
         files.read_record(file)
 
@@ -32,7 +31,7 @@ def equal(one: Path, two: Path) -> None:
     names = {file.name for file in one.glob("*.pth")}
     assert names == {file.name for file in two.glob("*.pth")}
     for name in names:
-        first, second = (checkpoint.load(folder / name) for folder in (one, two))
+        first, second = (checkpoints.load(folder / name) for folder in (one, two))
         for part in {"state_dict", "backbone", "text", "objectives"} & first.keys():
             assert all(torch.equal(value, second[part][key]) for key, value in first[part].items()), (name, part)
     first, second = (files.read_json(folder / "result.json")["results"] for folder in (one, two))

@@ -18,10 +18,10 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from recbole_alt import checkpoints
 from recbole_alt.config import ALTConfig, properties_dir
 from recbole_alt.data.dataset import ALTDataset
 from recbole_alt.keys import KEYS
-from recbole_alt.trainer import checkpoint
 
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "200"))
 fuzz = settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
@@ -175,10 +175,10 @@ def test_an_edited_yaml_file_means_what_yaml_says_or_is_refused(
 @given(changes=st.lists(st.tuples(st.floats(0, 1), st.integers(0, 9), st.binary(max_size=9)), min_size=1, max_size=3))
 def test_an_edited_checkpoint_is_refused_or_the_same(changes: list[tuple[float, int, bytes]]) -> None:
     state = {"state_dict": {"weight": torch.arange(6.0)}, "epoch": 3, "seconds": 1.5}
-    checkpoint.save(state, "whole.pth")
+    checkpoints.save(state, "whole.pth")
     content = edited(Path("whole.pth").read_bytes(), [(share, cut, put) for share, cut, put in changes])
     Path("edited.pth").write_bytes(content)
     read: list[dict[str, Any]] = []
-    if refusal(lambda: read.append(checkpoint.load("edited.pth"))) is None:
+    if refusal(lambda: read.append(checkpoints.load("edited.pth"))) is None:
         assert torch.equal(read[0]["state_dict"]["weight"], torch.arange(6.0))
         assert (read[0]["epoch"], read[0]["seconds"]) == (3, 1.5)

@@ -15,15 +15,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from recbole.utils import get_model
 
-from recbole_alt import compat, load_data_and_model, run_recbole_alt
+from recbole_alt import checkpoints, load_data_and_model, run_recbole_alt
 from recbole_alt.config import ALTConfig
 from recbole_alt.data.identity import IDENTITY_KEY, DataIdentity, Vocabulary, require_same_data
 from recbole_alt.diagnose import diagnose
 from recbole_alt.experiment import load_data
 from recbole_alt.export import to_huggingface, to_recbole
 from recbole_alt.files import read_record, write_record
+from recbole_alt.model import kd_dagfm
 from recbole_alt.probe import probe
-from recbole_alt.trainer import checkpoint
 from recbole_alt.trainer.finetune import ALTTrainer
 from recbole_alt.trainer.pretrain import ALTPretrainTrainer
 
@@ -139,7 +139,7 @@ def test_every_checkpoint_and_the_configuration_hold_the_record(keys: Keys, monk
     names = {file.name for file in folder.glob("*.pth")}
     assert names >= {"pretrain.pth", *(f"{m}{s}.pth" for m in ("plain", "ctr", "lm", "joint") for s in ("", "-last"))}
     for name in names:
-        assert DataIdentity.from_plain(checkpoint.load(folder / name)[IDENTITY_KEY]) == expected, name
+        assert DataIdentity.from_plain(checkpoints.load(folder / name)[IDENTITY_KEY]) == expected, name
     assert DataIdentity.from_plain(json.loads((folder / "config.json").read_text())[IDENTITY_KEY]) == expected
     assert {name: part.rows for name, part in expected.parts.items()} == {"train": 128, "valid": 16, "test": 16}
     assert expected.vocabularies["genre"].size == 5 and "title" not in expected.vocabularies
@@ -180,7 +180,7 @@ def _resting(dataset: Any, file: Path) -> Any:
 
 
 def _as_last(best: Path, last: Path) -> Path:
-    checkpoint.save(checkpoint.load(best) | {"step": 0}, last)
+    checkpoints.save(checkpoints.load(best) | {"step": 0}, last)
     return last
 
 
@@ -196,7 +196,7 @@ def test_stock_recbole_refuses_other_ids_too(keys: Keys, data: Path) -> None:
     with pytest.raises(ValueError, match=r"field 'year' has 3 values"):
         model.load_other_parameter(state.get("other_parameter"))
     with pytest.raises(ValueError, match=rf"^warm_up: .*{OTHER}: field 'year'"):
-        compat._warm_up_weights(str(file), load_data(config)[1]._dataset)
+        kd_dagfm._warm_up_weights(str(file), load_data(config)[1]._dataset)
 
 
 def test_a_range_that_numbers_are_cut_by_belongs_to_the_data(keys: Keys, data: Path) -> None:
@@ -221,9 +221,9 @@ def test_checkpoints_of_older_versions_load_with_one_warning(
     given = keys(data_path=str(data), finetune_modes=["ctr"], pretrain_steps=1, epochs=0, plain_baseline=False)
     folder = run(given)
     for file in folder.glob("*.pth"):
-        state = checkpoint.load(file)
+        state = checkpoints.load(file)
         del state[IDENTITY_KEY]
-        checkpoint.save(state | ({"other_parameter": {}} if "other_parameter" in state else {}), file)
+        checkpoints.save(state | ({"other_parameter": {}} if "other_parameter" in state else {}), file)
     values = read_record(folder / "config.json")
     del values[IDENTITY_KEY]
     write_record(folder / "config.json", values)
@@ -231,7 +231,7 @@ def test_checkpoints_of_older_versions_load_with_one_warning(
     logging.getLogger().setLevel(logging.WARNING)
     for name in ("pretrain.pth", "ctr.pth"):
         caplog.clear()
-        require_same_data(checkpoint.load(folder / name), dataset, file=folder / name)
+        require_same_data(checkpoints.load(folder / name), dataset, file=folder / name)
         (record,) = caplog.records
         assert f"{name}' holds no record of its data" in record.getMessage()
     for use in uses(folder, given).values():
@@ -280,9 +280,9 @@ def test_weights_of_another_shape_are_refused_by_key_and_field(keys: Keys) -> No
     caught.match(r".*token_embedding_table.* \(of user_id, .*, year\) has shape \[25, 8\] there and \[25, 4\] here")
     with pytest.raises(ValueError, match=r"mlp_hidden_size was \[16, 8\] and is \[16\] now"):
         run(given | towers | {"mlp_hidden_size": [16]})
-    state = checkpoint.load(folder / "ctr.pth")
+    state = checkpoints.load(folder / "ctr.pth")
     state["config"]["embedding_size"] = 4
-    checkpoint.save(state, "ctr.pth")
+    checkpoints.save(state, "ctr.pth")
     with pytest.raises(ValueError, match=r"^'ctr\.pth': these weights do not fit .*\(of user_id, .*, year\)") as caught:
         load_data_and_model("ctr.pth")
     assert "\n" not in str(caught.value)
@@ -290,8 +290,8 @@ def test_weights_of_another_shape_are_refused_by_key_and_field(keys: Keys) -> No
 
 def test_an_exported_language_model_that_no_longer_fits_is_one_line(keys: Keys, tmp_path: Path) -> None:
     folder = run(keys(finetune_modes=["lm"], pretrain_steps=0, epochs=0, plain_baseline=False))
-    state = checkpoint.load(folder / "lm.pth")
+    state = checkpoints.load(folder / "lm.pth")
     state["state_dict"]["text.language_model.encoder.embeddings.word_embeddings.weight"] = torch.zeros(3, 32)
-    checkpoint.save(state, "lm.pth")
+    checkpoints.save(state, "lm.pth")
     with pytest.raises(ValueError, match=r"^'lm\.pth' does not fit the language_model .* has shape \[3, 32\] there"):
         to_huggingface("lm.pth", tmp_path / "out")

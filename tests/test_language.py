@@ -16,10 +16,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from recbole_alt import pretrained
+from recbole_alt import checkpoints, pretrained
 from recbole_alt.data.prompts import SegmentBatch
 from recbole_alt.model.language import LanguageModel, TextTower, load_language_model
-from recbole_alt.trainer import checkpoint
 
 SENTENCES = ["age is 24.", "title is Toy Story. genre is Animation, Comedy.", "genre is Crime.", "gender is unknown."]
 
@@ -261,15 +260,15 @@ def test_a_pickle_in_a_model_folder_is_not_run(folder: Path) -> None:
 def test_a_malicious_checkpoint_is_not_run(zipped: bool) -> None:
     torch.save({"state_dict": Malicious()}, "evil.pth", _use_new_zipfile_serialization=zipped)
     with pytest.raises(ValueError, match=r"evil\.pth"):
-        checkpoint.load("evil.pth")
+        checkpoints.load("evil.pth")
     assert not Path("executed").exists()
     torch.load("evil.pth", weights_only=False)
     assert Path("executed").exists()  # it would have been
 
 
 def test_damaged_checkpoints_are_named() -> None:
-    checkpoint.save({"a": torch.arange(1000)}, "whole.pth")
-    assert torch.equal(checkpoint.load("whole.pth")["a"], torch.arange(1000))
+    checkpoints.save({"a": torch.arange(1000)}, "whole.pth")
+    assert torch.equal(checkpoints.load("whole.pth")["a"], torch.arange(1000))
     whole = Path("whole.pth").read_bytes()
     for content in (
         b"",
@@ -282,7 +281,7 @@ def test_damaged_checkpoints_are_named() -> None:
     ):
         Path("bad.pth").write_bytes(content)
         with pytest.raises(ValueError, match=r"bad\.pth") as caught:
-            checkpoint.load("bad.pth")
+            checkpoints.load("bad.pth")
         assert "\n" not in str(caught.value)
     with pytest.raises(ValueError, match=r"not-there\.pth"):
-        checkpoint.load("not-there.pth")
+        checkpoints.load("not-there.pth")

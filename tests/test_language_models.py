@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 from language_models import TINY
 
-from recbole_alt.model.families import FAMILIES
+from recbole_alt.families import FAMILIES
 
 pytest.register_assert_rewrite("language_model_contract")
 

@@ -368,12 +368,9 @@ def test_val_interval_keeps_exactly_its_rows(
 
 
 @pytest.mark.parametrize("given", ["[6, 100]", "'[6,inf)'", "(5,100)"])
-def test_a_number_of_interactions_given_on_the_command_line_is_that(
-    own: Configure, monkeypatch: pytest.MonkeyPatch, given: str
-) -> None:
+def test_a_number_of_interactions_given_as_an_argument_is_that(own: Configure, given: str) -> None:
     few = "".join(f"u9\ti{1 + n % 3}\t1\n" for n in range(5))
-    monkeypatch.setattr("sys.argv", ["run", f"--user_inter_num_interval={given}"])
-    dataset = create_dataset(own("counted", inter=SOME + few))
+    dataset = create_dataset(own("counted", inter=SOME + few, arguments=[f"--user_inter_num_interval={given}"]))
     assert sorted(dataset.field2id_token["user_id"][1:]) == ["u0", "u1", "u2", "u3", "u4"]
     assert len(dataset.inter_feat) == 30
 

@@ -12,7 +12,7 @@ import torch
 from recbole.data import create_dataset, data_preparation
 
 import recbole_alt
-from recbole_alt import run_recbole_alt
+from recbole_alt import make_config, run_recbole_alt
 from recbole_alt.config import ALTConfig
 from recbole_alt.model.build import build_backbone
 from recbole_alt.model.captures import CAPTURES, FIELD_EMBEDDINGS, CapturePoint
@@ -243,9 +243,28 @@ def test_a_file_of_an_unregistered_model_runs_no_code(
 @pytest.mark.parametrize("path", ["own_models.Missing", "no_such_module.Found", "Found", "torch.nn.Linear"])
 def test_bad_paths_are_named(path: str, models: Any, keys: Callable[..., dict[str, Any]]) -> None:
     with pytest.raises(ValueError, match=path.replace(".", r"\.")):
-        ALTConfig("ALT", "tiny", None, keys(backbone=path))
+        make_config("ALT", "tiny", None, keys(backbone=path))
 
 
 def test_model_alt_needs_a_backbone(keys: Callable[..., dict[str, Any]]) -> None:
     with pytest.raises(ValueError, match="--backbone="):
-        ALTConfig("ALT", "tiny", None, keys())
+        make_config("ALT", "tiny", None, keys())
+
+
+@pytest.mark.parametrize("place", ["file", "dictionary", "arguments"])
+def test_model_alt_is_registered_before_the_configuration_is_made(
+    place: str, models: Any, keys: Callable[..., dict[str, Any]]
+) -> None:
+    own = {"model": "ALT", "backbone": "own_models.Found"}
+    Path("own.yaml").write_text("".join(f"{key}: {value}\n" for key, value in own.items()))
+    files = ["own.yaml"] if place == "file" else []
+    given = keys() | (own if place == "dictionary" else {})
+    arguments = [f"--{key}={value}" for key, value in own.items()] if place == "arguments" else []
+    config = make_config(None, "tiny", files, given, arguments)
+    assert config["model"] == "ALT_Found" and config.model_class.backbone_class is models.Found
+
+
+def test_a_configuration_of_its_own_says_how_to_register(models: Any, keys: Callable[..., dict[str, Any]]) -> None:
+    with pytest.raises(ValueError, match=r"own_models\.Found.*make_config.*recbole_alt\.register\(Class\)") as caught:
+        ALTConfig("ALT", "tiny", None, keys(backbone="own_models.Found"))
+    assert "\n" not in str(caught.value)

@@ -9,10 +9,9 @@ from typing import Any
 import pytest
 import torch
 
-from recbole_alt import run_recbole_alt
+from recbole_alt import checkpoints, run_recbole_alt
 from recbole_alt.files import read_record, write_json
 from recbole_alt.model import precision
-from recbole_alt.trainer import checkpoint
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -38,7 +37,7 @@ def test_16_bits_teach_what_32_do(bits: str, keys: Callable[..., dict[str, Any]]
     def weights(steps: int, precision: str) -> torch.Tensor:
         given = keys(finetune_modes=[], plain_baseline=False, pretrain_steps=steps, precision=precision)
         folder = run_recbole_alt("ALT_DCN", "tiny", None, given)["folder"]
-        tower = checkpoint.load(Path(folder) / "pretrain.pth")["text"]
+        tower = checkpoints.load(Path(folder) / "pretrain.pth")["text"]
         assert all(weight.dtype == torch.float32 for weight in tower.values())
         return torch.cat([weight.flatten() for weight in tower.values()])
 

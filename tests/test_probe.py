@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,11 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from recbole_alt import run_recbole_alt
+from recbole_alt import checkpoints, run_recbole_alt
 from recbole_alt.benchmark.statistics import auc
+from recbole_alt.cli import main
 from recbole_alt.experiment import load_data
-from recbole_alt.probe import ask, main, principal_components, probe
-from recbole_alt.trainer import checkpoint
+from recbole_alt.probe import ask, principal_components, probe
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -68,11 +67,10 @@ def test_components() -> None:
     assert principal_components(np.ones((50, 4))).shape == (50, 0)
 
 
-def test_every_model_of_a_run(keys: Keys, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+def test_every_model_of_a_run(keys: Keys, capsys: Any) -> None:
     result = run_recbole_alt("ALT_DCN", "tiny", None, keys(finetune_modes=["ctr", "lm", "joint"]))
     folder, reached = Path(result["folder"]), result["record"]["results"]
-    monkeypatch.setattr(sys, "argv", ["probe", str(folder), "--json=probe.json"])
-    assert main() == 0
+    assert main(["probe", str(folder), "--json=probe.json"]) == 0
     printed, kept = capsys.readouterr().out, json.loads(Path("probe.json").read_text())
     assert {(one["stage"], one["segment"]) for one in kept} == {
         (stage, segment) for stage in ("plain", "ctr", "lm", "joint") for segment in ("user", "item", "context")
@@ -82,14 +80,13 @@ def test_every_model_of_a_run(keys: Keys, monkeypatch: pytest.MonkeyPatch, capsy
         assert f"{one['with_texts']:.4f}" in printed
 
 
-def test_bad_input(keys: Keys, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+def test_bad_input(keys: Keys, capsys: Any) -> None:
     given = keys(finetune_modes=[])
     folder = Path(run_recbole_alt("ALT_DCN", "tiny", None, given)["folder"])
-    monkeypatch.setattr(sys, "argv", ["probe", "nowhere"])
-    assert main() == 2
+    assert main(["probe", "nowhere"]) == 2
     error = capsys.readouterr().err
     assert error.startswith("error: 'nowhere' holds no finetuned model") and error.count("\n") == 1
-    config = checkpoint.load(folder / "plain.pth")["config"]
+    config = checkpoints.load(folder / "plain.pth")["config"]
     config["load_col"] = {
         "inter": ["user_id", "item_id", "rating", "timestamp"],
         "user": ["user_id", "age"],

@@ -12,11 +12,10 @@ import torch
 from conftest import MINILM
 from torch import nn
 
-from recbole_alt import run_recbole_alt
+from recbole_alt import checkpoints, run_recbole_alt
 from recbole_alt.model.language import load_language_model
 from recbole_alt.model.pruning import PrunedEmbedding, prune_vocabulary
 from recbole_alt.pretrained import load_tokenizer
-from recbole_alt.trainer import checkpoint
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 SENTENCES = ["age is 24.", "title is Toy Story. genre is Animation, Comedy."]
@@ -71,7 +70,7 @@ def test_a_run_leaves_the_whole_table(keys: Callable[..., dict[str, Any]]) -> No
     files = {}
     for choice in ("prompts", "full"):
         run = run_recbole_alt("ALT_DCN", "tiny", None, keys(finetune_modes=["joint"], language_model_vocabulary=choice))
-        files[choice] = checkpoint.load(Path(run["folder"]) / "pretrain.pth")
+        files[choice] = checkpoints.load(Path(run["folder"]) / "pretrain.pth")
     name = "language_model.encoder.embeddings.word_embeddings.weight"
     assert files["prompts"]["text"][name].shape == files["full"]["text"][name].shape
     sizes = {

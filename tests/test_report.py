@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import json
 import shutil
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,9 +16,9 @@ from scipy.stats import ttest_1samp
 from sklearn.metrics import roc_auc_score
 
 from recbole_alt.benchmark import Campaign, facts, join_reports, run_campaign, scores, summary, tables, write_report
-from recbole_alt.benchmark.__main__ import main
 from recbole_alt.benchmark.axes import COMPLETE
 from recbole_alt.benchmark.scores import Scores
+from recbole_alt.cli import main
 from recbole_alt.files import read_record, write_record
 from recbole_alt.trainer.finetune import ALTTrainer
 
@@ -37,8 +36,7 @@ def test_the_report_alone(campaign: Made, monkeypatch: pytest.MonkeyPatch, capsy
     for file in Path("out/report").iterdir():
         file.unlink()
     fitted = counted(monkeypatch, ALTTrainer, "fit")
-    monkeypatch.setattr(sys, "argv", ["run_compatibility.py", "--out=out", "--report"])
-    assert main() == 0 and not fitted
+    assert main(["compare", "--out=out", "--report"]) == 0 and not fitted
     printed, text = capsys.readouterr().out, Path("out/report/tables.md").read_text()
     assert text in printed
     for said in (
@@ -74,8 +72,8 @@ def test_a_joined_report_is_that_of_one_campaign(campaign: Made, monkeypatch: py
         write_report(Path(model))
     shutil.copytree("DCN/report", "kept")
     shutil.rmtree("DCN")  # the runs need not be at hand
-    monkeypatch.setattr(sys, "argv", ["run_compatibility.py", "--join=DeepFM,kept", "--out=joined"])
-    assert main() == 0 and Path("joined/report/tables.md").read_text() in capsys.readouterr().out
+    assert main(["compare", "--join=DeepFM,kept", "--out=joined"]) == 0
+    assert Path("joined/report/tables.md").read_text() in capsys.readouterr().out
     plots = [f"tiny-{name}.svg" for name in ("backbones", "popularity", "calibration")]
     for name in ("tables.md", "tables.tex", "results.json", "results.csv", *plots):
         assert Path("joined/report", name).read_bytes() == Path("whole/report", name).read_bytes(), name

@@ -15,12 +15,12 @@ from recbole.trainer import Trainer
 from recbole.utils import get_model, init_seed
 from torch import Tensor
 
-from recbole_alt import run_recbole_alt
+from recbole_alt import checkpoints, run_recbole_alt
 from recbole_alt.config import ALTConfig
 from recbole_alt.experiment import Experiment
 from recbole_alt.model.alignment import AlignmentModel
 from recbole_alt.model.recommender import ALTRecommender
-from recbole_alt.trainer import checkpoint, finetune, pretrain
+from recbole_alt.trainer import finetune, pretrain
 from recbole_alt.trainer.finetune import ALTTrainer
 from recbole_alt.trainer.pretrain import ALTPretrainTrainer
 
@@ -34,7 +34,7 @@ def run(given: dict[str, Any]) -> dict[str, Any]:
 
 
 def weights(folder: str | Path, stage: str) -> dict[str, Tensor]:
-    state = checkpoint.load(Path(folder) / f"{stage}.pth")
+    state = checkpoints.load(Path(folder) / f"{stage}.pth")
     if stage != "pretrain":
         return state["state_dict"]
     return {f"{part}.{k}": v for part in ("backbone", "text", "objectives") for k, v in state[part].items()}
@@ -230,7 +230,7 @@ def test_checkpoint_seconds_0_saves_every_step(
         with pytest.raises(Stopped):
             run(given)
     (folder,) = Path("saved").glob("ALT_DCN-tiny-*")
-    assert checkpoint.load(folder / ("pretrain.pth" if stage is None else "ctr-last.pth"))["step"] == 3
+    assert checkpoints.load(folder / ("pretrain.pth" if stage is None else "ctr-last.pth"))["step"] == 3
 
 
 def test_resume_last_and_a_changed_configuration(keys: Keys) -> None:

@@ -12,8 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from recbole_alt import run_recbole_alt
-from recbole_alt.trainer import checkpoint
+from recbole_alt import checkpoints, run_recbole_alt
 from recbole_alt.trainer.finetune import ALTTrainer
 from recbole_alt.trainer.optim import decay_towards
 
@@ -55,7 +54,7 @@ def test_embeddings_alone_are_taken_over(keys: Keys, monkeypatch: pytest.MonkeyP
     folder, whole = started(monkeypatch, given)
     _, partly = started(monkeypatch, given | {"transfer": "embeddings"})
     _, fresh = started(monkeypatch, given | {"finetune_modes": [], "plain_baseline": True})
-    aligned = checkpoint.load(folder / "pretrain.pth")["backbone"]
+    aligned = checkpoints.load(folder / "pretrain.pth")["backbone"]
     for name, value in aligned.items():
         assert torch.equal(whole[name], value), name
         assert torch.equal(partly[name], value if "embedding" in name else fresh[name]), name
@@ -68,8 +67,8 @@ def test_decay_towards_aligned_stays_near_them(keys: Keys) -> None:
 
     def distance(**changes: Any) -> float:
         folder = Path(run_recbole_alt("ALT_DCN", "tiny", None, given | changes)["folder"])
-        aligned = checkpoint.load(folder / "pretrain.pth")["backbone"]
-        finetuned = checkpoint.load(folder / "ctr.pth")["state_dict"]
+        aligned = checkpoints.load(folder / "pretrain.pth")["backbone"]
+        finetuned = checkpoints.load(folder / "ctr.pth")["state_dict"]
         weights = [name for name in aligned if name.endswith("weight")]
         return sum(float((finetuned[f"backbone.{name}"] - aligned[name]).norm()) for name in weights)
 
@@ -93,7 +92,7 @@ def test_unseen_values_are_zero_where_asked_in_the_plain_model_too(keys: Keys, m
     folder, zero = started(monkeypatch, given | {"unseen_values": "zero"})
     changed = {name: initial[name] != zero[name] for name in initial if not torch.equal(initial[name], zero[name])}
     assert changed and all("token_embedding_table" in name for name in changed)
-    trained = checkpoint.load(folder / "plain.pth")["state_dict"]
+    trained = checkpoints.load(folder / "plain.pth")["state_dict"]
     for name, where in changed.items():
         assert not zero[name][where].any() and not trained[f"backbone.{name}"][where].any(), name
     _, hidden = started(monkeypatch, given | {"unseen_values": "hidden"})

@@ -17,9 +17,9 @@ from tunings import RATES, SPACE, TWO, Keys, checkpoints, outcomes
 import recbole_alt
 from recbole_alt import experiment
 from recbole_alt.__main__ import main as run_main
+from recbole_alt.checkpoints import load as load_checkpoint
 from recbole_alt.config import ALTConfig
 from recbole_alt.data import dataset as dataset_module
-from recbole_alt.trainer import checkpoint
 from recbole_alt.trainer.finetune import ALTTrainer
 from recbole_alt.trainer.pretrain import ALTPretrainTrainer
 from recbole_alt.tuning import hyper
@@ -52,7 +52,7 @@ def test_trials_share_pretraining_and_data(tune: Any, keys: Keys, monkeypatch: p
     assert result["best_valid_score"] == best["valid"]["auc"]
     (file,) = checkpoints()
     assert file == Path(result["folder"]) / "pretraining" / best["pretraining"] / "pretrain.pth"
-    assert "optimizer" not in checkpoint.load(file)
+    assert "optimizer" not in load_checkpoint(file)
 
     # the same trial alone, with data and pretraining of its own
     last = result["trials"][-1]["parameters"]
@@ -68,7 +68,7 @@ def test_a_tuned_pretraining_key_pretrains_again(tune: Any, monkeypatch: pytest.
     names = {(trial["parameters"]["mask_ratio"], trial["pretraining"]) for trial in result["trials"]}
     assert len(names) == 2
     (file,) = checkpoints()
-    assert checkpoint.load(file)["config"]["mask_ratio"] == result["best_params"]["mask_ratio"]
+    assert load_checkpoint(file)["config"]["mask_ratio"] == result["best_params"]["mask_ratio"]
 
 
 def test_few_pretrainings_are_kept_while_tuning(tune: Any, monkeypatch: pytest.MonkeyPatch) -> None:

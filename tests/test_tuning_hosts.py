@@ -13,8 +13,8 @@ from recbole.trainer import HyperTuning
 from tunings import RATES, SPACE, Keys, checkpoints, outcomes
 
 import recbole_alt
+from recbole_alt.cli import main
 from recbole_alt.trainer.pretrain import ALTPretrainTrainer
-from recbole_alt.tuning.__main__ import main as tune_main
 
 for package in ("hyperopt", "matplotlib"):
     pytest.importorskip(package, reason="pip install 'recbole_alt[tune]'")
@@ -36,9 +36,8 @@ pytestmark = pytest.mark.usefixtures("one_thread")
         (["--learning_rat=1"], "learning_rate"),
     ],
 )
-def test_bad_input_is_one_line(arguments: list[str], named: str, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
-    monkeypatch.setattr(sys, "argv", ["run_hyper_alt.py", "--state=ERROR", *arguments])
-    assert tune_main() == 2
+def test_bad_input_is_one_line(arguments: list[str], named: str, capsys: Any) -> None:
+    assert main(["tune", "--state=ERROR", *arguments]) == 2
     (line,) = capsys.readouterr().err.strip().splitlines()
     assert line.startswith("error: ") and named in line
 

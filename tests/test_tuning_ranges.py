@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -57,14 +56,13 @@ def test_bad_ranges_name_line_and_remedy(line: str, named: str, tune: Any) -> No
     assert not Path("x").exists() and not list(Path().glob("saved/*"))
 
 
-def test_a_fixed_key_is_not_tuned(tune: Any, keys: Keys, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "argv", ["run_hyper_alt.py", "--learning_rate=0.5"])
+def test_a_fixed_key_is_not_tuned(tune: Any, keys: Keys) -> None:
+    fixed = ["--learning_rate=0.5"]
     with pytest.raises(ValueError, match="line 1: learning_rate is tuned, and --learning_rate fixes it"):
-        tune("learning_rate choice [1e-3, 1e-2]")
+        tune("learning_rate choice [1e-3, 1e-2]", arguments=fixed)
     with pytest.raises(ValueError, match="--learning_rate on the command line fixes it"):  # under stock HyperTuning
         given = keys() | {"model": "ALT_DCN", "dataset": "tiny"}
-        recbole_alt.objective_function(given | {"learning_rate": 0.1})
-    monkeypatch.setattr(sys, "argv", ["run_hyper_alt.py"])
+        recbole_alt.objective_function(given | {"learning_rate": 0.1}, arguments=fixed)
     with pytest.raises(ValueError, match="pretrained_checkpoint brings"):
         tune("mask_ratio choice [0.2, 0.3]", {"pretrained_checkpoint": "some.pth"})
 

@@ -12,9 +12,9 @@ from recbole.utils import init_logger
 from recbole_alt.benchmark.plan import Campaign
 from recbole_alt.benchmark.report import write_report
 from recbole_alt.benchmark.runner import Runner
-from recbole_alt.console import going_on
 from recbole_alt.files import check_folder, read_record, write_record
 from recbole_alt.keys import FREE
+from recbole_alt.stopping import going_on
 from recbole_alt.tuning.ranges import needed
 from recbole_alt.tuning.trials import logger, quiet
 

@@ -21,12 +21,12 @@ from typing import Any
 import numpy as np
 from sklearn.ensemble import HistGradientBoostingClassifier
 
-from recbole_alt import console
-from recbole_alt.arguments import Parser
 from recbole_alt.benchmark.axes import PLAIN, Run
 from recbole_alt.benchmark.plan import Campaign
 from recbole_alt.benchmark.scores import Scores
 from recbole_alt.benchmark.statistics import auc
+from recbole_alt.cli.errors import exit_status
+from recbole_alt.cli.parser import Parser
 from recbole_alt.config import ALTConfig
 from recbole_alt.experiment import load_data
 from recbole_alt.files import check_file, read_record, write_json
@@ -173,13 +173,12 @@ def to_markdown(found: Sequence[HistoryGain]) -> str:
 
 
 def main() -> int:
-    """Print the table; exit statuses as of :func:`recbole_alt.console.run`."""
+    """Print the table; exit statuses as of :func:`recbole_alt.cli.errors.exit_status`."""
     parser = Parser(description="What a user's earlier clicks would add to plain models.")
     parser.add_argument("folder", type=Path, help="of a campaign whose datasets are split by time")
     parser.add_argument("--data_path", help="where the datasets are (default: dataset)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write what was found there, too")
     arguments = parser.parse_args()
-    sys.argv = sys.argv[:1]  # nothing for RecBole to read
 
     def work() -> None:
         if arguments.json:
@@ -189,7 +188,7 @@ def main() -> int:
         if arguments.json:
             write_json(arguments.json, [asdict(one) for one in found])
 
-    return console.run(work)
+    return exit_status(work)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 
 from recbole.utils import EvaluatorType
 
+from recbole_alt import checkpoints
 from recbole_alt.benchmark.axes import Run
 from recbole_alt.benchmark.choice import Trial, best_of, keep_the_best
 from recbole_alt.benchmark.plan import Campaign
@@ -24,7 +25,6 @@ from recbole_alt.keys import FREE, NOT_OF_ALIGNMENT
 from recbole_alt.model.precision import kept_precision
 from recbole_alt.model.weights import load_finetuned
 from recbole_alt.report import result_record
-from recbole_alt.trainer import checkpoint
 from recbole_alt.trainer.diverged import Diverged
 from recbole_alt.trainer.finetune import ALTTrainer
 from recbole_alt.tuning.objective import Objective
@@ -38,7 +38,7 @@ class ScoredExperiment(Experiment):
         if self.test_data is None:  # a trial: nothing but validation may choose
             return {}
         file = trainer.saved_model_file
-        load_finetuned(trainer.model, checkpoint.load(file, self.config["device"]), file)
+        load_finetuned(trainer.model, checkpoints.load(file, self.config["device"]), file)
         scores = score_rows(trainer.model, self.test_data, self.train_data._dataset, self.config["device"])
         scores.save(self.folder / "scores.npz")
         return {name: value for name, value in metrics(scores).items() if value is not None}

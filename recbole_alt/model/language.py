@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from recbole_alt import pretrained
 from recbole_alt.data.prompts import SegmentBatch
 from recbole_alt.data.tokens import SpecialTokens
+from recbole_alt.families import family_of, freeze_first_layers, keep_first_layers
 from recbole_alt.model.adapters import AdapterState, add_lora
 from recbole_alt.model.attention import SegmentStates, take_rows
-from recbole_alt.model.families import family_of, freeze_first_layers, keep_first_layers
 from recbole_alt.model.precision import autocast
 
 _LEAST_TEXTS, _MOST_GROUPS = 64, 4  # texts worth a group of their own; groups a batch is cut into

@@ -15,11 +15,11 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils import clip_grad_norm_
 from tqdm import tqdm
 
+from recbole_alt import checkpoints
 from recbole_alt.config import ALTConfig
 from recbole_alt.data.identity import record_of, require_same_data
 from recbole_alt.model.precision import gradient_scaler
 from recbole_alt.model.weights import load_finetuned
-from recbole_alt.trainer import checkpoint
 from recbole_alt.trainer.diverged import Diverged
 from recbole_alt.trainer.optim import parameter_groups, scheduler
 
@@ -242,7 +242,7 @@ class ALTTrainer(Trainer):
 
     def _save_checkpoint(self, epoch: int, verbose: bool = True, **kwargs: Any) -> None:
         file = kwargs.get("saved_model_file") or self.saved_model_file
-        checkpoint.save(self._state(epoch), file)
+        checkpoints.save(self._state(epoch), file)
         if verbose:
             self.logger.info(f"Saving current: {file}")
 
@@ -256,13 +256,13 @@ class ALTTrainer(Trainer):
             "is_tuple": losses[1] if losses else False,
             "scheduler": self.scheduler.state_dict(),
             "scaler": self.scaler.state_dict(),
-            "rng": checkpoint.rng_state(),
+            "rng": checkpoints.rng_state(),
             "best_valid_result": self.best_valid_result,
             "train_loss_dict": self.train_loss_dict,
             "seconds": self.seconds,
             "texts_encoded": getattr(self.model, "texts_encoded", 0),
         }
-        checkpoint.save(state, self.last_file)
+        checkpoints.save(state, self.last_file)
 
     def resume_checkpoint(self, resume_file: str | os.PathLike[str]) -> None:
         """Go on from a ``-last.pth`` checkpoint at the very step it was written.
@@ -270,7 +270,7 @@ class ALTTrainer(Trainer):
         Raises:
             ValueError: it holds no progress (a best checkpoint holds only weights), another model or other data.
         """
-        state = checkpoint.load(resume_file, self.device)
+        state = checkpoints.load(resume_file, self.device)
         if "step" not in state:
             raise ValueError(
                 f"{os.fspath(resume_file)!r} holds the best weights, not a stopped run: give its -last.pth"
@@ -300,7 +300,7 @@ class ALTTrainer(Trainer):
         """Metrics on ``eval_data``, by default of the best checkpoint; see RecBole's ``Trainer.evaluate``."""
         if eval_data and load_best_model:
             file = model_file or self.saved_model_file
-            load_finetuned(self.model, checkpoint.load(file, self.device), file)
+            load_finetuned(self.model, checkpoints.load(file, self.device), file)
         return super().evaluate(eval_data, load_best_model=False, show_progress=show_progress)
 
 
@@ -316,5 +316,5 @@ def _from_step(train_data: Any, done: int, resumed: dict[str, Any] | None) -> It
     for _ in range(done):
         next(iterator)
     if resumed is not None:
-        checkpoint.set_rng_state(resumed["rng"])
+        checkpoints.set_rng_state(resumed["rng"])
     yield from iterator

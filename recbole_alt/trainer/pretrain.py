@@ -14,6 +14,7 @@ from recbole.utils import get_tensorboard
 from torch.nn.utils import clip_grad_norm_
 from tqdm import tqdm
 
+from recbole_alt import checkpoints
 from recbole_alt.config import ALTConfig
 from recbole_alt.data.build import build_batches, build_masking
 from recbole_alt.data.identity import record_of, require_same_data
@@ -22,7 +23,6 @@ from recbole_alt.model.alignment import AlignmentModel, AlignmentOutput
 from recbole_alt.model.kept_texts import KeptTexts, TextsOfStep
 from recbole_alt.model.precision import gradient_scaler
 from recbole_alt.model.weights import load_weights
-from recbole_alt.trainer import checkpoint
 from recbole_alt.trainer.diverged import Diverged
 from recbole_alt.trainer.optim import GROUPS, parameter_groups, scheduler
 
@@ -163,7 +163,7 @@ class ALTPretrainTrainer(AbstractTrainer):
 
     def save(self) -> None:
         """Write the checkpoint: towers, objectives, optimiser, schedule, random state and progress."""
-        checkpoint.save(
+        checkpoints.save(
             {
                 "config": ALTConfig.snapshot(self.config),
                 **record_of(self.dataset),
@@ -173,7 +173,7 @@ class ALTPretrainTrainer(AbstractTrainer):
                 "optimizer": self.optimizer.state_dict(),
                 "scheduler": self.scheduler.state_dict(),
                 "scaler": self.scaler.state_dict(),
-                "rng": checkpoint.rng_state(),
+                "rng": checkpoints.rng_state(),
                 "step": self.step,
                 "total_steps": self.total_steps,
                 "interactions_seen": self.interactions_seen,
@@ -191,7 +191,7 @@ class ALTPretrainTrainer(AbstractTrainer):
         Raises:
             ValueError: it was made for another number of steps, from other data or for other towers.
         """
-        state = checkpoint.load(self.file, self.device) if state is None else state
+        state = checkpoints.load(self.file, self.device) if state is None else state
         require_same_data(state, self.dataset, file=self.file)
         if state["total_steps"] != self.total_steps:
             raise ValueError(
@@ -205,4 +205,4 @@ class ALTPretrainTrainer(AbstractTrainer):
         self.step, self.interactions_seen = state["step"], state["interactions_seen"]
         self.model.text.language_model.texts_encoded = state["texts_encoded"]
         self.seconds, self.totals, self.counts = state["seconds"], dict(state["totals"]), dict(state["counts"])
-        checkpoint.set_rng_state(state["rng"])
+        checkpoints.set_rng_state(state["rng"])

@@ -8,11 +8,11 @@ from typing import Any
 
 from recbole.data.interaction import Interaction
 
+from recbole_alt import checkpoints
 from recbole_alt.data.identity import require_same_data
 from recbole_alt.key_table import DATA, KEYS, TOWERS
 from recbole_alt.keys import keys_of
 from recbole_alt.model.unseen import set_unseen_values
-from recbole_alt.trainer import checkpoint
 from recbole_alt.trainer.finetune import ALTTrainer
 from recbole_alt.trainer.optim import decay_towards
 
@@ -25,7 +25,7 @@ def load_aligned(config: Any, file: str | os.PathLike[str], dataset: Any) -> dic
     """
     what = "pretrained_checkpoint" if config["pretrained_checkpoint"] else ""
     try:
-        state = checkpoint.load(file, config["device"])
+        state = checkpoints.load(file, config["device"])
     except ValueError as error:
         raise ValueError(f"{what}: {error}" if what else str(error)) from None
     if not isinstance(state, dict):

@@ -7,7 +7,7 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, ClassVar
@@ -15,11 +15,12 @@ from typing import Any, ClassVar
 from filelock import FileLock, Timeout
 from recbole.utils import init_logger
 
+from recbole_alt import checkpoints
 from recbole_alt.config import ALTConfig
 from recbole_alt.experiment import Data, Experiment, load_data
 from recbole_alt.files import read_record, write_record
 from recbole_alt.keys import ALIGNMENT, FREE, NOT_OF_ALIGNMENT, keys_of
-from recbole_alt.trainer import checkpoint
+from recbole_alt.registry import make_config
 from recbole_alt.trainer.diverged import Diverged
 from recbole_alt.tuning.trials import (
     best_trial,
@@ -45,7 +46,8 @@ class Objective:
     Args:
         folder: of the tuning.
         stage: ``plain``, ``ctr``, ``lm`` or ``joint``.
-        model, dataset, config_file_list, config_dict: as for ``ALTConfig``; parameters of a trial come on top.
+        model, dataset, config_file_list, config_dict, arguments: as for ``ALTConfig``; a trial's parameters win over
+            the dictionary.
 
     Attributes:
         not_of_data: keys in which trials may differ that share loaded data.
@@ -62,14 +64,16 @@ class Objective:
         dataset: str | None = None,
         config_file_list: list[str] | None = None,
         config_dict: Mapping[str, Any] | None = None,
+        arguments: Sequence[str] = (),
     ):
         self.folder, self.stage = folder, stage
-        self.arguments = {
+        self.given = {
             "stage": stage,
             "model": model,
             "dataset": dataset,
             "config_file_list": config_file_list,
             "config_dict": config_dict,
+            "arguments": list(arguments),
         }
         self._loaded: tuple[str, Data] | None = None
 
@@ -81,10 +85,10 @@ class Objective:
     ) -> dict[str, Any]:
         """As :func:`objective_function`."""
         parameters = dict(config_dict or {})
-        given: dict[str, Any] = self.arguments
+        given: dict[str, Any] = self.given
         files = [*(given["config_file_list"] or []), *(config_file_list or [])]
         shared = given["config_dict"] or {}
-        config = ALTConfig(given["model"], given["dataset"], files, {**shared, **parameters})
+        config = make_config(given["model"], given["dataset"], files, {**shared, **parameters}, given["arguments"])
         for key in parameters.keys() & config.cmd_config_dict.keys():
             if config[key] != config.variable_config_dict[key]:
                 raise ValueError(f"{key} is tuned, and --{key} on the command line fixes it; leave one")
@@ -163,9 +167,9 @@ class Objective:
                 logger.info("pretraining; trials that differ in finetuning keys alone share it")
                 run = Experiment(config, data, home)
                 run.pretrain()
-                state = checkpoint.load(home / "pretrain.pth")
+                state = checkpoints.load(home / "pretrain.pth")
                 finished = {key: value for key, value in state.items() if key not in ("optimizer", "scheduler", "rng")}
-                checkpoint.save(finished, home / "pretrain.pth")  # a third of the size
+                checkpoints.save(finished, home / "pretrain.pth")  # a third of the size
                 seconds = run.stages["pretrain"].seconds
             os.utime(done)  # the last use
             target.unlink(missing_ok=True)
@@ -188,18 +192,23 @@ class Objective:
 
 
 def objective_function(
-    config_dict: dict[str, Any] | None = None, config_file_list: list[str] | None = None, saved: bool = True
+    config_dict: dict[str, Any] | None = None,
+    config_file_list: list[str] | None = None,
+    saved: bool = True,
+    arguments: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Train and score one stage with ``config_dict`` for RecBole's ``HyperTuning``.
 
     The stage is the first of ``finetune_modes``, or the plain backbone where that is ``[]``; ``model`` and
-    ``dataset`` come from the dictionary, the files or the command line. Calls of one process share data and
+    ``dataset`` come from the dictionary, the files or the arguments. Calls of one process share data and
     pretrainings, in ``<checkpoint_dir>/tuning-<model>-<dataset>-<stage>-<time>/``.
 
     Args:
         config_dict: the trial's parameters; they also win over ``finetune: {stage: ...}``.
         config_file_list: YAML files.
         saved: RecBole's flag; a trial's own checkpoints are deleted in either case.
+        arguments: keys as on a command line, which win over the rest; RecBole passes none, so bind them with
+            ``functools.partial``.
 
     Returns:
         RecBole's ``model``, ``best_valid_score``, ``valid_score_bigger``, ``best_valid_result`` and
@@ -208,17 +217,18 @@ def objective_function(
         trial had finished before).
 
     Raises:
-        ValueError: bad configuration, data or weights; a parameter that the command line fixes.
+        ValueError: bad configuration, data or weights; a parameter that the arguments fix.
     """
-    config = ALTConfig(None, None, config_file_list, config_dict)
+    config = make_config(None, None, config_file_list, config_dict, arguments)
     if not logging.getLogger().handlers:
         init_logger(config)
     stage = first_stage(config)
-    place = (config["model"], config["dataset"], stage, os.path.abspath(config["checkpoint_dir"]), config["data_path"])
+    root = os.path.abspath(config["checkpoint_dir"])
+    place = (config["model"], config["dataset"], stage, root, config["data_path"], *arguments)
     if place not in _objectives:
         folder = new_folder(config, stage)
         logger.info(f"This tuning's folder: {folder}")
-        _objectives[place] = Objective(folder, stage)
+        _objectives[place] = Objective(folder, stage, arguments=arguments)
     return _objectives[place](config_dict, config_file_list)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -45,8 +44,8 @@ def search(
     cores = os.cpu_count() or 1
     resources = {"cpu": cpus_per_trial or cores, "gpu": 1 if config["device"].type == "cuda" else 0}
     here = objective.folder.resolve()
-    place = {"folder": here, "cwd": os.getcwd(), "argv": list(sys.argv)}
-    train = tune.with_parameters(_trial, place=place, arguments=objective.arguments, ranges=list(ranges))
+    place = {"folder": here, "cwd": os.getcwd()}
+    train = tune.with_parameters(_trial, place=place, given=objective.given, ranges=list(ranges))
     owned = not ray.is_initialized()
     output = os.environ.get("RAY_AIR_NEW_OUTPUT")
     os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # the other one draws boxes at any verbosity
@@ -88,17 +87,16 @@ _objectives: dict[Path, Objective] = {}
 
 
 def _trial(
-    drawn: Mapping[str, Any], place: Mapping[str, Any], arguments: Mapping[str, Any], ranges: Sequence[Range]
+    drawn: Mapping[str, Any], place: Mapping[str, Any], given: Mapping[str, Any], ranges: Sequence[Range]
 ) -> dict[str, Any]:
-    """One trial in a worker of Ray, which has another folder and command line than the tuning."""
+    """One trial in a worker of Ray, which has another working directory than the tuning."""
     os.chdir(place["cwd"])
-    sys.argv = list(place["argv"])
     folder = place["folder"]
     if folder not in _objectives:
-        given = dict(arguments)
         if gpu := os.environ.get("CUDA_VISIBLE_DEVICES"):  # RecBole would take gpu_id, not the one that Ray hands out
-            sys.argv = [argument for argument in sys.argv if not argument.startswith("--gpu_id=")]
-            given["config_dict"] = {**(given["config_dict"] or {}), "gpu_id": gpu}
+            arguments = [argument for argument in given["arguments"] if not argument.startswith("--gpu_id=")]
+            keys = {**(given["config_dict"] or {}), "gpu_id": gpu}
+            given = {**given, "arguments": arguments, "config_dict": keys}
         _objectives[folder] = Objective(folder, **given)
     parameters = {tuned.name: tuned.decode(drawn[tuned.name]) for tuned in ranges}
     outcome = _objectives[folder](parameters)

@@ -12,9 +12,10 @@ from typing import Any
 from recbole.utils import init_logger
 
 from recbole_alt.config import ALTConfig
-from recbole_alt.console import going_on
 from recbole_alt.files import check_folder, locked, read_record, write_record
 from recbole_alt.keys import ALIGNMENT, FREE, STAGES, keys_of
+from recbole_alt.registry import make_config
+from recbole_alt.stopping import going_on
 from recbole_alt.tuning import hyper, ray_tune
 from recbole_alt.tuning.objective import Objective
 from recbole_alt.tuning.progress import Progress
@@ -31,6 +32,7 @@ def run_hyper_alt(
     dataset: str | None = None,
     config_file_list: list[str] | None = None,
     config_dict: dict[str, Any] | None = None,
+    arguments: Sequence[str] = (),
     *,
     params_file: str = "finetune",
     stage: str | None = None,
@@ -44,10 +46,11 @@ def run_hyper_alt(
     """Tune one stage on validation data.
 
     Args:
-        model: this and the next three as for :func:`recbole_alt.run_recbole_alt`.
+        model: this, the next three and arguments as for :func:`recbole_alt.run_recbole_alt`.
         dataset: a folder of atomic files.
         config_file_list: YAML files.
         config_dict: further keys.
+        arguments: keys as ``--key=value``.
         params_file: ranges in RecBole's line format: a file, or ``finetune`` or ``pretrain``.
         stage: ``plain``, ``ctr``, ``lm`` or ``joint``; by default the first of ``finetune_modes``.
         algo: ``exhaustive``, ``random`` or ``bayes``.
@@ -80,7 +83,7 @@ def run_hyper_alt(
     needed("hyperopt" if tool == "hyperopt" else "ray.tune")
     ranges = read_ranges(find_ranges(params_file))
     total = _total(ranges, algo, max_evals)
-    config = ALTConfig(model, dataset, config_file_list, config_dict)
+    config = make_config(model, dataset, config_file_list, config_dict, arguments)
     check_folder("checkpoint_dir", config["checkpoint_dir"])
     for key in ("resume", "result_file"):
         if config[key]:
@@ -96,7 +99,7 @@ def run_hyper_alt(
         logger.info(f"{algo} search of {stage} for the best validation {metric}:")
         for tuned in ranges:
             logger.info(f"  {tuned}")
-        objective = Objective(folder, stage, model, dataset, config_file_list, config_dict)
+        objective = Objective(folder, stage, model, dataset, config_file_list, config_dict, arguments)
         progress = Progress(total, metric, any(tuned.name in keys_of(ALIGNMENT) for tuned in ranges))
         with quiet():
             if tool == "ray":

@@ -17,7 +17,6 @@ from typing import Any, BinaryIO
 import numpy as np
 import torch
 
-from recbole_alt.config import ALTConfig
 from recbole_alt.files import replacing
 
 _COMMENT, _DIGITS = b"recbole_alt sha256 ", 64
@@ -28,9 +27,6 @@ _CHECKSUM = "checksum"
 def trust(*classes: type) -> None:
     """Let ``torch.load(..., weights_only=True)`` rebuild these classes; only ever our own."""
     torch.serialization.add_safe_globals(list(classes))
-
-
-trust(ALTConfig)
 
 
 def save(state: Mapping[str, Any], file: str | os.PathLike[str]) -> None:

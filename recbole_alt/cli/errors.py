@@ -1,32 +1,26 @@
-"""What every command line shares: errors are one line, and a fault of our own leaves its traceback in the log file."""
+"""Errors end in one line and an exit status; a fault of our own leaves its traceback in the log file."""
 
 from __future__ import annotations
 
-import errno
 import logging
 import os
 import sys
 import tempfile
 import traceback
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 import torch
-
-from recbole_alt.files import CannotWrite
 
 #: Exit statuses: of bad input and of a machine that refuses, of a fault of our own (``EX_SOFTWARE``), and of Ctrl-C.
 REFUSED, FAULT, STOPPED = 2, 70, 130
 
-_OF_WRITING = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO}
 
-
-def run(work: Callable[[], object], stopped: str = "") -> int:
-    """Call ``work`` and turn what it raises into one line on standard error.
+def exit_status(work: Callable[[], object], stopped: str = "") -> int:
+    """Call ``work`` and turn what it raises into one line on standard error and an exit status.
 
     Args:
-        work: the command.
-        stopped: what to say on Ctrl-C where :func:`going_on` says nothing.
+        work: The command.
+        stopped: What to say on Ctrl-C where :func:`~recbole_alt.stopping.going_on` says nothing.
 
     Returns:
         The exit status: 0; 2 for bad input (``ValueError``), too little memory and files that can't be read or
@@ -60,29 +54,6 @@ def run(work: Callable[[], object], stopped: str = "") -> int:
         print(f"error: internal error {what}: please report it with the log file {file}", file=sys.stderr)
         return FAULT
     return 0
-
-
-@contextmanager
-def going_on(how: str) -> Iterator[None]:
-    """Say ``how`` to go on when the block is stopped by Ctrl-C, a full disk or a broken one.
-
-    Args:
-        how: such as ``go on with --resume=FOLDER``; a note of the exception, which :func:`run` shows.
-
-    Raises:
-        CannotWrite: also where a library of others could not write its file.
-    """
-    try:
-        yield
-    except (CannotWrite, KeyboardInterrupt) as error:
-        error.add_note(how)
-        raise
-    except OSError as error:
-        if error.errno not in _OF_WRITING:
-            raise
-        refused = CannotWrite(error.filename or "a log file or TensorBoard's curves", error)
-        refused.add_note(how)
-        raise refused from error
 
 
 def _refuse(error: BaseException, message: str) -> int:

@@ -1,0 +1,23 @@
+"""What ``import recbole_alt`` offers; RecBole finds every ``ALT_<backbone>`` once this module is imported."""
+
+from recbole_alt import compat
+
+compat.install()
+
+from recbole_alt import registry  # noqa: E402
+from recbole_alt.config import ALTConfig  # noqa: E402
+from recbole_alt.quick_start import load_data_and_model, run_recbole_alt  # noqa: E402
+from recbole_alt.registry import make_config, register  # noqa: E402
+from recbole_alt.tuning import objective_function, run_hyper_alt  # noqa: E402
+
+registry.install()
+
+__all__ = [
+    "ALTConfig",
+    "load_data_and_model",
+    "make_config",
+    "objective_function",
+    "register",
+    "run_hyper_alt",
+    "run_recbole_alt",
+]

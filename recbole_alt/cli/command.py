@@ -1,0 +1,34 @@
+"""What a subcommand of ``recbole-alt`` is made of."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+from collections.abc import Callable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Command:
+    """A subcommand.
+
+    Attributes:
+        about: What it does, in one line.
+        add_options: Adds its options to a parser.
+        work: Does it, given the parsed options and the keys of the configuration. ``options.words`` are the words of
+            the command line.
+        takes_keys: True if keys of the configuration may follow as ``--key=value``.
+        stopped: What to say after Ctrl-C.
+    """
+
+    about: str
+    add_options: Callable[[ArgumentParser], object]
+    work: Callable[[Namespace, list[str]], object]
+    takes_keys: bool = False
+    stopped: str = ""
+
+
+def add_config_options(parser: ArgumentParser) -> None:
+    """Add the options that say what a configuration is made of."""
+    parser.add_argument("--model", help="ALT_<backbone> (default: the YAML files', else ALT_DCN)")
+    parser.add_argument("--dataset", help="name of the atomic files (default: the YAML files', else ml-100k)")
+    parser.add_argument("--config_files", default="", help="YAML files, separated by spaces")
