@@ -89,8 +89,7 @@ def make_config(
 ) -> ALTConfig:
     """An :class:`~recbole_alt.config.ALTConfig`, for which ``model: ALT`` registers the class that ``backbone`` names.
 
-    Args:
-        model, dataset, config_file_list, config_dict, arguments: as for ``ALTConfig``.
+    The arguments are those of ``ALTConfig``.
 
     Raises:
         ValueError: as ``ALTConfig``, and for a ``backbone`` that can't be imported or is no context-aware model.

@@ -100,7 +100,7 @@ def test_own_data_example(tmp_path: Path) -> None:
 
 
 def test_template_example_of_the_docs() -> None:
-    example = next(block for block in yaml_blocks(ROOT / "docs" / "data.md") if "template" in block)
+    example = next(block for block in yaml_blocks(ROOT / "docs" / "data.md") if "order" in block.get("template", {}))
     sources = {"age": "user", "gender": "user", "zip_code": "user", "class": "item"}
     template = build_template(example["template"], sources, scope="entity")
     assert [segment.text({"age": "24", "gender": "male", "class": "Drama"}) for segment in template.segments] == [

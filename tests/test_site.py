@@ -12,16 +12,16 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import pytest
-import yaml
 from pages import PAGES, ROOT, Block, blocks
 from recbole_alt.cli.dispatch import COMMANDS
 
 from recbole_alt.keys import KEYS
+from recbole_alt.yaml_files import parse_yaml
 
 #: What the checkout's scripts mean.
 SCRIPTS = {"run_recbole_alt.py": "run", "run_hyper_alt.py": "tune", "run_compatibility.py": "compare"}
 #: Programs that are not ours; their options are not checked.
-OTHERS = {"pip", "source", "head", "python3.11"}
+OTHERS = {"pip", "source", "head", "tail", "python3.11"}
 by_name = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 
 
@@ -103,7 +103,7 @@ def test_python_compiles(page: Path) -> None:
 def test_yaml_has_known_keys_of_the_right_kind(page: Path) -> None:
     for block in blocks(page):
         if block.language == "yaml":
-            check_keys(yaml.safe_load(block.text))
+            check_keys(parse_yaml(block.text))
 
 
 @by_name
@@ -117,9 +117,7 @@ def test_commands_exist_and_take_their_options(page: Path) -> None:
 
 def check_command(words: list[str], saved: set[str]) -> None:
     """Fail unless the command exists and takes these options; ``saved`` are scripts of the page itself."""
-    while words and "=" in words[0] and not words[0].startswith("-"):
-        words = words[1:]  # NAME=value before a command
-    if not words or words[0] in OTHERS:
+    if words[0] in OTHERS or "=" in words[0]:  # NAME=value
         return
     program, *rest = words
     if program == "make":
@@ -146,7 +144,7 @@ def check_options(name: str, *words: str) -> None:
     assert command.takes_keys or not keys, f"{name}: {keys}"
     given = dict(word.removeprefix("--").split("=", 1) for word in keys if word.startswith("--"))
     assert len(given) == len(keys), f"{name}: {keys}"
-    check_keys({key: yaml.safe_load(value) for key, value in given.items()})
+    check_keys({key: parse_yaml(value) for key, value in given.items()})
 
 
 def check_keys(given: dict[str, object]) -> None:
