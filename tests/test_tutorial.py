@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from subprocess import PIPE, STDOUT
 
 import pytest
 from pages import DOCS, ROOT, Block, blocks
@@ -24,8 +25,8 @@ def shell(folder: Path, command: str) -> str:
         (programs / name).chmod(0o755)
     path = {"PATH": f"{programs}{os.pathsep}{os.environ['PATH']}", "PYTHONPATH": str(ROOT)}
     words = ["bash", "-euo", "pipefail", "-c", command]
-    done = subprocess.run(words, cwd=folder, env={**os.environ, **path}, capture_output=True, text=True)
-    assert done.returncode == 0, f"{command}\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
+    done = subprocess.run(words, cwd=folder, env={**os.environ, **path}, text=True, stdout=PIPE, stderr=STDOUT)
+    assert done.returncode == 0, f"{command}\n{done.stdout[-4000:]}"
     return done.stdout
 
 
