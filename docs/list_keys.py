@@ -28,8 +28,8 @@ This page is made by `python docs/list_keys.py`.
 TABLE = """
 ## {title}
 
-| key | default | meaning | by mode | tunable |
-|---|---|---|---|---|"""
+| key | default | meaning |
+|---|---|---|"""
 
 GROUPS = {
     RUN: "What to run",
@@ -50,10 +50,11 @@ def key_row(name: str, default: Any) -> str:
     meaning = _sentence(key.about)
     if key.kind.says not in ("anything", "text"):
         meaning += f" Must be {_code(key.kind.says)}{' or empty' if key.empty else ''}."
-    shown = f"`{_cell(_yaml(default))}`"
-    return (
-        f"| {' | '.join([f'`{name}`', shown, _cell(meaning), ', '.join(key.stages), 'yes' if key.tunable else ''])} |"
-    )
+    if key.stages:
+        meaning += f" By mode: {', '.join(key.stages)}."
+    if key.tunable:
+        meaning += " Tunable."
+    return f"| `{name}` | `{_cell(_yaml(default))}` | {_cell(meaning)} |"
 
 
 def page() -> str:

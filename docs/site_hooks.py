@@ -1,7 +1,8 @@
 """Hooks of mkdocs.yml.
 
 On the site, links to folders and to files outside ``docs/`` become plain text: they lead somewhere in a checkout, where
-the same pages are read as Markdown, and nowhere on the site. Roles in docstrings (``:func:`name```) become plain code.
+the same pages are read as Markdown, and nowhere on the site. What is folded away (``<details>``) is read as Markdown,
+and roles in docstrings (``:func:`name```) become plain code.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ _ROLE = re.compile(r":(?:func|class|meth|attr|data|mod):<code>~?([^<]*)</code>")
 
 
 def on_page_markdown(markdown: str, *, page: Any, config: Any, **_: Any) -> str:
-    """Return the page with such links replaced by their text; MkDocs calls this for every page."""
+    """Return the page's Markdown as the site needs it; MkDocs calls this for every page."""
     docs = Path(config.docs_dir).resolve()
     folder = (docs / page.file.src_uri).parent
 
@@ -24,7 +25,7 @@ def on_page_markdown(markdown: str, *, page: Any, config: Any, **_: Any) -> str:
         leaves = docs not in target.parents
         return match[1] if target.exists() and (leaves or target.is_dir()) else match[0]
 
-    return _LINK.sub(shown, markdown)
+    return _LINK.sub(shown, markdown).replace("<details>", '<details markdown="1">')
 
 
 def on_page_content(html: str, **_: Any) -> str:

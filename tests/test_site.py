@@ -13,8 +13,8 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 from pages import PAGES, ROOT, Block, blocks
-from recbole_alt.cli.dispatch import COMMANDS
 
+from recbole_alt.cli.dispatch import COMMANDS
 from recbole_alt.keys import KEYS
 from recbole_alt.yaml_files import parse_yaml
 
