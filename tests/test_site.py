@@ -127,7 +127,10 @@ def check_command(words: list[str], saved: set[str]) -> None:
     elif program == "python" and rest[0] in SCRIPTS:
         check_options(SCRIPTS[rest[0]], *rest[1:])
     elif program == "python" and rest[0] == "-m":
-        assert importlib.util.find_spec(rest[1]), rest[1]
+        module = importlib.util.find_spec(rest[1])
+        if module and module.submodule_search_locations:
+            module = importlib.util.find_spec(f"{rest[1]}.__main__")
+        assert module and module.origin and '"__main__"' in Path(module.origin).read_text(), f"{rest[1]} does nothing"
     else:
         assert program == "python", f"{program} is not known here: add it to OTHERS"
         assert rest[0] in saved or (ROOT / rest[0]).is_file(), rest[0]
@@ -162,6 +165,7 @@ def check_keys(given: dict[str, object]) -> None:
         "recbole-alt tune --stages=ctr",
         "recbole-alt export RUN/ctr.pth --epochs=3",
         "recbole-alt serve",
+        "python -m recbole_alt.report",
         "python no_such_script.py",
         "make coffee",
     ],
