@@ -8,6 +8,6 @@ def main(command: str | None = None) -> int:
     """Run the command line; see :func:`recbole_alt.cli.main`."""
     global starting
     starting = True
-    from recbole_alt import cli  # late: it asks whether we are starting
+    from recbole_alt.cli import main as run  # late: only now is it known that we are starting
 
-    return cli.main(command=command)
+    return run(command=command)

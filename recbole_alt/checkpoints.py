@@ -7,6 +7,7 @@ programs write it, is read as it is.
 
 from __future__ import annotations
 
+import enum
 import hashlib
 import os
 import random
@@ -16,6 +17,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 import torch
+from recbole.utils import enum_type as recbole_enums
 
 from recbole_alt.files import replacing
 
@@ -127,6 +129,34 @@ def _digest(stream: BinaryIO, length: int) -> bytes:
         digest.update(part)
         length -= len(part)
     return digest.hexdigest().encode()
+
+
+def to_plain(value: Any) -> Any:
+    """Make ``value`` of what a safe unpickler reads; RecBole's enums and devices become tagged dictionaries."""
+    if isinstance(value, enum.Enum):
+        return {"__enum__": [type(value).__name__, value.name]}
+    if isinstance(value, torch.device):
+        return {"__device__": str(value)}
+    if isinstance(value, dict):
+        return {key: to_plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple, set)):
+        return [to_plain(item) for item in value]
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    return str(value)
+
+
+def from_plain(value: Any) -> Any:
+    """The value that :func:`to_plain` was given; a device that is not here becomes the processor."""
+    if isinstance(value, dict):
+        if "__enum__" in value:
+            kind, name = value["__enum__"]
+            return getattr(recbole_enums, kind)[name]
+        if "__device__" in value:
+            device = torch.device(value["__device__"])
+            return device if device.type != "cuda" or torch.cuda.is_available() else torch.device("cpu")
+        return {key: from_plain(item) for key, item in value.items()}
+    return [from_plain(item) for item in value] if isinstance(value, list) else value
 
 
 def rng_state() -> dict[str, Any]:

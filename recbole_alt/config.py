@@ -7,8 +7,6 @@ dictionary, the arguments.
 
 from __future__ import annotations
 
-import ast
-import enum
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -16,18 +14,16 @@ from logging import getLogger
 from pathlib import Path
 from typing import Any
 
-import torch
 from recbole.config import Config
 from recbole.utils import EvaluatorType, get_model
-from recbole.utils import enum_type as recbole_enums
 
 from recbole_alt import checkpoints
 from recbole_alt.arguments import parse_arguments
 from recbole_alt.evaluation import check_evaluation
-from recbole_alt.keys import KEYS, check_names, check_stages, check_values
-from recbole_alt.kinds import TEXT
+from recbole_alt.keys import check_names, check_stages, check_values
 from recbole_alt.launch import require_one_process
-from recbole_alt.yaml_files import parse_yaml, read_yaml
+from recbole_alt.values import parse_value
+from recbole_alt.yaml_files import read_yaml
 
 PREFIX = "ALT_"
 
@@ -36,7 +32,7 @@ DEFAULT_MODEL, DEFAULT_DATASET = "ALT_DCN", "ml-100k"
 
 
 def properties_dir() -> Path:
-    """Folder of our YAML files: inside an installed package, or at the top of a checkout."""
+    """The folder of our YAML files: inside an installed package, or at the top of a checkout."""
     package = Path(__file__).resolve().parent
     installed = package / "properties"
     return installed if installed.is_dir() else package.parent / "properties"
@@ -47,22 +43,24 @@ def base_model_name(model: str) -> str | None:
     return model[len(PREFIX) :] if model.startswith(PREFIX) else None
 
 
-def load_internal_config(
-    config: Any, model: str, model_class: type, dataset: str, original: Callable[..., None]
-) -> None:
-    """Fill ``config.internal_config_dict``: RecBole's layers for the base model, then ours.
+def load_internal_config(original: Callable[..., None]) -> Callable[..., None]:
+    """Extend ``Config._load_internal_config_dict``: for our models, RecBole's layers of the base model, then ours.
 
-    Source: ``Config._load_internal_config_dict`` of ``recbole/config/configurator.py``, which ``original``
-    is; it knows no file of ours and would miss the base model's.
+    Source: ``recbole/config/configurator.py``, which knows no file of ours and would miss the base model's.
     """
-    base = base_model_name(model)
-    original(config, base, model_class, dataset)
-    root = properties_dir()
-    for file in (root / "overall.yaml", root / "model" / f"{model}.yaml", root / "dataset" / f"{dataset}.yaml"):
-        if file.is_file():
-            ours = read_yaml(file)
-            stages = _merge_stages(config.internal_config_dict.get("finetune"), ours.get("finetune"))
-            config.internal_config_dict.update(ours | {"finetune": stages})
+
+    def wrapper(self: Any, model: str, model_class: type, dataset: str) -> None:
+        base = base_model_name(model)
+        original(self, base or model, model_class, dataset)
+        root = properties_dir()
+        files = (root / "overall.yaml", root / "model" / f"{model}.yaml", root / "dataset" / f"{dataset}.yaml")
+        for file in files if base else ():
+            if file.is_file():
+                ours = read_yaml(file)
+                stages = _merge_stages(self.internal_config_dict.get("finetune"), ours.get("finetune"))
+                self.internal_config_dict.update(ours | {"finetune": stages})
+
+    return wrapper
 
 
 class ALTConfig(Config):
@@ -77,7 +75,8 @@ class ALTConfig(Config):
         dataset: Name of the atomic files.
         config_file_list: YAML files; a later one wins.
         config_dict: Further keys, which win over the files.
-        arguments: Keys as on a command line, such as ``["--epochs=3"]``, which win over everything else.
+        arguments: Keys as on a command line, such as ``["--epochs=3"]``, which win over everything else;
+            ``--config_files=A B`` adds to the YAML files.
         register: Turns the path ``package.module.Class`` of ``backbone`` into a registered model's class;
             :func:`recbole_alt.registry.make_config` passes it.
 
@@ -101,14 +100,15 @@ class ALTConfig(Config):
         self.notes: list[str] = []
         self.arguments = list(arguments)
         self._register = register
-        super().__init__(model, dataset, config_file_list, dict(config_dict or {}))
+        named = parse_arguments(self.arguments).get("config_files", "").split()
+        super().__init__(model, dataset, [*(config_file_list or []), *named], dict(config_dict or {}))
         if self.final_config_dict["eval_type"] == EvaluatorType.VALUE:  # every run reports both
             given = self.final_config_dict["metrics"]
             absent = [name for name in ("AUC", "LogLoss") if name.lower() not in {m.lower() for m in given}]
             self.final_config_dict["metrics"] = [*given, *absent]
 
     def log_notes(self) -> None:
-        """Say what is to be said of the configuration; a log file begins after it is made."""
+        """Write the notes to the log, which begins after the configuration is made."""
         for note in self.notes:
             getLogger().warning(note)
 
@@ -127,7 +127,7 @@ class ALTConfig(Config):
         return merged
 
     def _convert_config_dict(self, config_dict: dict[str, Any]) -> dict[str, Any]:
-        return {key: _parse(key, value) if isinstance(value, str) else value for key, value in config_dict.items()}
+        return {key: parse_value(key, value) if isinstance(value, str) else value for key, value in config_dict.items()}
 
     def _load_cmd_line(self) -> dict[str, Any]:
         return self._convert_config_dict(parse_arguments(self.arguments))
@@ -182,13 +182,13 @@ class ALTConfig(Config):
         return copy
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"values": {key: _to_plain(value) for key, value in self.final_config_dict.items()}}
+        return {"values": {key: checkpoints.to_plain(value) for key, value in self.final_config_dict.items()}}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.notes, self.arguments = [], []
         self.compatibility_settings()
         self._init_parameters_category()
-        self.final_config_dict = {key: _from_plain(value) for key, value in state["values"].items()}
+        self.final_config_dict = {key: checkpoints.from_plain(value) for key, value in state["values"].items()}
         self.model = self.final_config_dict["model"]
         self.dataset = self.final_config_dict["dataset"]
         self.model_class = _registered(self.model)
@@ -242,63 +242,3 @@ def _merge_stages(*layers: Mapping[str, Any] | None) -> dict[str, dict[str, Any]
                 raise ValueError(f"finetune: {stage} must be like {{epochs: 5}}, not {keys!r}")
             merged[stage] = {**merged.get(stage, {}), **(keys or {})}
     return merged
-
-
-def _parse(key: str, text: str) -> Any:
-    """A value given as text: a Python literal, a YAML list or mapping, a truth value, null, or the text itself.
-
-    Where a key holds text, only null and what is in quotes are read otherwise: a folder may be called ``2020``.
-
-    Raises:
-        ValueError: a list or mapping that is neither Python's nor YAML's, or with a key given twice.
-    """
-    if text in ("~", "null", "None"):
-        return None
-    try:
-        tree = ast.parse(text.strip(), mode="eval")
-        literal = ast.literal_eval(tree)
-    except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
-        pass
-    else:
-        for node in ast.walk(tree):
-            names = [part.value for part in getattr(node, "keys", ()) if isinstance(part, ast.Constant)]
-            if twice := next((name for name in names if names.count(name) > 1), None):
-                raise ValueError(f"{key}: {twice!r} is given twice in {text!r}: leave one")
-        return text if key in KEYS and KEYS[key].kind is TEXT and not isinstance(literal, str) else literal
-    if text.lower() in ("true", "false"):
-        return text.lower() == "true"
-    if text[:1] in ("[", "{"):
-        try:
-            return parse_yaml(text)
-        except ValueError as error:
-            if key.endswith("_num_interval"):  # [5,inf)
-                return text
-            raise ValueError(f"{key}: {text!r}: {error}") from None
-    return text
-
-
-def _to_plain(value: Any) -> Any:
-    """Only what a safe unpickler reads: enums and devices become tagged dictionaries."""
-    if isinstance(value, enum.Enum):
-        return {"__enum__": [type(value).__name__, value.name]}
-    if isinstance(value, torch.device):
-        return {"__device__": str(value)}
-    if isinstance(value, dict):
-        return {key: _to_plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple, set)):
-        return [_to_plain(item) for item in value]
-    if value is None or isinstance(value, (bool, int, float, str)):
-        return value
-    return str(value)
-
-
-def _from_plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        if "__enum__" in value:
-            kind, name = value["__enum__"]
-            return getattr(recbole_enums, kind)[name]
-        if "__device__" in value:
-            device = torch.device(value["__device__"])
-            return device if device.type != "cuda" or torch.cuda.is_available() else torch.device("cpu")
-        return {key: _from_plain(item) for key, item in value.items()}
-    return [_from_plain(item) for item in value] if isinstance(value, list) else value

@@ -1,4 +1,4 @@
-"""Why text helps a run, or does not: ``python -m recbole_alt.diagnose RUN --json=diagnosis.json``.
+"""Why text helps a run, or does not: ``recbole-alt diagnose RUN --json=diagnosis.json``.
 
 Three questions to a finished run: does the alignment hold for interactions it never saw, how far does finetuning carry
 each field's embeddings away from it, and do users and items with like texts have like embeddings?

@@ -1,6 +1,6 @@
 """Take a run's models elsewhere: the CTR model to plain RecBole, the language model to Hugging Face.
 
-``python -m recbole_alt.export RUN/joint.pth --recbole=dcn.pth --huggingface=FOLDER``
+``recbole-alt export RUN/joint.pth --recbole=dcn.pth --huggingface=FOLDER``
 """
 
 from __future__ import annotations

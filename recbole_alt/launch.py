@@ -1,4 +1,4 @@
-"""How a process was started: alone, until several are supported."""
+"""How a process was started: it has to be the only one, until several are supported."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-#: What each key of RecBole for several processes may be: nothing, or what stands for one process.
+#: The values of RecBole's keys for several processes that stand for one process.
 _OF_ONE: dict[str, tuple[Any, ...]] = {"nproc": (None, 1), "world_size": (None, -1, 1), "local_rank": (None,)}
 
 
@@ -14,7 +14,7 @@ def require_one_process(given: Mapping[str, Any]) -> None:
     """Refuse a launch of several processes, each of which would train all of it and write into the same files.
 
     Args:
-        given: the configuration's keys, of which ``nproc``, ``world_size`` and ``local_rank`` are RecBole's for this.
+        given: The configuration's keys, of which ``nproc``, ``world_size`` and ``local_rank`` are RecBole's for this.
 
     Raises:
         ValueError: ``WORLD_SIZE``, as ``torchrun`` sets it, or one of the keys asks for more than one process.

@@ -1,4 +1,4 @@
-"""The most memory that a part of a process had in use."""
+"""The peak memory of a part of a process."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ import torch
 
 
 class PeakMemory:
-    """The most memory in use since it was made, where the models are.
+    """The peak memory since this object was made, where the models are.
 
-    On a GPU that is what torch has allocated there; else it is the resident memory of the process, with the data and
-    everything else it holds. Systems other than Linux know that of the process so far alone.
+    On a GPU that is what torch has allocated there; on a processor it is the resident memory of the process, with the
+    data and everything else in it, which only Linux can measure from a given moment on.
 
     Args:
-        device: that the models are on.
+        device: The device of the models.
     """
 
     def __init__(self, device: torch.device):
@@ -28,13 +28,13 @@ class PeakMemory:
             torch.cuda.reset_peak_memory_stats(device)
         else:
             gc.collect()
-            with suppress(OSError, AttributeError):  # glibc alone has it
+            with suppress(OSError, AttributeError):  # only glibc has it
                 ctypes.CDLL(None).malloc_trim(0)  # what was freed before goes back to the system
             with suppress(OSError):
                 Path("/proc/self/clear_refs").write_text("5")  # man proc_pid_clear_refs: begins a new high-water mark
 
     def mib(self) -> float:
-        """So far, in MiB."""
+        """The peak so far, in MiB."""
         if self.device.type == "cuda":
             return torch.cuda.max_memory_allocated(self.device) / 2**20
         with suppress(OSError):

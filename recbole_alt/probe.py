@@ -1,4 +1,4 @@
-"""Whether texts hold anything that a trained CTR model does not know: ``python -m recbole_alt.probe RUN``.
+"""Whether texts hold anything that a trained CTR model does not know: ``recbole-alt probe RUN``.
 
 A linear probe: clicks of validation rows are predicted from the model's own score and the first principal components of
 the texts' states in the pretrained language model. What it adds holds for texts the probe was not fitted with, and is

@@ -22,7 +22,8 @@ from recbole.model.abstract_recommender import ContextRecommender
 from recbole.utils import get_model
 
 from recbole_alt.checkpoints import trust
-from recbole_alt.config import PREFIX, ALTConfig, base_model_name, load_internal_config
+from recbole_alt.compat import replace_method
+from recbole_alt.config import PREFIX, ALTConfig, load_internal_config
 from recbole_alt.data.dataset import ALTDataset
 from recbole_alt.model import kd_dagfm
 from recbole_alt.model.captures import CAPTURES
@@ -98,17 +99,8 @@ def make_config(
 
 
 def install() -> None:
-    """Register every backbone with known capture points; safe to run again."""
+    """Register every backbone with known capture points, and mend what stands in their way; safe to run again."""
     kd_dagfm.install()
     for backbone in CAPTURES:
         register(get_model(backbone))
-    if not hasattr(Config, "_recbole_alt_original"):
-        Config._recbole_alt_original = Config._load_internal_config_dict
-        Config._load_internal_config_dict = _load_internal_config_dict
-
-
-def _load_internal_config_dict(config: Any, model: str, model_class: type, dataset: str) -> None:
-    if base_model_name(model) is None:
-        Config._recbole_alt_original(config, model, model_class, dataset)
-    else:
-        load_internal_config(config, model, model_class, dataset, Config._recbole_alt_original)
+    replace_method(Config, "_load_internal_config_dict", load_internal_config)

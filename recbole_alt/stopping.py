@@ -1,4 +1,4 @@
-"""What to do after a stop: told by whoever knows it, shown by the command line."""
+"""How to go on after a stop: whoever knows it says so, and the command line shows it."""
 
 from __future__ import annotations
 

@@ -80,6 +80,14 @@ def test_file_dictionary_arguments_win_in_this_order(tmp_path: Path) -> None:
     assert keys == {"mask_ratio": 0.13, "pooling": "cls", "warmup_ratio": 0.13}  # the caller's stays as it was
 
 
+def test_arguments_may_name_files(tmp_path: Path) -> None:
+    for number in (1, 2, 3):
+        (tmp_path / f"{number}.yaml").write_text(f"epochs: {number}\nseed: {number}\n")
+    named = f"--config_files={tmp_path}/2.yaml {tmp_path}/3.yaml"
+    config = ALTConfig("ALT_DCN", "anything", [str(tmp_path / "1.yaml")], None, [named, "--seed=4"])
+    assert (config["epochs"], config["seed"]) == (3, 4)
+
+
 def test_stock_config_reads_our_layers_for_our_models_only() -> None:
     assert Config("ALT_DCN", "anything")["mask_ratio"] == ALTConfig("ALT_DCN", "anything")["mask_ratio"]
     assert Config("DCN", "anything")["mask_ratio"] is None

@@ -49,7 +49,7 @@ DAMAGE: list[tuple[str, str, Callable[[bytes], bytes], str, str]] = [
     ("ml-1m", "ratings.dat", cut(4), "line 32", "cut off after"),
     ("ml-1m", "ratings.dat", cut(12), "line 32", "cut off"),
     ("ml-1m", "ratings.dat", line(3, "1::2::5"), "line 3", "has 3 fields, not the 4 user id::movie id::rating"),
-    ("ml-1m", "ratings.dat", line(3, "1::2::6::978300760"), "line 3", "the rating '6' is none of 1 to 5"),
+    ("ml-1m", "ratings.dat", line(3, "1::2::6::978300760"), "line 3", "the rating must be from 1 to 5, not '6'"),
     ("ml-1m", "ratings.dat", line(3, "1::2::5::97x"), "line 3", "the timestamp '97x' is no number"),
     ("ml-1m", "users.dat", line(2, "1::F::1::10::48067"), "line 2", "the user 1 is listed twice"),
     ("ml-1m", "users.dat", line(2, "1,F,1,10,48067"), "line 2", "has 1 fields, not the 5"),
@@ -67,18 +67,18 @@ DAMAGE: list[tuple[str, str, Callable[[bytes], bytes], str, str]] = [
     ("book-crossing", "BX-Books.csv", line(3, '"1";"a";"b";"c";"2000"'), "line 3", "has 5 fields, there must be 8"),
     ("book-crossing", "BX-Books.csv", line(2, f'"";"a";"b";"2";"P";{raw_files.URLS}'), "line 2", "the ISBN is empty"),
     ("book-crossing", "BX-Book-Ratings.csv", line(2, "1,0195153448,0"), "line 2: '1,01", "is not made of fields in"),
-    ("book-crossing", "BX-Book-Ratings.csv", line(2, '"1";"0195153448";"11"'), "line 2", "the Book-Rating '11'"),
+    ("book-crossing", "BX-Book-Ratings.csv", line(2, '"1";"0195153448";"11"'), "line 2", "the Book-Rating must be"),
     ("goodreads", POETRY, cut(40), "line", "the compressed file is cut off here"),
     ("goodreads", POETRY, lambda c: c[:200] + bytes(20) + c[220:], "line", "no valid gzip from here on"),
     ("goodreads", POETRY, gzip.decompress, "line 1", "no valid gzip from here on"),
     ("goodreads", POETRY, zipped(cut(30)), "line 180", "not JSON from position"),
     ("goodreads", POETRY, zipped(line(2, '["a"]')), "line 2", "no field 'user_id' in '[\"a\"]"),
-    ("goodreads", POETRY, zipped(lambda c: c.replace(b'g": 4', b'g": 9', 1)), "line 1", "the rating '9' is none of"),
+    ("goodreads", POETRY, zipped(lambda c: c.replace(b'g": 4', b'g": 9', 1)), "line 1", "the rating '9' is not"),
     ("goodreads", BOOKS, zipped(lambda c: c.replace(b"Book 2", b"Book \xe9")), "line 2", "byte b'\\xe9' at position"),
     ("goodreads", BOOKS, zipped(lambda c: c.replace(b'"work_id"', b'"w"', 1)), "line 1", "no field 'work_id'"),
     ("goodreads", BOOKS, zipped(lambda c: c.replace(b'"author_id"', b'"a"', 1)), "line 1", "the field 'authors' is [{"),
     ("goodreads", "goodreads_book_genres_initial.json.gz", zipped(lambda c: c.replace(b"fiction", b"fict", 1)),
-     "line 1", "the genre 'fict' is none of children; comics, graphic"),
+     "line 1", "the genre must be one of children; comics, graphic"),
 ]  # fmt: skip
 
 
@@ -120,7 +120,7 @@ def test_every_file_is_needed_and_counted(dataset: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="there is no folder"):
         convert(dataset, tmp_path / "nowhere", tmp_path / "out")
     assert not (tmp_path / "out" / dataset).exists()
-    with pytest.raises(ValueError, match="no converter for 'ml-2m': choose one of ml-1m, book-crossing, goodreads"):
+    with pytest.raises(ValueError, match="dataset must be one of ml-1m, book-crossing, goodreads, not 'ml-2m'"):
         convert("ml-2m", raw)
 
 

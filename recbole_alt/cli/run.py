@@ -12,7 +12,7 @@ def _work(options: Namespace, keys: list[str]) -> None:
 
     given = {name: getattr(options, name) for name in ("model", "dataset", "config_files")}
     arguments = [f"--{name}={value}" for name, value in given.items() if value]
-    run_recbole_alt(config_file_list=options.config_files.split(), arguments=[*arguments, *keys])
+    run_recbole_alt(arguments=[*arguments, *keys])
 
 
 COMMAND = Command(

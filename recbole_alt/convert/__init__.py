@@ -1,4 +1,4 @@
-"""From official raw files to RecBole atomic files: ``python -m recbole_alt.convert ml-1m RAW --out=dataset``."""
+"""From official raw files to RecBole's atomic files: ``recbole-alt convert ml-1m RAW --out=dataset``."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ def convert(
 
     Args:
         dataset: ``ml-1m``, ``book-crossing`` or ``goodreads``.
-        raw: the folder of the unpacked download.
-        out: the folder RecBole calls ``data_path``.
-        any_size: accept row counts other than the published ones, for a subset of your own.
-        progress: show a bar for each raw file.
-        options: of :func:`recbole_alt.convert.goodreads.convert`.
+        raw: The folder of the unpacked download.
+        out: The folder that RecBole calls ``data_path``.
+        any_size: Accept row counts other than the published ones, for a subset of your own.
+        progress: Show a bar for each raw file.
+        options: Those of :func:`recbole_alt.convert.goodreads.convert`.
 
     Returns:
         Lines that say what was written, and what was changed or left out and why.
@@ -46,7 +46,7 @@ def convert(
         ValueError: a raw file is missing, damaged, cut off or not of the published size, or ``out`` can't be written.
     """
     if dataset not in CONVERTERS:
-        raise ValueError(f"no converter for {dataset!r}: choose one of {', '.join(CONVERTERS)}")
+        raise ValueError(f"dataset must be one of {', '.join(CONVERTERS)}, not {dataset!r}")
     try:
         with Conversion(Path(raw), Path(out), dataset, any_size=any_size, progress=progress) as conversion:
             CONVERTERS[dataset](conversion, **options)

@@ -44,7 +44,7 @@ def convert(conversion: Conversion) -> None:
     table = conversion.table("inter", ["user_id:token", "item_id:token", "rating:float"])
     for number, (user, isbn, rating) in _records(conversion, file, "ratings", RATINGS):
         if not rating.isdecimal() or int(rating) > 10:
-            raise damaged(file, number, f"the Book-Rating {rating!r} is none of 0 to 10")
+            raise damaged(file, number, f"the Book-Rating must be from 0 to 10, not {rating!r}")
         if user not in users:
             conversion.note("ratings left out: their User-ID is not in BX-Users.csv")
         elif isbn not in books:

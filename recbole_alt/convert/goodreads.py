@@ -60,10 +60,10 @@ def convert(conversion: Conversion, *, genre: str | None = None, without: Collec
         ValueError: an unknown genre, or a file that is missing, damaged or cut off, named with its line.
     """
     if genre is not None and genre not in GENRES:
-        raise ValueError(f"genre {genre!r} is none of {', '.join(GENRES)}")
+        raise ValueError(f"genre must be one of {', '.join(GENRES)}, not {genre!r}")
     unknown = [name for name in without if name not in EXTRAS]
     if unknown:
-        raise ValueError(f"without: {unknown[0]!r} is none of {', '.join(EXTRAS)}")
+        raise ValueError(f"without must be of {', '.join(EXTRAS)}, not {unknown[0]!r}")
     books, interactions = (_file(conversion, kind, genre) for kind in ("books", "interactions"))
     counts: tuple[int | None, int | None] = (BOOKS, None)
     among, genres = None, None
@@ -144,7 +144,7 @@ def _genres(conversion: Conversion, among: Collection[str] | None, having: str |
             raise damaged(file, number, f"the field 'genres' is {row['genres']!r}")
         unknown = [named for named in row["genres"] if named not in _TOKENS]
         if unknown:
-            raise damaged(file, number, f"the genre {unknown[0]!r} is none of {'; '.join(_TOKENS)}")
+            raise damaged(file, number, f"the genre must be one of {'; '.join(_TOKENS)}, not {unknown[0]!r}")
         tokens = [_TOKENS[named] for named in sorted(row["genres"], key=lambda named: -int(row["genres"][named]))]
         book = str(row["book_id"])
         if (among is None or book in among) and (having is None or having in tokens):
@@ -199,7 +199,7 @@ def _write_interactions(
     for number, row in _rows(conversion, file, "interactions", published, *needed):
         user, book, rating = (str(row[name]) for name in needed[:3])
         if not user or rating not in ("0", "1", "2", "3", "4", "5"):
-            raise damaged(file, number, f"the user_id {user!r} is empty or the rating {rating!r} is none of 0 to 5")
+            raise damaged(file, number, f"the user_id {user!r} is empty or the rating {rating!r} is not from 0 to 5")
         time = seconds(str(row["date_added"]))
         if book not in books:
             conversion.note(f"interactions left out: their book is {'of another genre' if filtered else 'not listed'}")

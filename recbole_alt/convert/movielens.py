@@ -31,7 +31,7 @@ def convert(conversion: Conversion) -> None:
     for number, line in _lines(conversion, file, "ratings", RATINGS):
         user, movie, rating, time = _fields(file, number, line, ("user id", "movie id", "rating", "timestamp"))
         if rating not in ("1", "2", "3", "4", "5"):
-            raise damaged(file, number, f"the rating {rating!r} is none of 1 to 5")
+            raise damaged(file, number, f"the rating must be from 1 to 5, not {rating!r}")
         if not time.isdecimal():
             raise damaged(file, number, f"the timestamp {time!r} is no number of seconds")
         if user not in users:
