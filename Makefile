@@ -16,7 +16,7 @@ test: $(VENV)/.installed
 
 docs: $(VENV)/.installed
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
-	@echo 'Open site/index.html'
+	@echo 'Open site/index.html, or, to search, serve it: python -m http.server -d site'
 
 # torch first: a later resolve must find the pinned build, not the registry's newest.
 $(VENV)/.installed: constraints.txt setup.cfg pyproject.toml
