@@ -1,8 +1,8 @@
 """Work-arounds for RecBole 1.2.1: on today's numpy, pandas and torch, and for bugs of its CTR models.
 
 Each names its cause. Where RecBole computes something, it computes the same with them, save for ``FwFM``, whose
-field weights RecBole means to train and does not. :func:`install` runs once, when ``recbole_alt`` is imported, and is
-safe to run again; what it replaces stays reachable as ``__wrapped__``. :mod:`recbole_alt.model.kd_dagfm` has one more.
+field weights RecBole means to train and does not. Methods are replaced when this module is imported, and stay reachable
+as ``__wrapped__``; :mod:`recbole_alt.model.kd_dagfm` has more of them.
 """
 
 from __future__ import annotations
@@ -25,14 +25,9 @@ from torch import Tensor, nn
 
 
 def install() -> None:
-    """Apply the work-arounds that must be in place before RecBole is used."""
+    """Restore names of numpy, and silence warnings; safe to run again."""
     _restore_numpy_aliases()
     _silence_pandas_warnings()
-    _mend_logarithmic_buckets()
-    _mend_scores_of_one_row()
-    _mend_double_tower()
-    _mend_dssm()
-    _mend_fwfm()
 
 
 def _restore_numpy_aliases() -> None:
@@ -95,110 +90,92 @@ def barrier_without_processes() -> Iterator[None]:
 # -- bugs of RecBole's data and CTR models ---------------------------------------------------------------------
 
 
-def replace_method(owner: type, name: str, make: Callable[[Callable[..., Any]], Callable[..., Any]]) -> None:
-    """Put ``make(original)`` in the place of ``owner.name``, once."""
+def replaces(owner: type, name: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Put the decorated function in the place of ``owner.name``.
+
+    It is called with the method that was there and that method's arguments.
+    """
     original = getattr(owner, name)
-    if not getattr(original, "mended", False):
-        mended = functools.wraps(original)(make(original))
-        mended.mended = True  # type: ignore[attr-defined]
-        setattr(owner, name, mended)
+
+    def put(method: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(original)
+        def replaced(*args: Any, **kwargs: Any) -> Any:
+            return method(original, *args, **kwargs)
+
+        setattr(owner, name, replaced)
+        return method
+
+    return put
 
 
-def _mend_logarithmic_buckets() -> None:
-    """Cause: ``Dataset._discretization`` counts the buckets of method ``LD`` from 0, which stands for no value: in a
-    sequence the smallest numbers are taken for padding, and a masked number for one of them.
+@replaces(Dataset, "_discretization")
+def _count_buckets_from_1(original: Callable[..., None], self: Any) -> None:
+    """Cause: ``LD`` counts buckets from 0, which stands for no value: in a sequence the smallest numbers are taken for
+    padding, and a masked number for one of them.
     """
-
-    def count_from_1(original: Callable[..., Any]) -> Callable[..., Any]:
-        def wrapper(self: Any) -> None:
-            original(self)
-            for field, how in (self.config["discretization"] or {}).items():
-                if how["method"] != "LD" or field not in self.config["numerical_features"]:
-                    continue
-                for feat in self.field2feats(field):
-                    if self.field2type[field] == FeatureType.FLOAT:
-                        feat[field] = (np.asarray(feat[field].tolist()) + np.asarray([0, 1])).tolist()
-                    else:
-                        feat[field] = [(ones, buckets + 1) for ones, buckets in feat[field]]
-                self.field2bucketnum[field] += 1
-
-        return wrapper
-
-    replace_method(Dataset, "_discretization", count_from_1)
+    original(self)
+    for field, how in (self.config["discretization"] or {}).items():
+        if how["method"] != "LD" or field not in self.config["numerical_features"]:
+            continue
+        for feat in self.field2feats(field):
+            if self.field2type[field] == FeatureType.FLOAT:
+                feat[field] = (np.asarray(feat[field].tolist()) + np.asarray([0, 1])).tolist()
+            else:
+                feat[field] = [(ones, buckets + 1) for ones, buckets in feat[field]]
+        self.field2bucketnum[field] += 1
 
 
-def _mend_scores_of_one_row() -> None:
-    """Cause: ``LossMetric.used_info`` squeezes the scores and labels of a part of one row to no row at all, and so does
-    ``LogLoss``; counted twice, the row has the same metrics.
+@replaces(LossMetric, "used_info")
+def _score_single_rows(original: Callable[..., Any], self: Any, dataobject: Any) -> tuple[np.ndarray, ...]:
+    """Cause: the scores and labels of a part of one row are squeezed to no row at all, and so they are in ``LogLoss``;
+    counted twice, the row has the same metrics.
     """
-
-    def rows(original: Callable[..., Any]) -> Callable[..., Any]:
-        def wrapper(self: Any, dataobject: Any) -> tuple[np.ndarray, ...]:
-            return tuple(np.repeat(values, 2) if values.size == 1 else values for values in original(self, dataobject))
-
-        return wrapper
-
-    replace_method(LossMetric, "used_info", rows)
+    return tuple(np.repeat(values, 2) if values.size == 1 else values for values in original(self, dataobject))
 
 
-def _mend_double_tower() -> None:
-    """Cause: ``ContextRecommender`` counts every number among a tower's fields, embedded or not, and gives the users'
-    tower the first so many embedded numbers, whosever they are: sequences of numbers stand before single ones.
+@replaces(ContextRecommender, "__init__")
+def _count_numbers_of_towers(original: Callable[..., None], self: Any, config: Any, dataset: Any) -> None:
+    """Cause: every number is counted among a tower's fields, embedded or not."""
+    original(self, config, dataset)
+    if self.double_tower:
+        embedded = [*self.float_seq_field_names, *self.float_field_names]
+        users = set(self.user_field_names)
+        self.user_float_field_num = sum(name in users for name in embedded)
+        self.item_float_field_num = len(embedded) - self.user_float_field_num
+
+
+@replaces(ContextRecommender, "double_tower_embed_input_fields")
+def _embed_users_numbers_first(original: Callable[..., Any], self: Any, interaction: Any) -> tuple[Tensor | None, ...]:
+    """Cause: the users' tower is given the first so many embedded numbers, whosever they are; those of sequences stand
+    before single ones.
     """
-
-    def init(original: Callable[..., Any]) -> Callable[..., Any]:
-        def wrapper(self: Any, config: Any, dataset: Any) -> None:
-            original(self, config, dataset)
-            if self.double_tower:
-                embedded = [*self.float_seq_field_names, *self.float_field_names]
-                users = set(self.user_field_names)
-                self.user_float_field_num = sum(name in users for name in embedded)
-                self.item_float_field_num = len(embedded) - self.user_float_field_num
-
-        return wrapper
-
-    def embed(original: Callable[..., Any]) -> Callable[..., Any]:
-        def wrapper(self: Any, interaction: Any) -> tuple[Tensor | None, ...]:
-            users = set(self.user_field_names)
-            numbers = [*self.float_seq_field_names, *self.float_field_names]
-            owners = sorted(range(len(numbers)), key=lambda i: numbers[i] not in users)  # users first, else as they are
-            sparse, dense = self.embed_input_fields(interaction)
-            if dense is not None:
-                dense = torch.cat([dense[:, i : i + 1] for i in owners], 1)
-            return original(Except(self, embed_input_fields=lambda _: (sparse, dense)), interaction)
-
-        return wrapper
-
-    replace_method(ContextRecommender, "__init__", init)
-    replace_method(ContextRecommender, "double_tower_embed_input_fields", embed)
+    users = set(self.user_field_names)
+    numbers = [*self.float_seq_field_names, *self.float_field_names]
+    owners = sorted(range(len(numbers)), key=lambda i: numbers[i] not in users)  # users first, else as they are
+    sparse, dense = self.embed_input_fields(interaction)
+    if dense is not None:
+        dense = torch.cat([dense[:, i : i + 1] for i in owners], 1)
+    return original(Except(self, embed_input_fields=lambda _: (sparse, dense)), interaction)
 
 
-def _mend_dssm() -> None:
-    """Cause: ``DSSM.forward`` squeezes a batch of one row to no row at all, and its loss then refuses it."""
-    replace_method(DSSM, "forward", lambda original: lambda self, interaction: original(self, interaction).view(-1))
+@replaces(DSSM, "forward")
+def _keep_single_rows(original: Callable[..., Tensor], self: Any, interaction: Any) -> Tensor:
+    """Cause: a batch of one row is squeezed to no row at all, which the loss then refuses."""
+    return original(self, interaction).view(-1)
 
 
-def _mend_fwfm() -> None:
-    """Cause: ``FwFM.weight`` is a bare tensor, which is neither trained, nor saved, nor moved to a device; and its
-    fields are counted in another order than they are embedded, without sequences of numbers.
-    """
+@replaces(FwFM, "__init__")
+def _train_weights_of_fields(original: Callable[..., None], self: Any, config: Any, dataset: Any) -> None:
+    """Cause: ``FwFM.weight`` is a bare tensor, which is neither trained, nor saved, nor moved to a device."""
+    original(self, config, dataset)
+    weight = vars(self).pop("weight")
+    self.weight = nn.Parameter(weight.detach())
 
-    def init(original: Callable[..., Any]) -> Callable[..., Any]:
-        def wrapper(self: Any, config: Any, dataset: Any) -> None:
-            original(self, config, dataset)
-            weight = vars(self).pop("weight")
-            self.weight = nn.Parameter(weight.detach())
 
-        return wrapper
-
-    def fields(original: Callable[..., Any]) -> Callable[..., Any]:
-        def wrapper(self: Any) -> None:
-            kinds = ("token_seq", "token", "float_seq", "float")  # as concat_embed_input_fields stacks them
-            self.feature_names = tuple(getattr(self, f"{kind}_field_names") for kind in kinds)
-            self.feature_dims = tuple(getattr(self, f"{kind}_field_dims") for kind in kinds)
-            original(self)
-
-        return wrapper
-
-    replace_method(FwFM, "__init__", init)
-    replace_method(FwFM, "_get_feature2field", fields)
+@replaces(FwFM, "_get_feature2field")
+def _count_fields_as_embedded(original: Callable[..., None], self: Any) -> None:
+    """Cause: fields are counted in another order than they are embedded, without sequences of numbers."""
+    kinds = ("token_seq", "token", "float_seq", "float")  # as concat_embed_input_fields stacks them
+    self.feature_names = tuple(getattr(self, f"{kind}_field_names") for kind in kinds)
+    self.feature_dims = tuple(getattr(self, f"{kind}_field_dims") for kind in kinds)
+    original(self)

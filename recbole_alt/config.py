@@ -19,6 +19,7 @@ from recbole.utils import EvaluatorType, get_model
 
 from recbole_alt import checkpoints
 from recbole_alt.arguments import parse_arguments
+from recbole_alt.compat import replaces
 from recbole_alt.evaluation import check_evaluation
 from recbole_alt.keys import check_names, check_stages, check_values
 from recbole_alt.launch import require_one_process
@@ -43,24 +44,20 @@ def base_model_name(model: str) -> str | None:
     return model[len(PREFIX) :] if model.startswith(PREFIX) else None
 
 
-def load_internal_config(original: Callable[..., None]) -> Callable[..., None]:
-    """Extend ``Config._load_internal_config_dict``: for our models, RecBole's layers of the base model, then ours.
-
-    Source: ``recbole/config/configurator.py``, which knows no file of ours and would miss the base model's.
-    """
-
-    def wrapper(self: Any, model: str, model_class: type, dataset: str) -> None:
-        base = base_model_name(model)
-        original(self, base or model, model_class, dataset)
-        root = properties_dir()
-        files = (root / "overall.yaml", root / "model" / f"{model}.yaml", root / "dataset" / f"{dataset}.yaml")
-        for file in files if base else ():
-            if file.is_file():
-                ours = read_yaml(file)
-                stages = _merge_stages(self.internal_config_dict.get("finetune"), ours.get("finetune"))
-                self.internal_config_dict.update(ours | {"finetune": stages})
-
-    return wrapper
+@replaces(Config, "_load_internal_config_dict")
+def _load_internal_config(
+    original: Callable[..., None], self: Any, model: str, model_class: type, dataset: str
+) -> None:
+    """For our models, load RecBole's layers of the base model, then ours; RecBole knows no file of ours."""
+    base = base_model_name(model)
+    original(self, base or model, model_class, dataset)
+    root = properties_dir()
+    files = (root / "overall.yaml", root / "model" / f"{model}.yaml", root / "dataset" / f"{dataset}.yaml")
+    for file in files if base else ():
+        if file.is_file():
+            ours = read_yaml(file)
+            stages = _merge_stages(self.internal_config_dict.get("finetune"), ours.get("finetune"))
+            self.internal_config_dict.update(ours | {"finetune": stages})
 
 
 class ALTConfig(Config):

@@ -93,7 +93,7 @@ def family_of(encoder: Any) -> Family:
     if kind in FAMILIES:
         turned = bool(getattr(encoder.config, "is_decoder", False))  # an encoder whose tokens see only those before
         return replace(FAMILIES[kind], causal=FAMILIES[kind].causal or turned)
-    from transformers.models.auto import modeling_auto as auto
+    from transformers.models.auto import modeling_auto as auto  # late: a plain run does without
 
     causal = kind in auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES and kind not in auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES
     getLogger().warning(

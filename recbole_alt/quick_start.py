@@ -8,13 +8,12 @@ from logging import getLogger
 from pathlib import Path
 from typing import Any
 
-from recbole.data import create_dataset, data_preparation
 from recbole.utils import get_model, init_logger, init_seed
 
 from recbole_alt import checkpoints
 from recbole_alt.config import require_registered
 from recbole_alt.data.identity import require_same_data
-from recbole_alt.experiment import Experiment
+from recbole_alt.experiment import Experiment, load_data
 from recbole_alt.files import check_file, check_folder
 from recbole_alt.model.weights import load_finetuned
 from recbole_alt.registry import make_config
@@ -101,10 +100,8 @@ def load_data_and_model(model_file: str | os.PathLike[str]) -> tuple[Any, ...]:
     require_registered(config["model"], model_file)
     if config["warm_up"]:  # of KD_DAGFM, whose weights are all in this file, wherever that one is now
         config["warm_up"] = os.fspath(model_file)
-    init_seed(config["seed"], config["reproducibility"])
     init_logger(config)
-    dataset = create_dataset(config)
-    train_data, valid_data, test_data = data_preparation(config, dataset)
+    dataset, train_data, valid_data, test_data = load_data(config)
     require_same_data(state, dataset, file=model_file)
     init_seed(config["seed"], config["reproducibility"])
     model = get_model(config["model"])(config, train_data._dataset).to(config["device"])

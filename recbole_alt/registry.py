@@ -2,30 +2,27 @@
 
 RecBole looks a model up by name in ``recbole.model.context_aware_recommender.<name in lower case>``, its
 dataset as ``recbole.data.dataset.<name>Dataset`` and its trainer as ``recbole.trainer.<name>Trainer``
-(``recbole/utils/utils.py``, ``recbole/data/utils.py``). :func:`install` puts all three in place, and lets
-RecBole's own ``Config`` read our property files for those names.
+(``recbole/utils/utils.py``, ``recbole/data/utils.py``). :func:`install` puts all three in place;
+:mod:`recbole_alt.config` lets RecBole's own ``Config`` read our property files for those names.
 """
 
 from __future__ import annotations
 
+import functools
 import importlib
 import sys
-from collections.abc import Sequence
 from importlib.machinery import ModuleSpec
 from types import ModuleType
-from typing import Any
 
 import recbole.data.dataset
 import recbole.trainer
-from recbole.config import Config
 from recbole.model.abstract_recommender import ContextRecommender
 from recbole.utils import get_model
 
 from recbole_alt.checkpoints import trust
-from recbole_alt.compat import replace_method
-from recbole_alt.config import PREFIX, ALTConfig, load_internal_config
+from recbole_alt.config import PREFIX, ALTConfig
 from recbole_alt.data.dataset import ALTDataset
-from recbole_alt.model import kd_dagfm
+from recbole_alt.model import kd_dagfm  # noqa: F401  # mends RecBole's
 from recbole_alt.model.captures import CAPTURES
 from recbole_alt.model.recommender import ALTRecommender
 from recbole_alt.trainer.stock import ALTStockTrainer
@@ -81,26 +78,11 @@ def register_path(path: str) -> type[ALTRecommender]:
         raise ValueError(f"backbone: can't use {path!r} as package.module.Class ({error})") from None
 
 
-def make_config(
-    model: str | None = None,
-    dataset: str | None = None,
-    config_file_list: list[str] | None = None,
-    config_dict: dict[str, Any] | None = None,
-    arguments: Sequence[str] = (),
-) -> ALTConfig:
-    """An :class:`~recbole_alt.config.ALTConfig`, for which ``model: ALT`` registers the class that ``backbone`` names.
-
-    The arguments are those of ``ALTConfig``.
-
-    Raises:
-        ValueError: as ``ALTConfig``, and for a ``backbone`` that can't be imported or is no context-aware model.
-    """
-    return ALTConfig(model, dataset, config_file_list, config_dict, arguments, register=register_path)
+#: An :class:`~recbole_alt.config.ALTConfig`, whose ``model: ALT`` registers the class that the key ``backbone`` names.
+make_config = functools.partial(ALTConfig, register=register_path)
 
 
 def install() -> None:
-    """Register every backbone with known capture points, and mend what stands in their way; safe to run again."""
-    kd_dagfm.install()
+    """Register every backbone with known capture points; safe to run again."""
     for backbone in CAPTURES:
         register(get_model(backbone))
-    replace_method(Config, "_load_internal_config_dict", load_internal_config)

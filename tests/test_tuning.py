@@ -6,7 +6,6 @@ import csv
 import json
 import os
 import shlex
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +15,8 @@ from tunings import RATES, SPACE, TWO, Keys, checkpoints, outcomes
 
 import recbole_alt
 from recbole_alt import experiment
-from recbole_alt.__main__ import main as run_main
 from recbole_alt.checkpoints import load as load_checkpoint
+from recbole_alt.cli import main
 from recbole_alt.config import ALTConfig
 from recbole_alt.data import dataset as dataset_module
 from recbole_alt.trainer.finetune import ALTTrainer
@@ -92,23 +91,21 @@ def test_the_plain_stage_never_pretrains(tune: Any, monkeypatch: pytest.MonkeyPa
     assert not aligned and not read
     assert checkpoints() == []
     assert {trial["pretraining"] for trial in result["trials"]} == {None}
-    monkeypatch.setattr(sys, "argv", shlex.split(result["command"])[1:])
-    assert run_main() == 0
+    assert main(shlex.split(result["command"])[2:], command="run") == 0
     (file,) = Path("saved").glob("ALT_DCN-tiny-*/plain.json")
     assert json.loads(file.read_text())["valid"] == result["best_valid_result"]
     with pytest.raises(ValueError, match=r"ranges, line 1: mask_ratio changes nothing: the plain backbone"):
         tune("mask_ratio choice [0.2, 0.3]", stage="plain")
 
 
-def test_a_tuned_key_beats_the_stage_override_also_in_best_yaml(tune: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_tuned_key_beats_the_stage_override_also_in_best_yaml(tune: Any) -> None:
     text = {"epochs": 2, "block_users": 2, "block_items": 4}
     stages = {"lm": text | {"learning_rate": 1e-3, "learner": "sgd"}, "plain": {"learning_rate": 1e-5}}
     result = tune("learning_rate choice [1e-4, 1e-1]", {"finetune": stages}, stage="lm")
     slow, fast = sorted(result["trials"], key=lambda trial: trial["parameters"]["learning_rate"])
     assert slow["valid"] != fast["valid"]
-    monkeypatch.setattr(sys, "argv", shlex.split(result["command"])[1:])
     assert "best.yaml" in result["command"] and "pretrain.pth" in result["command"]
-    assert run_main() == 0  # the command that is printed
+    assert main(shlex.split(result["command"])[2:], command="run") == 0  # the command that is printed
     (file,) = Path("saved").glob("ALT_DCN-tiny-*/lm.json")
     again = json.loads(file.read_text())
     assert (again["valid"], again["test"]) == (result["best_valid_result"], result["test_result"])

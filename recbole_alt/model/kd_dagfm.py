@@ -11,42 +11,38 @@ from recbole.model.context_aware_recommender import kd_dagfm as host
 from torch import Tensor
 
 from recbole_alt import checkpoints
-from recbole_alt.compat import Except, replace_method
+from recbole_alt.compat import Except, replaces
 from recbole_alt.data.identity import require_same_data
 from recbole_alt.key_table import KEYS
 
 
-def install() -> None:
-    """Cause: ``KD_DAGFM`` evaluates the text of ``teacher`` as code, reads ``warm_up`` with a plain ``torch.load``,
-    keeps a bare tensor on the GPU whenever there is one, predicts [B, 1], and squeezes the label of a single row away.
+@replaces(host.KD_DAGFM, "__init__")
+def _build_safely(original: Callable[..., None], self: Any, config: Any, dataset: Any) -> None:
+    """Cause: the text of ``teacher`` is evaluated as code, ``warm_up`` is read with a plain ``torch.load``, and a bare
+    tensor is kept on the GPU whenever there is one.
     """
+    for key in ("teacher", "phase", "type"):
+        KEYS[key].kind.refuse(key, config[key])
+    host.torch = Except(torch, load=functools.partial(_warm_up_weights, dataset=dataset))
+    try:
+        original(self, config, dataset)
+    finally:
+        host.torch = torch
+    adjacency = vars(self.student_network).pop("adj_matrix")
+    self.student_network.register_buffer("adj_matrix", adjacency, persistent=False)
 
-    def init(original: Callable[..., Any]) -> Callable[..., Any]:
-        def wrapper(self: Any, config: Any, dataset: Any) -> None:
-            for key in ("teacher", "phase", "type"):
-                KEYS[key].kind.refuse(key, config[key])
-            host.torch = Except(torch, load=functools.partial(_warm_up_weights, dataset=dataset))
-            try:
-                original(self, config, dataset)
-            finally:
-                host.torch = torch
-            adjacency = vars(self.student_network).pop("adj_matrix")
-            self.student_network.register_buffer("adj_matrix", adjacency, persistent=False)
 
-        return wrapper
+@replaces(host.KD_DAGFM, "calculate_loss")
+def _take_labels_as_a_column(original: Callable[..., Tensor], self: Any, interaction: Any) -> Tensor:
+    """Cause: the label of a single row is squeezed away."""
+    column = interaction[self.LABEL].view(-1, 1)
+    return original(self, type(interaction)({**interaction.interaction, self.LABEL: column}))
 
-    def loss(original: Callable[..., Any]) -> Callable[..., Any]:
-        def wrapper(self: Any, interaction: Any) -> Tensor:
-            column = interaction[self.LABEL].view(-1, 1)
-            return original(self, type(interaction)({**interaction.interaction, self.LABEL: column}))
 
-        return wrapper
-
-    replace_method(host.KD_DAGFM, "__init__", init)
-    replace_method(host.KD_DAGFM, "calculate_loss", loss)
-    replace_method(
-        host.KD_DAGFM, "predict", lambda original: lambda self, interaction: original(self, interaction).view(-1)
-    )
+@replaces(host.KD_DAGFM, "predict")
+def _predict_a_vector(original: Callable[..., Tensor], self: Any, interaction: Any) -> Tensor:
+    """Cause: predictions are [B, 1]."""
+    return original(self, interaction).view(-1)
 
 
 def _warm_up_weights(file: str, dataset: Any) -> dict[str, Any]:
