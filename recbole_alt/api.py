@@ -8,7 +8,7 @@ from recbole_alt import registry  # noqa: E402
 from recbole_alt.config import ALTConfig  # noqa: E402
 from recbole_alt.quick_start import load_data_and_model, run_recbole_alt  # noqa: E402
 from recbole_alt.registry import make_config, register  # noqa: E402
-from recbole_alt.tuning import objective_function, run_hyper_alt  # noqa: E402
+from recbole_alt.study import objective_function, run_hyper_alt  # noqa: E402
 
 registry.install()
 

@@ -25,6 +25,7 @@ from recbole_alt.data.masking import Masks, step_generator
 from recbole_alt.data.steps import build_masking
 from recbole_alt.experiment import Data, load_data
 from recbole_alt.files import read_record
+from recbole_alt.markdown import markdown_table
 from recbole_alt.model.alignment import AlignmentModel
 from recbole_alt.model.backbones import Backbone
 from recbole_alt.model.build import build_alignment, build_backbone, build_text
@@ -247,6 +248,4 @@ def to_markdown(found: Diagnosis) -> str:
 
 def _table(title: str, header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
     cells = [[cell if isinstance(cell, str) else "" if cell is None else f"{cell:.3f}" for cell in r] for r in rows]
-    lines = ["| " + " | ".join(row) + " |" for row in (header, *cells)]
-    lines.insert(1, "|---" * len(header) + "|")
-    return f"## {title}\n\n" + "\n".join(lines)
+    return f"## {title}\n\n{markdown_table(header, cells, 'lr')}"

@@ -22,14 +22,15 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GroupKFold
 
 from recbole_alt import checkpoints
-from recbole_alt.benchmark.statistics import auc
 from recbole_alt.config import require_registered
 from recbole_alt.data.identity import require_same_data
 from recbole_alt.diagnose import some_rows
 from recbole_alt.experiment import Data, load_data
+from recbole_alt.markdown import markdown_table
 from recbole_alt.model.build import build_text
 from recbole_alt.model.text_cache import TextCache
 from recbole_alt.model.weights import load_finetuned
+from recbole_alt.study.statistics import auc
 
 #: Validation rows that are read at most.
 _ROWS = 200_000
@@ -170,15 +171,12 @@ def probed(logits: np.ndarray, clicks: np.ndarray, components: np.ndarray, of: n
 
 def to_markdown(found: Sequence[Probe]) -> str:
     """A table: what the right texts add, beside what texts of others do."""
-    lines = [
-        f"AUC on {found[0].rows:,} validation rows, alone and with a linear probe of the texts' states",
-        "",
-        "| model | texts of | distinct | alone | with the texts | with others' texts | gain over others |",
-        "|---|---|---:|---:|---:|---:|---:|",
-    ]
+    header = ["model", "texts of", "distinct", "alone", "with the texts", "with others' texts", "gain over others"]
+    rows = []
     for one in found:
         others = fmean(one.with_others)
-        cells = [f"{one.auc:.4f}", f"{one.with_texts:.4f}", f"{others:.4f} ({min(one.with_others):.4f} to "
-                 f"{max(one.with_others):.4f})", f"{one.with_texts - others:+.4f}"]  # fmt: skip
-        lines.append(f"| {one.stage} | {one.segment} | {one.texts:,} | {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
+        spread = f"{others:.4f} ({min(one.with_others):.4f} to {max(one.with_others):.4f})"
+        reached = [f"{one.auc:.4f}", f"{one.with_texts:.4f}", spread, f"{one.with_texts - others:+.4f}"]
+        rows.append([one.stage, one.segment, f"{one.texts:,}", *reached])
+    title = f"AUC on {found[0].rows:,} validation rows, alone and with a linear probe of the texts' states"
+    return f"{title}\n\n{markdown_table(header, rows, 'llr')}\n"

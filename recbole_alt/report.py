@@ -11,6 +11,7 @@ from typing import Any
 from recbole_alt.config import ALTConfig, base_model_name
 from recbole_alt.experiment import StageResult
 from recbole_alt.files import write_json
+from recbole_alt.markdown import markdown_table
 
 _PACKAGES = ("recbole_alt", "recbole", "torch", "transformers", "numpy", "pandas")
 _COSTS = ("seconds", "texts encoded", "peak MiB")
@@ -60,7 +61,8 @@ def result_table(record: Mapping[str, Any]) -> str:
         "joint": f"{model} joint",
     }
     scored = _scored(record)
-    rows = [["", *(f"{split} {title}" for split in ("valid", "test") for title in scored.values()), *_COSTS]]
+    header = ["", *(f"{split} {title}" for split in ("valid", "test") for title in scored.values()), *_COSTS]
+    rows = []
     for name, title in titles.items():
         stage = record["stages"].get(name)
         if stage is not None:
@@ -70,10 +72,7 @@ def result_table(record: Mapping[str, Any]) -> str:
             memory = stage.get("peak_memory_mib")  # older records lack it
             costs = [f"{stage['seconds']:.0f}", f"{stage['texts_encoded']:,}", f"{memory:,.0f}" if memory else ""]
             rows.append([title, *cells, *costs])
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    lines = ["| " + " | ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) + " |" for row in rows]
-    lines.insert(1, "|" + "|".join("-" * (w + 1) + (":" if i else "-") for i, w in enumerate(widths)) + "|")
-    return "\n".join(lines)
+    return markdown_table(header, rows, "lr")
 
 
 def _scored(record: Mapping[str, Any]) -> dict[str, str]:

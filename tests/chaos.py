@@ -17,7 +17,7 @@ import torch
 from transformers import AutoTokenizer, BertModel  # noqa: F401 - before the fork, so that runs are all work
 
 from recbole_alt import checkpoints, files, run_hyper_alt, run_recbole_alt
-from recbole_alt.benchmark import Campaign, run_campaign
+from recbole_alt.study import Campaign, run_campaign
 
 STAGES: dict[str, dict[str, Any]] = {
     "alignment": {"finetune_modes": [], "plain_baseline": False},

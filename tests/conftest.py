@@ -19,11 +19,11 @@ from recbole.data import create_dataset, data_preparation
 from recbole.utils import get_model, init_seed
 
 from recbole_alt import run_hyper_alt
-from recbole_alt.benchmark import Campaign
 from recbole_alt.config import ALTConfig
 from recbole_alt.data.masking import step_generator
 from recbole_alt.data.steps import build_batches, build_masking
 from recbole_alt.model.build import build_alignment
+from recbole_alt.study import Campaign
 
 # CI draws the same examples every time, so that it fails for a change and not by luck; by hand they are new each time.
 settings.register_profile("ci", derandomize=True, deadline=None)

@@ -12,22 +12,12 @@ import pytest
 from interruptions import Stopped, counted
 
 from recbole_alt import experiment, run_recbole_alt
-from recbole_alt.benchmark import (
-    ABLATIONS,
-    Campaign,
-    choice,
-    run_campaign,
-    runner,
-    scores,
-    summary,
-    write_report,
-)
-from recbole_alt.benchmark.axes import COMPLETE, DataSpec, Run
 from recbole_alt.config import ALTConfig
+from recbole_alt.study import ABLATIONS, Campaign, choice, compare, run_campaign, scores, summary
+from recbole_alt.study.axes import COMPLETE, DataSpec, Run
+from recbole_alt.study.report import write_report
 from recbole_alt.trainer.finetune import ALTTrainer
 from recbole_alt.trainer.pretrain import ALTPretrainTrainer
-
-pytest.importorskip("matplotlib", reason="pip install 'recbole_alt[tune]'")
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -192,7 +182,7 @@ def test_several_seeds_choose(campaign: Made, monkeypatch: pytest.MonkeyPatch) -
 def test_no_weights_stay_after_a_stop_between_trials(campaign: Made, monkeypatch: pytest.MonkeyPatch) -> None:
     one = {"models": ["DCN"], "seeds": 1, "modes": []}
     with monkeypatch.context() as patch, pytest.raises(Stopped):
-        counted(patch, runner, "keep_the_best", stop=1)  # both trials are over, the loser is not deleted yet
+        counted(patch, compare, "drop_losers", stop=1)  # both trials are over, the loser is not deleted yet
         run_campaign(campaign(**one), Path("out"))
     assert len({file.parent for file in Path("out").rglob("*.pth")}) == 2
     run_campaign(campaign(**one), Path("out"))
@@ -209,9 +199,17 @@ def test_the_mean_of_the_seeds_chooses(tmp_path: Path) -> None:
         return choice.Trial({"learning_rate": name}, files)
 
     lucky, good, diverged = trial("lucky", 0.9, 0.1), trial("good", 0.6, 0.6), trial("diverged", 0.99, None)
-    assert choice.best_of([lucky, good, diverged]) is good and choice.best_of([diverged]) is None
-    choice.keep_the_best([lucky, good, diverged])
+    assert choice.best_trial([lucky, good, diverged]) is good and choice.best_trial([diverged]) is None
+    choice.drop_losers([lucky, good, diverged])
     assert {path.name for path in tmp_path.iterdir() if path.is_dir()} == {"good-0", "good-1"}
+
+
+def test_records_of_trials_are_named_in_full(campaign: Made) -> None:
+    axes = campaign(models=["DCN"], seeds=1, modes=["ctr"], train_shares=[0.05])
+    comparison = compare.Comparison(Path("out"), axes)
+    trials = [trial for run in axes.runs() for trial in comparison.trials_of(axes.tuning_of(run))]
+    files = {file for trial in trials for file in trial.files.values()}
+    assert len(files) == len(trials) == 4 and all("_0.05_" in file.name and file.suffix == ".json" for file in files)
 
 
 # -- the plan ----------------------------------------------------------------------------------------------
@@ -286,7 +284,7 @@ def test_datasets_and_bad_input(campaign: Made, tmp_path: Path) -> None:
         ({"variants": {"steps_5": {}}}, "'steps_5' is taken"),
         ({"variants": "more"}, "variants must be"),
         ({"tuning_seeds": 3}, "between 1 and the 2 seeds, not 3"),
-        ({"tuned_alone": ["no_contrast"]}, "'no_contrast' is none of"),
+        ({"tuned_alone": ["no_contrast"]}, "tuned_alone must be among .*, not 'no_contrast'"),
         ({"variants": {"more": 1}}, "more must hold"),
         ({"variants": {"more": {"seed": 1}}}, "seed is what the campaign"),
         ({"variants": {"more": {"learning_rate": 0.1}}}, "learning_rate is tuned"),

@@ -64,3 +64,22 @@ def test_killed_at_random_moments(kind: str, keys: Any, tmp_path: Path) -> None:
             done += 1
         assert finish(kind, place, given) == whole
     print(f"{kind}: {done} kills in {runs} runs of {seconds:.1f} s, each equal to the one left alone")
+
+
+@pytest.mark.slow
+def test_a_tuning_that_two_processes_share_outlives_one_of_them(keys: Any, tmp_path: Path) -> None:
+    given = settings(keys)
+    Path("ranges").write_text("learning_rate choice [1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2]\n")
+    whole = finish("tuning", tmp_path / "whole", given)
+    place = tmp_path / "shared"
+    first = start("tuning", place, given)
+    while not list(place.glob("saved/*/trials/claim-1.lock")):
+        time.sleep(0.05)
+    second = start("tuning", place, given)
+    while not list(place.glob("saved/*/trials/claim-3.lock")):
+        assert second.exitcode is None, (place / "said.txt").read_text()[-3000:]
+        time.sleep(0.05)
+    first.kill()
+    second.join()
+    assert second.exitcode == 0, (place / "said.txt").read_text()[-3000:]
+    assert outcome("tuning", place) == whole

@@ -113,8 +113,8 @@ def test_a_fault_before_there_is_a_log_file(
 
 CALLED = {
     "run": ("recbole_alt.quick_start.run_recbole_alt", []),
-    "tune": ("recbole_alt.tuning.run_hyper_alt", []),
-    "compare": ("recbole_alt.benchmark.run_campaign", ["--out=x", "--models=DCN", "--datasets=tiny"]),
+    "tune": ("recbole_alt.study.run_hyper_alt", []),
+    "compare": ("recbole_alt.study.run_campaign", ["--out=x", "--models=DCN", "--datasets=tiny"]),
     "convert": ("recbole_alt.cli.convert.convert", ["ml-1m", "x"]),
     "export": ("recbole_alt.export.to_recbole", ["x", "--recbole=y"]),
     "probe": ("recbole_alt.probe.probe", ["x"]),
@@ -162,18 +162,18 @@ def test_the_module_is_the_command_with_the_words_of_the_process(
 
 def test_tune_passes_its_options_and_the_keys_on(monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[dict[str, Any]] = []
-    monkeypatch.setattr("recbole_alt.tuning.run_hyper_alt", lambda **given: calls.append(given))
+    monkeypatch.setattr("recbole_alt.study.run_hyper_alt", lambda **given: calls.append(given))
     assert main(["--algo=random", "--max_evals=3", "--seed=4", "--model=ALT_FM"], command="tune") == 0
     (call,) = calls
     assert {name: value for name, value in call.items() if value not in (None, [])} == {
-        "model": "ALT_FM", "params_file": "finetune", "algo": "random", "max_evals": 3, "tool": "hyperopt",
+        "model": "ALT_FM", "params_file": "finetune", "algo": "random", "max_evals": 3,
         "arguments": ["--seed=4"],
     }  # fmt: skip
 
 
 def test_compare_keeps_its_command(monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[Any] = []
-    monkeypatch.setattr("recbole_alt.benchmark.run_campaign", lambda *given: calls.append(given))
+    monkeypatch.setattr("recbole_alt.study.run_campaign", lambda *given: calls.append(given))
     Path("x/report").mkdir(parents=True)
     Path("x/report/tables.md").touch()
     words = ["--out=x", "--models=DCN", "--datasets=tiny", "--epochs=3"]

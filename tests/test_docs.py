@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 import yaml
 from recbole.data import create_dataset, data_preparation
@@ -20,6 +21,7 @@ from recbole_alt.families import FAMILIES
 from recbole_alt.model.captures import CAPTURES, Captures
 
 ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "docs" / "results"
 
 
 def module_of(script: str) -> Any:
@@ -41,6 +43,28 @@ def yaml_blocks(page: Path) -> list[dict]:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_tables_are_made_from_their_files(page: Path) -> None:
     assert module_of("update_tables").update(page.read_text()) == page.read_text(), "run python docs/update_tables.py"
+
+
+def test_results_are_rows_and_runs_only_and_agree() -> None:
+    campaigns = [file.parent for file in RESULTS.glob("*/results.json")]
+    assert len(campaigns) > 5
+    for campaign in campaigns:
+        assert {file.name for file in campaign.iterdir()} == {"results.json", "runs.csv"}, campaign
+        rows = json.loads((campaign / "results.json").read_text())
+        runs = pd.read_csv(campaign / "runs.csv", dtype={"language_model": str}, keep_default_na=False)
+        for row in rows:
+            cell = runs[(runs.model == row["model"]) & (runs.variant == row["variant"]) & (runs.stage == row["stage"])]
+            assert sorted(map(str, cell.seed)) == sorted(row["seeds"].split()), f"{campaign}: {row['model']}"
+            auc = pd.to_numeric(cell.auc)
+            assert row["auc"] == pytest.approx(auc.mean()) and row["auc_sd"] == pytest.approx(auc.std())
+    assert sum(file.stat().st_size for file in RESULTS.rglob("*") if file.is_file()) < 1.2e6
+
+
+def test_every_plot_is_drawn_by_the_script() -> None:
+    drawn = module_of("update_tables").DRAWN
+    assert {file.name for file in (ROOT / "docs" / "plots").iterdir()} == {f"{name}.svg" for name in drawn}
+    for file, _ in drawn.values():
+        assert (RESULTS / file).is_file()
 
 
 def test_readme_has_a_table_with_figures() -> None:
@@ -147,10 +171,10 @@ def joined(captures: Captures) -> str:
 def test_models_page_is_made_by_its_script() -> None:
     script = module_of("list_models")
     text = (ROOT / "docs" / "models.md").read_text()
-    assert text.startswith(script.HEAD + script.BACKBONES)
+    assert text.startswith(script.HEAD) and f"\n| {' | '.join(script.BACKBONES)} |\n" in text
     assert script.AFTER_BACKBONES in text
     for name in ("LR", "KD_DAGFM"):
-        assert script.backbone_row(name) in text, "run python docs/list_models.py"
+        assert f"\n| {' | '.join(script.backbone_row(name))} |\n" in text, "run python docs/list_models.py"
 
 
 def test_keys_page_is_made_by_its_script() -> None:
@@ -158,7 +182,7 @@ def test_keys_page_is_made_by_its_script() -> None:
 
 
 def test_reliability_page_is_made_from_its_result() -> None:
-    record = json.loads((ROOT / "docs" / "results" / "reliability.json").read_text())
+    record = json.loads((RESULTS / "reliability.json").read_text())
     text = (ROOT / "docs" / "reliability.md").read_text()
     assert text == module_of("update_reliability").page(record), "run python docs/update_reliability.py"
     assert all(one["passed"] for one in record["tries"])

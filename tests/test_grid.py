@@ -4,34 +4,33 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from recbole_alt.benchmark.grid import as_override, combinations, read_grid
 from recbole_alt.config import ALTConfig
+from recbole_alt.study.grid import as_override, combinations, read_grid
 
 
-def ranges(*sizes: int) -> list[dict[str, Any]]:
-    return [{"name": f"key{k}", "values": [f"{k}.{v}" for v in range(size)]} for k, size in enumerate(sizes)]
+def choices(*sizes: int) -> dict[str, list[str]]:
+    return {f"key{k}": [f"{k}.{v}" for v in range(size)] for k, size in enumerate(sizes)}
 
 
 @settings(deadline=None)
 @given(st.lists(st.integers(1, 4), max_size=4), st.integers(1, 40))
 def test_as_many_as_allowed_all_different_and_spread(sizes: list[int], most: int) -> None:
-    tried = combinations(ranges(*sizes), most)
-    total = len(combinations(ranges(*sizes), 4**4))
+    tried = combinations(choices(*sizes), most)
+    total = len(combinations(choices(*sizes), 4**4))
     assert len({tuple(one.values()) for one in tried}) == len(tried) == min(most, total)
-    for tuned in ranges(*sizes):
-        times = Counter(one[tuned["name"]] for one in tried)
-        often = [times[value] for value in tuned["values"]]
-        assert max(often) - min(often) <= 2, tuned["name"]
+    for name, values in choices(*sizes).items():
+        times = Counter(one[name] for one in tried)
+        often = [times[value] for value in values]
+        assert max(often) - min(often) <= 2, name
 
 
 def test_a_third_of_a_grid_is_a_latin_square() -> None:
-    tried = combinations(ranges(2, 3, 3), 6)
+    tried = combinations(choices(2, 3, 3), 6)
     for one, other in (("key0", "key1"), ("key0", "key2")):
         assert set(Counter((each[one], each[other]) for each in tried).values()) == {1}
     assert all(len({each["key2"] for each in tried if each["key1"] == value}) == 2 for value in ("1.0", "1.1", "1.2"))

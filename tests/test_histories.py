@@ -13,9 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recbole_alt.benchmark import Campaign, run_campaign
 from recbole_alt.benchmark.histories import histories, main, measure, refitted
-from recbole_alt.benchmark.statistics import auc
+from recbole_alt.study import Campaign, run_campaign
+from recbole_alt.study.statistics import auc
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -6,10 +6,8 @@ from typing import Any
 
 import pytest
 
-pytest.importorskip("matplotlib", reason="pip install 'recbole_alt[tune]'")
-
-from recbole_alt.benchmark import plots
-from recbole_alt.benchmark.axes import COMPLETE, PLAIN
+from recbole_alt.study import plots
+from recbole_alt.study.axes import COMPLETE, PLAIN
 
 
 def row(model: str, stage: str, gain: float | None) -> dict[str, Any]:

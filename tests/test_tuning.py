@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import csv
+import errno
 import json
-import os
 import shlex
 from pathlib import Path
 from typing import Any
@@ -17,18 +17,14 @@ import recbole_alt
 from recbole_alt import experiment
 from recbole_alt.checkpoints import load as load_checkpoint
 from recbole_alt.cli import main
-from recbole_alt.config import ALTConfig
 from recbole_alt.data import dataset as dataset_module
+from recbole_alt.files import CannotWrite
+from recbole_alt.study import trials as trials_module
+from recbole_alt.study.ranges import read_ranges
+from recbole_alt.study.search import Search
+from recbole_alt.study.trials import Trials
 from recbole_alt.trainer.finetune import ALTTrainer
 from recbole_alt.trainer.pretrain import ALTPretrainTrainer
-from recbole_alt.tuning import hyper
-from recbole_alt.tuning import objective as objective_module
-from recbole_alt.tuning.objective import Objective
-from recbole_alt.tuning.progress import Progress
-from recbole_alt.tuning.ranges import read_ranges
-
-for package in ("hyperopt", "matplotlib"):
-    pytest.importorskip(package, reason="pip install 'recbole_alt[tune]'")
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -71,14 +67,14 @@ def test_a_tuned_pretraining_key_pretrains_again(tune: Any, monkeypatch: pytest.
 
 
 def test_few_pretrainings_are_kept_while_tuning(tune: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(objective_module, "KEPT_PRETRAININGS", 1)
-    real, most = Objective._train, [0]
+    monkeypatch.setattr(trials_module, "KEPT_ALIGNMENTS", 1)
+    real, most = Trials._train, [0]
 
     def train(self: Any, *args: Any) -> Any:
         most[0] = max(most[0], len(list(Path().glob("saved/*/pretraining/*/pretrain.pth"))))
         return real(self, *args)
 
-    monkeypatch.setattr(Objective, "_train", train)
+    monkeypatch.setattr(Trials, "_train", train)
     tune("mask_ratio choice [0.2, 0.3, 0.4, 0.5, 0.6]\n", {"pretrain_steps": 1, "epochs": 1})
     assert most[0] == 2  # the best trial's and the last
     assert len(checkpoints()) == 1
@@ -174,15 +170,14 @@ def pretend(monkeypatch: pytest.MonkeyPatch, made: list[Any], stop: int | None =
         score = 0.5 + config["learning_rate"] - 0.1 * abs(config["weight_decay"] - 0.2)
         metrics = {"auc": score, "logloss": 1 - score}, {"auc": 1 - score, "logloss": score}
         record = {"score": score, "bigger": True, "valid": metrics[0], "test": metrics[1], "error": None}
-        return record | {"seconds": 1.0, "pretrain_seconds": 0.0, "pretraining": None}
+        return record | {"wall": 1.0, "aligned": 0.0, "seconds": 1.0, "pretrain_seconds": 0.0, "pretraining": None}
 
-    monkeypatch.setattr(Objective, "_train", train)
+    monkeypatch.setattr(Trials, "_train", train)
 
 
 def test_draws_of_bayes_repeat_after_a_stop(tune: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It draws at random 20 times before it looks at scores."""
-    monkeypatch.setenv("HYPEROPT_FMIN_SEED", "5")
-    total = 23
+    """It draws at random 10 times before it looks at scores."""
+    total = 13
     options = {"algo": "bayes", "max_evals": total, "early_stop": 99}
     pretend(monkeypatch, whole := [])
     before = tune(SPACE, **options)
@@ -194,7 +189,6 @@ def test_draws_of_bayes_repeat_after_a_stop(tune: Any, monkeypatch: pytest.Monke
     after = tune(SPACE, **options, resume="last")
     assert (len(first), len(rest)) == (total - 2, 2)
     assert outcomes(after) == outcomes(before)
-    assert os.environ["HYPEROPT_FMIN_SEED"] == "5"
 
 
 def test_a_finished_search_can_be_made_longer(tune: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -207,32 +201,118 @@ def test_a_finished_search_can_be_made_longer(tune: Any, monkeypatch: pytest.Mon
     assert len(other) == 2 and not set(other) & set(made)
 
 
-def searched(ranges: str, config: ALTConfig, algo: str, total: int) -> list[tuple[float, ...]]:
-    """What RecBole's search asks of an objective that rises with ``learning_rate``."""
+def searched(folder: str, ranges: str, algo: str, total: int) -> list[tuple[float, ...]]:
+    """What a search asks for where scores rise with ``learning_rate``."""
     Path("ranges").write_text(ranges)
-    asked: list[tuple[float, ...]] = []
-
-    def objective(parameters: dict[str, Any], files: Any) -> dict[str, Any]:
-        asked.append(tuple(parameters.values()))
-        scores = {"best_valid_score": parameters["learning_rate"], "valid_score_bigger": True, "seconds": 0.0}
-        rest = {"model": "ALT_DCN", "best_valid_result": {}, "test_result": {}, "error": None, "kept": False}
-        return scores | rest | {"pretrain_seconds": 0.0}
-
-    progress = Progress(total, "auc", pretrains=False)
-    stop = None if algo == "exhaustive" else 999
-    hyper.search(objective, read_ranges(Path("ranges")), config, progress, algo, total, stop)  # type: ignore[arg-type]
+    Path(folder).mkdir()
+    search, asked = Search(Path(folder), read_ranges(Path("ranges")), algo, 2020, total), []
+    while claim := search.ask():
+        with claim.lock:
+            search.tell(claim, claim.parameters["learning_rate"])
+        asked.append(tuple(claim.parameters[name] for name in search.ranges))
     return asked
 
 
-def test_exhaustive_finds_the_last_of_many(tiny: Any) -> None:
-    rates, decays = [i / 1000 for i in range(1, 41)], [i / 10 for i in range(10)]
-    asked = searched(f"learning_rate choice {rates}\nweight_decay choice {decays}", tiny(), "exhaustive", 400)
+def test_exhaustive_finds_the_last_of_many() -> None:
+    rates, decays = [i / 1000 for i in range(1, 21)], [i / 10 for i in range(10)]
+    asked = searched("all", f"learning_rate choice {rates}\nweight_decay choice {decays}", "exhaustive", 200)
     assert sorted(asked) == [(rate, decay) for rate in rates for decay in decays]
 
 
-def test_bayes_learns_from_scores(tiny: Any) -> None:
-    bayes, random = (searched(SPACE, tiny(), algo, 60) for algo in ("bayes", "random"))
+def test_exhaustive_changes_alignments_seldom() -> None:
+    asked = searched("all", "learning_rate choice [1e-3, 1e-2]\nmask_ratio choice [0.2, 0.6]", "exhaustive", 4)
+    assert [ratio for _, ratio in asked] == [0.2, 0.2, 0.6, 0.6]
+
+
+def test_bayes_learns_from_scores() -> None:
+    bayes, random = (searched(algo, SPACE, algo, 60) for algo in ("bayes", "random"))
     assert sum(rate for rate, *_ in bayes[30:]) > 1.5 * sum(rate for rate, *_ in random[30:])
+
+
+# -- several processes -------------------------------------------------------------------------------------
+
+
+def opened(folder: str, **options: Any) -> Search:
+    """A search of 4 trials, as another process would open it."""
+    Path("ranges").write_text(SPACE)
+    Path(folder).mkdir(exist_ok=True)
+    return Search(Path(folder), read_ranges(Path("ranges")), "random", 2020, **{"total": 4} | options)
+
+
+def test_processes_share_a_search_and_take_up_what_one_of_them_left() -> None:
+    one, other = opened("shared"), opened("shared")
+    first, second = one.ask(), other.ask()
+    assert first and second and (first.number, second.number) == (1, 2)
+    other.tell(second, 0.7)
+    second.lock.release()
+    third = other.ask()
+    assert third and third.number == 3
+    first.lock.release()  # as when its process dies
+    again = other.ask()
+    assert again and (again.number, again.parameters) == (1, first.parameters)
+    for claim in (again, third):
+        other.tell(claim, 0.6)
+        claim.lock.release()
+    last = opened("shared").ask()
+    assert last and last.number == 4
+    one.tell(last, 0.8)
+    last.lock.release()
+    assert one.ask() is None is other.ask()
+    assert one.best() == other.best() == (0.8, last.parameters)
+    alone = opened("alone")  # each number has the parameters that it has without company
+    for shared in (first, second, third, last):
+        claim = alone.ask()
+        assert claim and claim.parameters == shared.parameters
+        alone.tell(claim, 0.5)
+        claim.lock.release()
+
+
+def test_a_process_waits_for_the_last_trial_of_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    one, other = opened("shared", total=1), opened("shared", total=1)
+    mine = one.ask()
+    assert mine
+    monkeypatch.setattr("recbole_alt.study.search.time.sleep", lambda _: mine.lock.release())
+    taken = other.ask()
+    assert taken and (taken.number, taken.parameters) == (mine.number, mine.parameters)
+
+
+def test_half_a_line_in_the_journal_costs_nothing() -> None:
+    one = opened("shared")
+    claim = one.ask()
+    assert claim
+    one.tell(claim, 0.5)
+    with Path("shared/search.journal").open("ab") as file:
+        file.write(b'{"op_code":4,"wor')
+    following = opened("shared").ask()
+    assert following and following.number == 2
+
+
+def test_a_disk_that_is_full_names_the_journal(monkeypatch: pytest.MonkeyPatch) -> None:
+    search = opened("shared")
+
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with (
+        monkeypatch.context() as patch,
+        pytest.raises(CannotWrite, match=r"search\.journal' can't be written .*make room"),
+    ):
+        patch.setattr("os.fsync", full)
+        search.ask()
+    claim = opened("shared").ask()
+    assert claim and claim.number == 1
+
+
+def test_smaller_scores_may_be_better() -> None:
+    search = opened("shared", bigger=False, early_stop=2, total=9)
+    for score in (0.5, 0.3, None, 0.4):
+        claim = search.ask()
+        assert claim
+        search.tell(claim, score)
+        claim.lock.release()
+        if score == 0.3:
+            best = claim.parameters
+    assert search.best() == (0.3, best) and search.ask() is None
 
 
 def test_the_choice_is_made_on_validation(tune: Any, monkeypatch: pytest.MonkeyPatch, caplog: Any) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -10,14 +12,11 @@ import pytest
 import yaml
 from interruptions import counted
 from recbole.trainer import HyperTuning
-from tunings import RATES, SPACE, Keys, checkpoints, outcomes
+from tunings import RATES, Keys, checkpoints
 
 import recbole_alt
 from recbole_alt.cli import main
 from recbole_alt.trainer.pretrain import ALTPretrainTrainer
-
-for package in ("hyperopt", "matplotlib"):
-    pytest.importorskip(package, reason="pip install 'recbole_alt[tune]'")
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -30,8 +29,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
         (["--max_evals=0", "--algo=random"], "max_evals must be 1 or more"),
         (["--max_evals=3"], "makes all 18 trials"),
         (["--stage=both"], "plain, ctr, lm, joint"),
-        (["--cpus_per_trial=1"], "--tool=ray"),
-        (["--tool=ray", "--early_stop=3"], "early_stop"),
+        (["--early_stop=0", "--algo=random"], "early_stop must be 1 or more"),
         (["--result_file=x.json"], "result_file"),
         (["--learning_rat=1"], "learning_rate"),
     ],
@@ -42,14 +40,15 @@ def test_bad_input_is_one_line(arguments: list[str], named: str, capsys: Any) ->
     assert line.startswith("error: ") and named in line
 
 
-@pytest.mark.parametrize("package", ["hyperopt", "matplotlib.figure", "ray.tune"])
-def test_a_missing_package_is_named(package: str, tune: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(ValueError, match=r"pip install 'recbole_alt\[tune\]'"):
-        tune(RATES, tool="ray" if package.startswith("ray") else "hyperopt")
+def test_hyperopt_and_ray_are_not_needed() -> None:
+    code = (
+        "import sys; sys.modules['hyperopt'] = sys.modules['ray'] = None; import recbole_alt; recbole_alt.run_hyper_alt"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)})
 
 
 def test_stock_hypertuning_drives_our_objective(keys: Keys, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    pytest.importorskip("hyperopt", reason="pip install 'recbole_alt[hyperopt]'")
     aligned = counted(monkeypatch, ALTPretrainTrainer, "fit")
     given = keys(finetune_modes=["joint", "ctr"]) | {"model": "ALT_DCN", "dataset": "tiny"}
     Path("fixed.yaml").write_text(yaml.safe_dump(given))
@@ -71,7 +70,10 @@ def test_stock_hypertuning_drives_our_objective(keys: Keys, monkeypatch: pytest.
 
 def test_recboles_own_objective_works_but_keeps_every_checkpoint(keys: Keys) -> None:
     """RecBole's reports to Ray, which warns that it is not running, and pretrains in every trial."""
-    stock = pytest.importorskip("recbole.quick_start", reason="RecBole's quick_start imports ray")
+    pytest.importorskip("hyperopt", reason="pip install 'recbole_alt[hyperopt]'")
+    pytest.importorskip("ray.tune", reason="RecBole's quick_start imports it", exc_type=ImportError)
+    from recbole import quick_start as stock
+
     Path("ranges").write_text(RATES.replace(", ", ",") + "\n")
     given = keys(finetune_mode="ctr") | {"model": "ALT_DCN", "dataset": "tiny"}
     Path("fixed.yaml").write_text(yaml.safe_dump(given))
@@ -83,21 +85,18 @@ def test_recboles_own_objective_works_but_keeps_every_checkpoint(keys: Keys) -> 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("algo", ["exhaustive", "random", "bayes"])
-def test_ray_makes_the_same_trials(algo: str, tune: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    ray = pytest.importorskip("ray")
-    assert not ray.is_initialized()
-    ranges = f"{RATES}\nweight_decay choice [0.0, 0.3]\n" if algo == "exhaustive" else SPACE
-    options = {"algo": algo, "tool": "ray"} | ({} if algo == "exhaustive" else {"max_evals": 3})
-    result = tune(ranges, **options, cpus_per_trial=1)
-    assert not ray.is_initialized()
-    assert len(result["trials"]) == (4 if algo == "exhaustive" else 3)
-    assert len([trial for trial in result["trials"] if trial["pretrain_seconds"]]) == 1
-    (file,) = checkpoints()
-    assert file.parent.name == result["trials"][0]["pretraining"]
-    if algo == "exhaustive":
-        one = {str(trial["parameters"]): trial["valid"] for trial in tune(ranges)["trials"]}
-        assert one == {str(trial["parameters"]): trial["valid"] for trial in result["trials"]}
-    again = tune(ranges, **options, resume=result["folder"])
-    assert outcomes(again) == outcomes(result)
-    assert [trial["begun"] for trial in again["trials"]] == [trial["begun"] for trial in result["trials"]]
+def test_ray_drives_our_objective(keys: Keys, tmp_path: Path) -> None:
+    tune = pytest.importorskip("ray.tune", reason="Ray is the user's", exc_type=ImportError)
+    given = keys(finetune_modes=["ctr"], checkpoint_dir=str(tmp_path / "saved"))
+    (tmp_path / "fixed.yaml").write_text(yaml.safe_dump(given | {"model": "ALT_DCN", "dataset": "tiny"}))
+    made = tune.run(
+        tune.with_parameters(recbole_alt.objective_function, config_file_list=[str(tmp_path / "fixed.yaml")]),
+        config={"learning_rate": tune.grid_search([1e-3, 1e-2])},
+        metric="best_valid_score",
+        mode="max",
+        storage_path=str(tmp_path / "ray"),
+        verbose=0,
+    )
+    scores = [trial.last_result["best_valid_score"] for trial in made.trials]
+    alone = recbole_alt.objective_function(given | {"model": "ALT_DCN", "dataset": "tiny"} | made.best_config)
+    assert len(set(scores)) == 2 and made.best_result["best_valid_score"] == alone["best_valid_score"] == max(scores)

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from recbole.trainer import HyperTuning
 
 import recbole_alt
 from recbole_alt.config import ALTConfig, properties_dir
-from recbole_alt.tuning import search
-from recbole_alt.tuning.ranges import check_ranges, find_ranges, read_ranges
-
-for package in ("hyperopt", "matplotlib"):
-    pytest.importorskip(package, reason="pip install 'recbole_alt[tune]'")
+from recbole_alt.study.ranges import check_ranges, find_ranges, read_ranges
+from recbole_alt.study.tune import count_trials
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -76,20 +76,41 @@ def test_whole_numbers_and_logarithms_as_recbole(tmp_path: Path) -> None:
     file = tmp_path / "r"
     file.write_text(
         "embedding_size quniform 8,64,8\nweight_decay quniform 0.1,0.5,0.1\nlearning_rate loguniform -8,-2\n"
+        "mlp_hidden_size choice [[16, 8], [8]]\nreg_weight uniform 0.1,0.9\n"
     )
-    size, decay, rate = read_ranges(file)
-    assert size.decode(24.0) == 24 and isinstance(size.decode(24.0), int)
-    assert decay.decode(0.1 + 0.2) == 0.3
-    theirs = HyperTuning._build_space_from_file(str(file))
-    assert str(rate.hyperopt()) == str(theirs["learning_rate"])
+    size, decay, rate, width, weight = read_ranges(file)
+    assert size.decode(3) == 24 and isinstance(size.decode(3), int)
+    assert decay.decode(3) == 0.3
     assert str(rate) == "learning_rate: 0.0003355 to 0.1353, on a logarithmic scale"
+    for tuned, drawn in (
+        (size, IntDistribution(1, 8)),  # times the step
+        (decay, IntDistribution(1, 5)),
+        (rate, FloatDistribution(math.exp(-8), math.exp(-2), log=True)),
+        (width, CategoricalDistribution((0, 1))),  # positions
+        (weight, FloatDistribution(0.1, 0.9)),
+    ):
+        assert tuned.distribution == drawn
+
+
+def test_every_value_that_is_drawn_is_one_of_hyperopts(tmp_path: Path) -> None:
+    stochastic = pytest.importorskip("hyperopt.pyll.stochastic", reason="pip install 'recbole_alt[hyperopt]'")
+    file = tmp_path / "r"
+    file.write_text("embedding_size quniform 10,60,16\nlearning_rate loguniform -8,-2\n")
+    size, rate = read_ranges(file)
+    theirs = HyperTuning._build_space_from_file(str(file))
+    draws = [stochastic.sample(theirs, rng=np.random.default_rng(n)) for n in range(200)]
+    low, high = size.distribution.low, size.distribution.high  # type: ignore[attr-defined]
+    assert {size.decode(k) for k in range(low, high + 1)} == {int(draw["embedding_size"]) for draw in draws}
+    bounds = rate.distribution
+    assert all(bounds._contains(draw["learning_rate"]) for draw in draws)
 
 
 @pytest.mark.parametrize("name", sorted(file.stem for file in (properties_dir() / "hyper").glob("*.hyper")))
 def test_our_ranges_fit_our_keys_and_recbole_reads_them(name: str) -> None:
     ranges = read_ranges(find_ranges(name))
-    check_ranges(ranges, ALTConfig("ALT_DCN", "ml-100k"), "joint", {})
-    assert search._total(ranges, "exhaustive", None) <= 20
+    check_ranges(ranges, ALTConfig("ALT_DCN", "ml-100k"), {})
+    assert count_trials(ranges, "exhaustive", None) <= 20
+    pytest.importorskip("hyperopt", reason="pip install 'recbole_alt[hyperopt]'")
     theirs = HyperTuning._build_space_from_file(str(find_ranges(name)))
     assert list(theirs) == [tuned.name for tuned in ranges]
     with pytest.raises(ValueError, match="nor one of compatibility, cosine, finetune, pretrain, rates, regularisation"):

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recbole_alt.benchmark.plan import read_campaign
 from recbole_alt.config import ALTConfig
-from recbole_alt.tuning.ranges import read_ranges
+from recbole_alt.study.plan import read_campaign
+from recbole_alt.study.ranges import read_ranges
 from recbole_alt.yaml_files import parse_yaml, read_yaml
 
 

@@ -1,8 +1,1 @@
-"""The evidence: plain backbones against aligned ones, over models, datasets and seeds, with its statistics."""
-
-from recbole_alt.benchmark.axes import ABLATIONS
-from recbole_alt.benchmark.campaign import run_campaign
-from recbole_alt.benchmark.plan import Campaign
-from recbole_alt.benchmark.report import join_reports, write_report
-
-__all__ = ["ABLATIONS", "Campaign", "join_reports", "run_campaign", "write_report"]
+"""What a user's earlier clicks would add to a plain model."""

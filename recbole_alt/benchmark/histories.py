@@ -21,15 +21,16 @@ from typing import Any
 import numpy as np
 from sklearn.ensemble import HistGradientBoostingClassifier
 
-from recbole_alt.benchmark.axes import PLAIN, Run
-from recbole_alt.benchmark.plan import Campaign
-from recbole_alt.benchmark.scores import Scores
-from recbole_alt.benchmark.statistics import auc
 from recbole_alt.cli.errors import exit_status
 from recbole_alt.cli.parser import Parser
 from recbole_alt.config import ALTConfig
 from recbole_alt.experiment import load_data
 from recbole_alt.files import check_file, read_record, write_json
+from recbole_alt.markdown import markdown_table
+from recbole_alt.study.axes import PLAIN, Run
+from recbole_alt.study.plan import Campaign
+from recbole_alt.study.scores import Scores
+from recbole_alt.study.statistics import auc
 
 #: Ratings that a user is taken to have had before the first one, at the average share of clicks.
 _PRIOR = 5
@@ -159,7 +160,7 @@ def _test_rows(config: ALTConfig) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 def to_markdown(found: Sequence[HistoryGain]) -> str:
     """A table: mean ± standard deviation over seeds."""
-    lines = ["| data | model | seeds | test AUC | refitted | with histories |", "|---|---|---:|---:|---:|---:|"]
+    rows = []
     for gain in found:
         cells = [
             gain.data if gain.train_share == 1 else f"{gain.data}, {gain.train_share:.0%}",
@@ -168,8 +169,8 @@ def to_markdown(found: Sequence[HistoryGain]) -> str:
         ]
         for reached in (gain.alone, gain.refitted, gain.with_histories):
             cells.append(f"{fmean(reached):.4f}" + (f" ± {stdev(reached):.4f}" if len(reached) > 1 else ""))
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
+        rows.append(cells)
+    return markdown_table(["data", "model", "seeds", "test AUC", "refitted", "with histories"], rows, "llr") + "\n"
 
 
 def main() -> int:

@@ -55,8 +55,9 @@ def _add_options(parser: ArgumentParser) -> None:
 
 
 def _work(options: Namespace, keys: list[str]) -> None:
-    from recbole_alt.benchmark import Campaign, join_reports, run_campaign, write_report
-    from recbole_alt.benchmark.plan import read_campaign
+    from recbole_alt.study import Campaign, run_campaign
+    from recbole_alt.study.plan import read_campaign
+    from recbole_alt.study.report import join_reports, write_report
 
     folder = Path(options.out)
     if options.join or options.report:

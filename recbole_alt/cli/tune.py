@@ -15,13 +15,11 @@ def _add_options(parser: ArgumentParser) -> None:
     add("--algo", default="exhaustive", help="exhaustive, random or bayes (default %(default)s)")
     add("--max_evals", type=int, help="most trials of random and bayes (default 100)")
     add("--early_stop", type=int, help="trials without improvement that end random and bayes (default 10)")
-    add("--tool", default="hyperopt", help="hyperopt, or ray for trials side by side (default %(default)s)")
-    add("--cpus_per_trial", type=int, help="with ray: cores of a trial (default: all, one trial at a time)")
-    add("--resume", help="folder of a stopped tuning, or last")
+    add("--resume", help="folder of a tuning that was stopped, or that another process is at work on; or last")
 
 
 def _work(options: Namespace, keys: list[str]) -> None:
-    from recbole_alt.tuning import run_hyper_alt
+    from recbole_alt.study import run_hyper_alt
 
     given = {name: value for name, value in vars(options).items() if name not in ("command", "words", "config_files")}
     run_hyper_alt(**given, config_file_list=options.config_files.split(), arguments=keys)

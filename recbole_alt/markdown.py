@@ -1,0 +1,35 @@
+"""Markdown tables."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]], align: str = "l", *, pad: bool = True) -> str:
+    """Format a table, without a line break at its end.
+
+    Args:
+        header: titles of the columns.
+        rows: cells as text; a ``|`` in one is escaped.
+        align: ``l`` or ``r`` for each column; the last letter stands for all columns that follow.
+        pad: make every cell as wide as the widest of its column, so that the source can be read as a table, too.
+
+    Raises:
+        ValueError: a row has more or fewer cells than the header.
+    """
+    lines = [[cell.replace("|", r"\|") for cell in line] for line in (header, *rows)]
+    widths = [max(map(len, column)) if pad else 0 for column in zip(*lines, strict=True)]
+    sides = align.ljust(len(header), align[-1])
+    for line in lines:
+        line[:] = [
+            f" {cell.rjust(width) if side == 'r' else cell.ljust(width)} "
+            for cell, width, side in zip(line, widths, sides, strict=True)
+        ]
+    lines.insert(
+        1,
+        [
+            "-" * (width + 1 if pad else 3) + (":" if side == "r" else "-" * pad)
+            for width, side in zip(widths, sides, strict=True)
+        ],
+    )
+    return "\n".join(f"|{'|'.join(line)}|" for line in lines)

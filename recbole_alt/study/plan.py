@@ -1,0 +1,225 @@
+"""What a campaign compares: its axes, its single runs in order, and the configuration of each."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from itertools import product
+from typing import Any
+
+from recbole_alt.config import PREFIX, ALTConfig, registered_models
+from recbole_alt.keys import MODES
+from recbole_alt.study.axes import ABLATIONS, COMPLETE, PLAIN, SPLITS, DataSpec, Run
+from recbole_alt.study.grid import as_override, combinations, read_grid
+from recbole_alt.yaml_files import read_yaml
+
+#: Keys of the configuration that a campaign sets itself.
+_OWN_KEYS = {
+    "model", "dataset", "seed", "train_share", "finetune_modes", "finetune_mode", "plain_baseline", "resume",
+    "result_file", "pretrained_checkpoint",
+}  # fmt: skip
+_MAY_BE_EMPTY = ("modes", "ablations", "budgets", "tuned_alone")
+
+
+@dataclass
+class Campaign:
+    """Everything that is to be compared.
+
+    Attributes:
+        models: CTR models, as RecBole names them; ``all`` for every one there is.
+        datasets: See :class:`DataSpec`.
+        language_models: Folders, packages or hub ids; None for the one that the configuration names.
+        seeds: Of the runs. The first one also splits.
+        modes: Of finetuning.
+        ablations: Names from :data:`ABLATIONS`.
+        variants: Further changes of the configuration to compare, name → keys; ``finetune_modes`` among them says which
+            modes a variant makes sense for.
+        budgets: Further ``pretrain_steps`` to align for.
+        tuned_alone: Ablations, variants and budgets (``steps_<n>``) that get parameters of their own, or ``all``; the
+            rest take what was chosen for the complete method.
+        train_shares: Of the training interactions.
+        params_file: Ranges searched on validation for each stage, or ``none``.
+        tuning_trials: At most so many combinations of these are tried.
+        tuning_seeds: Each combination is tried with so many of the first seeds; their mean chooses.
+        keys: Of the configuration, for every run.
+        grid: What ``params_file`` holds, key → choices; empty where nothing is tuned.
+
+    Raises:
+        ValueError: Unknown names, no seed, and the like.
+    """
+
+    models: list[str]
+    datasets: list[DataSpec]
+    language_models: list[str | None] = field(default_factory=lambda: [None])
+    seeds: list[int] = field(default_factory=lambda: [2020, 2021, 2022])
+    modes: list[str] = field(default_factory=lambda: list(MODES))
+    ablations: list[str] = field(default_factory=list)
+    variants: dict[str, dict[str, Any]] = field(default_factory=dict)
+    budgets: list[int] = field(default_factory=list)
+    tuned_alone: list[str] = field(default_factory=list)
+    train_shares: list[float] = field(default_factory=lambda: [1.0])
+    params_file: str = "compatibility"
+    tuning_trials: int = 6
+    tuning_seeds: int = 1
+    keys: dict[str, Any] = field(default_factory=dict)
+    grid: dict[str, list[Any]] = field(init=False, repr=False)
+    _configs: dict[Run, ALTConfig] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        self.grid = {} if self.params_file == "none" else read_grid(self.params_file)
+        self._check_variants()
+        changed = [name for name in self.changes if name != COMPLETE]
+        models = [name.removeprefix(PREFIX) for name in registered_models()]
+        self.models = models if self.models == ["all"] else self.models
+        self.tuned_alone = changed if self.tuned_alone == ["all"] else self.tuned_alone
+        known = {"models": models, "modes": MODES, "ablations": list(ABLATIONS), "tuned_alone": changed}
+        for axis in AXES:
+            values = getattr(self, axis)
+            if not isinstance(values, list):
+                continue
+            for number, value in enumerate(values):
+                if value not in known.get(axis, [value]):
+                    allowed = ", ".join(known[axis]) or "the ablations, variants and budgets, of which there are none"
+                    raise ValueError(f"{axis} must be among {allowed}, not {value!r}")
+                if value in values[:number]:
+                    raise ValueError(f"{axis} names something twice: {values}")
+            if not values and axis not in _MAY_BE_EMPTY:
+                raise ValueError(f"{axis} is empty")
+        if len({data.label for data in self.datasets}) < len(self.datasets):
+            raise ValueError("datasets: two have the same name; name their files otherwise")
+        if not 1 <= self.tuning_seeds <= len(self.seeds):
+            raise ValueError(f"tuning_seeds must be between 1 and the {len(self.seeds)} seeds, not {self.tuning_seeds}")
+        self._check_keys()
+
+    def _check_keys(self) -> None:
+        own = _OWN_KEYS if self.language_models == [None] else _OWN_KEYS | {"language_model"}
+        for key in sorted(self.keys):
+            if key in own:
+                raise ValueError(f"{key} is what the campaign itself sets; leave it out")
+            if key in self.grid:
+                raise ValueError(f"{key} is tuned, and --{key} fixes it; leave one")
+        if self.keys.get("split_seed", 0) is None:
+            raise ValueError("split_seed: paired runs share one split; give a number, or leave it out")
+
+    def _check_variants(self) -> None:
+        if not isinstance(self.variants, dict):
+            raise ValueError(f"variants must be 'name: {{key: value}}' pairs, not {self.variants!r}")
+        for name, changes in self.variants.items():
+            if not re.fullmatch(r"(?!steps_)[A-Za-z]\w*", str(name)) or name in (PLAIN, COMPLETE, *ABLATIONS):
+                raise ValueError(f"variants: {name!r} is taken, or no word of letters, digits and underscores")
+            if not isinstance(changes, dict):
+                raise ValueError(f"variants: {name} must hold 'key: value' pairs, not {changes!r}")
+            for key in changes:
+                if key in _OWN_KEYS - {"finetune_modes"}:
+                    raise ValueError(f"variants: {name}: {key} is what the campaign itself sets; leave it out")
+                if key in self.grid:
+                    raise ValueError(f"variants: {name}: {key} is tuned; name another grid in params_file")
+
+    @property
+    def changes(self) -> dict[str, dict[str, Any]]:
+        """Changes of the configuration: the complete method's, ablations', variants' and other budgets'."""
+        budgets = {f"steps_{steps}": {"pretrain_steps": steps} for steps in self.budgets}
+        ablations = {name: ABLATIONS.get(name, {}) for name in self.ablations}
+        return {COMPLETE: {}, **ablations, **self.variants, **budgets}
+
+    def runs(self) -> list[Run]:
+        """All runs; those that share data or an alignment stand together."""
+        made = []
+        for data, share, model in product(self.datasets, self.train_shares, self.models):
+            made += [Run(data, share, model, None, PLAIN, "plain", seed) for seed in self.seeds]
+            for language, (variant, changes) in product(self.language_models, self.changes.items()):
+                stages = changes.get("finetune_modes", self.modes)
+                made += [
+                    Run(data, share, model, language, variant, stage, seed)
+                    for seed, stage in product(self.seeds, stages)
+                ]
+        return made
+
+    def tuning_of(self, run: Run) -> Run:
+        """What chooses the parameters of ``run``, with the first seed: the complete method for most ablations."""
+        own = run.variant in (PLAIN, *self.tuned_alone)
+        return replace(run, variant=run.variant if own else COMPLETE, seed=self.seeds[0])
+
+    def trained_to_tune(self, tuning: Run) -> list[Run]:
+        """``tuning`` with each seed whose validation scores choose."""
+        return [replace(tuning, seed=seed) for seed in self.seeds[: self.tuning_seeds]]
+
+    def trials(self, run: Run) -> list[dict[str, Any]]:
+        """Parameters to try for ``run``; one empty combination where nothing is tuned."""
+        config = self.config(run, {})
+        usable = {
+            name: values
+            for name, values in self.grid.items()
+            if as_override(name, 0, config) and not (run.stage == "lm" and "drop" in name)  # it has no CTR model
+        }
+        return combinations(usable, self.tuning_trials)
+
+    def config(self, run: Run, parameters: Mapping[str, Any]) -> ALTConfig:
+        """The configuration of ``run`` with tuned ``parameters``, which win over everything in stage 2."""
+        if run.cell not in self._configs:  # seeds differ in nothing else
+            self._configs[run.cell] = self._make_config(run)
+        whole = self._configs[run.cell]
+        config = ALTConfig.__new__(ALTConfig)
+        config.__dict__.update(vars(whole), final_config_dict=dict(whole.final_config_dict))
+        config["seed"] = run.seed
+        overrides = dict((config["finetune"] or {}).get(run.stage) or {})
+        for name, value in parameters.items():
+            overrides |= as_override(name, value, config)
+        config["finetune"] = {run.stage: overrides}
+        return config
+
+    def _make_config(self, run: Run) -> ALTConfig:
+        keys = {"split_seed": self.seeds[0], **self.keys}
+        if run.variant != PLAIN:
+            keys |= self.changes[run.variant]
+        if run.language_model is not None:
+            keys["language_model"] = run.language_model
+        if run.data.split:
+            keys["eval_args"] = SPLITS[run.data.split]
+        keys |= {"seed": run.seed, "train_share": run.train_share, "plain_baseline": run.stage == "plain"}
+        keys |= {"finetune_modes": [] if run.stage == "plain" else [run.stage], "pretrained_checkpoint": None}
+        return ALTConfig(PREFIX + run.model, run.data.name, [run.data.file] if run.data.file else [], keys)
+
+    def to_json(self) -> dict[str, Any]:
+        """What :meth:`from_mapping` reads."""
+        return {axis: getattr(self, axis) for axis in AXES} | {"datasets": list(map(str, self.datasets))}
+
+    @classmethod
+    def from_mapping(cls, given: Mapping[str, Any]) -> Campaign:
+        """A campaign from plain values, as of a YAML file or the command line; empty ones count as not given.
+
+        ``seeds`` may be a number of seeds, ``split`` a list of splits for the datasets that name none.
+
+        Raises:
+            ValueError: An unknown name, or a value of the wrong kind.
+        """
+        values = {key: value for key, value in given.items() if value is not None}
+        splits = values.pop("split", [None])
+        for key in values.keys() - set(AXES):
+            raise ValueError(f"{key!r} must be one of {', '.join(AXES)}, split")
+        for key in ("models", "datasets"):
+            if key not in values:
+                raise ValueError(f"{key} is missing: give --{key}=..., or a campaign file")
+        for split in splits:
+            if split is not None and split not in SPLITS:
+                raise ValueError(f"split must be among {', '.join(SPLITS)}, not {split!r}")
+        if isinstance(values.get("seeds"), int):
+            values["seeds"] = list(range(2020, 2020 + values["seeds"]))
+        specs = [DataSpec.parse(text) for text in values["datasets"]]
+        values["datasets"] = [replace(d, split=s) for d in specs for s in ([d.split] if d.split else splits)]
+        values["models"] = [str(name).removeprefix(PREFIX) for name in values["models"]]
+        return cls(**values)
+
+
+#: What a campaign is made of: the names of its attributes, of its YAML file and of its options.
+AXES = [axis.name for axis in fields(Campaign) if axis.init]
+
+
+def read_campaign(file: str) -> dict[str, Any]:
+    """The values of a YAML campaign file, for :meth:`Campaign.from_mapping`.
+
+    Raises:
+        ValueError: See :func:`recbole_alt.yaml_files.read_yaml`.
+    """
+    return read_yaml(file, "campaign")

@@ -1,0 +1,171 @@
+"""Ranges of the tuned keys: RecBole's ``.hyper`` format, read without evaluating it, as distributions of Optuna."""
+
+from __future__ import annotations
+
+import ast
+import json
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from recbole_alt.config import ALTConfig, properties_dir
+from recbole_alt.keys import KEYS, check_values
+from recbole_alt.yaml_files import read_utf8
+
+if TYPE_CHECKING:
+    from optuna.distributions import BaseDistribution
+
+#: The kinds of ranges, each with an example of its values.
+KINDS = {"choice": "[1e-3, 1e-4]", "uniform": "0,0.5", "quniform": "16,64,16", "loguniform": "-9,-3"}
+
+
+@dataclass(frozen=True)
+class Range:
+    """The values that one key is tuned over.
+
+    Attributes:
+        name: The key.
+        kind: One of :data:`KINDS`.
+        values: The choices; otherwise the lower and the upper bound and, for ``quniform``, the step. The bounds of
+            ``loguniform`` are natural logarithms, as in RecBole.
+        where: File and line.
+    """
+
+    name: str
+    kind: str
+    values: tuple[Any, ...]
+    where: str
+
+    @property
+    def distribution(self) -> BaseDistribution:
+        """What Optuna draws: the position of a choice, the multiple of a step, or the value itself."""
+        from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution  # late: it is slow
+
+        if self.kind == "choice":
+            return CategoricalDistribution(range(len(self.values)))
+        low, high, *step = self.values
+        if step:
+            return IntDistribution(round(low / step[0]), round(high / step[0]))
+        if self.kind == "loguniform":
+            return FloatDistribution(math.exp(low), math.exp(high), log=True)
+        return FloatDistribution(low, high)
+
+    def decode(self, drawn: Any) -> Any:
+        """The value of the key for what :attr:`distribution` gave."""
+        if self.kind == "choice":
+            return self.values[drawn]
+        if self.kind != "quniform":
+            return drawn
+        whole = all(float(value).is_integer() for value in self.values)
+        return round(drawn * self.values[2]) if whole else float(f"{drawn * self.values[2]:.12g}")
+
+    def __str__(self) -> str:
+        if self.kind == "choice":
+            return f"{self.name}: one of {', '.join(map(str, self.values))}"
+        low, high = (math.exp(v) if self.kind == "loguniform" else v for v in self.values[:2])
+        step = {"quniform": f" in steps of {self.values[-1]:g}", "loguniform": ", on a logarithmic scale"}
+        return f"{self.name}: {low:.4g} to {high:.4g}{step.get(self.kind, '')}"
+
+
+def find_ranges(name: str) -> Path:
+    """The file ``name``, or ``<name>.hyper`` of our ``properties/hyper/``.
+
+    Raises:
+        ValueError: Neither exists.
+    """
+    ours = properties_dir() / "hyper"
+    for file in (Path(name), ours / f"{name}.hyper"):
+        if file.is_file():
+            return file
+    known = ", ".join(sorted(file.stem for file in ours.glob("*.hyper")))
+    raise ValueError(f"params_file: {name!r} is neither a file nor one of {known}")
+
+
+def read_ranges(file: Path) -> list[Range]:
+    """The ranges of a file of lines ``key kind values``; blank lines and what follows ``#`` don't count.
+
+    Raises:
+        ValueError: Names the line and what to write.
+    """
+    ranges: dict[str, Range] = {}
+    for number, line in enumerate(read_utf8(file, "params_file").splitlines(), start=1):
+        if not line.strip() or line.lstrip().startswith("#"):
+            continue
+        where = f"{file}, line {number}"
+        parts = line.split(maxsplit=2)
+        if len(parts) < 3 or parts[1] not in KINDS:
+            raise ValueError(f"{where}: {line.strip()!r} is not 'key kind values' with a kind of {', '.join(KINDS)}")
+        name, kind, text = parts
+        if name in ranges:
+            raise ValueError(f"{where}: {name} has a range already ({ranges[name].where}); leave one")
+        if name in KEYS and not KEYS[name].tunable:
+            raise ValueError(f"{where}: {name} can't be tuned: trials that differ in it can't be compared")
+        try:
+            values = _read_choices(text) if kind == "choice" else _read_bounds(kind, text)
+        except ValueError as error:
+            said = " ".join(str(error).split())
+            raise ValueError(f"{where}: {text!r} ({said}); write {name} {kind} {KINDS[kind]}") from None
+        ranges[name] = Range(name, kind, values, where)
+    if not ranges:
+        raise ValueError(f"{file} has no ranges; write lines such as: learning_rate choice [1e-3, 1e-4]")
+    return list(ranges.values())
+
+
+def _read_choices(text: str) -> tuple[Any, ...]:
+    try:
+        values = ast.literal_eval(text)
+    except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
+        raise ValueError("not a list in Python's notation, with text in quotes") from None
+    if not isinstance(values, (list, tuple)) or not values:
+        raise ValueError("not a list with values")
+    if twice := [value for value, times in Counter(map(repr, values)).items() if times > 1]:
+        raise ValueError(f"{', '.join(sorted(twice))} twice")
+    try:
+        return tuple(json.loads(json.dumps(values)))  # as in the trials' records
+    except TypeError:
+        raise ValueError("values must be numbers, text, truth values, None, lists or dictionaries") from None
+
+
+def _read_bounds(kind: str, text: str) -> tuple[float, ...]:
+    parts = text.partition("#")[0].split(",")
+    count = 3 if kind == "quniform" else 2
+    if len(parts) != count:
+        raise ValueError(f"{len(parts)} number(s), not {count}")
+    numbers = tuple(float(part) for part in parts)
+    if not all(map(math.isfinite, numbers)) or numbers[0] >= numbers[1]:
+        raise ValueError("the first number must be below the second")
+    if kind == "quniform" and numbers[2] <= 0:
+        raise ValueError("the step must be above 0")
+    return numbers
+
+
+def check_ranges(ranges: Sequence[Range], config: ALTConfig, unread: Mapping[str, str]) -> None:
+    """Refuse a range before anything is trained.
+
+    Args:
+        ranges: What is tuned.
+        config: The configuration that all trials share.
+        unread: Keys that this tuning does not read, with the reason.
+
+    Raises:
+        ValueError: A misspelt key, a value out of range, or a key that changes nothing or that an argument fixes.
+    """
+    allowed = {"allow_unknown_keys": True} if config["allow_unknown_keys"] else {}
+    for tuned in ranges:
+        name = tuned.name
+        if name in config.cmd_config_dict:
+            raise ValueError(f"{tuned.where}: {name} is tuned, and --{name} fixes it; leave one")
+        if name in unread:
+            raise ValueError(f"{tuned.where}: {name} changes nothing: {unread[name]}")
+        drawn = tuned.distribution
+        ends = range(len(tuned.values)) if tuned.kind == "choice" else (drawn.low, drawn.high)  # type: ignore[attr-defined]
+        values = [tuned.decode(end) for end in ends]
+        try:
+            ALTConfig(config["model"], config["dataset"], None, {name: values[0], **allowed})
+            for value in values:
+                check_values({**config.final_config_dict, name: value})
+        except ValueError as error:
+            raise ValueError(f"{tuned.where}: {error}") from None

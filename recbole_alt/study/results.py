@@ -1,0 +1,119 @@
+"""What a tuning leaves: every trial as JSON and CSV, a table, a plot, and the best parameters as YAML."""
+
+from __future__ import annotations
+
+import math
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import yaml
+
+from recbole_alt.config import ALTConfig
+from recbole_alt.files import replacing, write_json, write_text
+from recbole_alt.markdown import markdown_table
+from recbole_alt.study.progress import show
+from recbole_alt.study.ranges import Range
+from recbole_alt.study.store import best_of
+from recbole_alt.study.trials import Record, override, read_trials
+
+
+def write_results(folder: Path, ranges: Sequence[Range], stage: str, config: ALTConfig, model: str) -> Record:
+    """Write ``trials.json``, ``trials.csv``, ``table.md``, ``plot.png`` and ``best.yaml`` into ``folder``.
+
+    Args:
+        folder: Of the tuning.
+        ranges: What was tuned.
+        stage: ``plain``, ``ctr``, ``lm`` or ``joint``.
+        config: The configuration that all trials shared.
+        model: The model as it was asked for.
+
+    Returns:
+        ``best`` (the record of the best trial), ``trials``, ``table`` and ``command``, which takes the best up again.
+
+    Raises:
+        ValueError: No trial reached a score.
+    """
+    trials = read_trials(folder)
+    best = best_of(trials)
+    if best is None:
+        reasons = "; ".join(sorted({str(trial["error"]) for trial in trials})) or "none finished"
+        raise ValueError(f"no trial reached a score ({reasons}): change the ranges")
+    metric, names = config["valid_metric"].lower(), [tuned.name for tuned in ranges]
+    metrics = [metric, *(name for name in best["valid"] if name != metric)]
+    rows = [
+        {"trial": trial["trial"]}
+        | {name: trial["parameters"][name] for name in names}
+        | {f"valid_{name}": trial["valid"].get(name) for name in metrics}
+        | {name: trial[name] for name in ("seconds", "pretrain_seconds", "error")}
+        for trial in trials
+    ]
+    frame = pd.DataFrame(rows, dtype=object)
+    test = ", ".join(f"{name} {value:.4f}" for name, value in best["test"].items())
+    last = f"Best of {stage} on validation: trial {best['trial']}; on the test set, no part of the choice: {test}."
+    table = f"{_make_table(frame, metric, best['bigger'])}\n\n{last}"
+    write_json(folder / "trials.json", {"stage": stage, "metric": metric, "best": best["trial"], "trials": trials})
+    write_text(folder / "trials.csv", frame.to_csv(index=False))
+    write_text(folder / "table.md", table + "\n")
+    write_text(folder / "best.yaml", _best_yaml(best, stage, config))
+    _plot(folder / "plot.png", frame[frame["error"].isna()], ranges, metric, best["bigger"])
+    command = ["python", "run_recbole_alt.py", f"--model={model}", f"--dataset={config['dataset']}"]
+    command.append(f"--config_files={folder / 'best.yaml'}")
+    if best["pretraining"]:
+        command.append(f"--pretrained_checkpoint={folder / 'pretraining' / best['pretraining'] / 'pretrain.pth'}")
+    return {"best": best, "trials": trials, "table": table, "command": shlex.join(command)}
+
+
+def _make_table(frame: pd.DataFrame, metric: str, bigger: bool) -> str:
+    """Trials by validation score, as Markdown."""
+    by_score = frame.drop(columns=["pretrain_seconds", "error"]).sort_values(
+        f"valid_{metric}", ascending=not bigger, kind="stable", key=pd.to_numeric
+    )
+    cells = [[_show_cell(column, value) for column, value in row.items()] for _, row in by_score.iterrows()]
+    return markdown_table([column.replace("valid_", "valid ", 1) for column in by_score], cells, "r")
+
+
+def _show_cell(column: str, value: Any) -> str:
+    if column.startswith("valid_"):
+        return "diverged" if value is None else f"{value:.4f}"
+    return f"{value:.0f}" if column == "seconds" else show(value)
+
+
+def _best_yaml(best: Record, stage: str, config: ALTConfig) -> str:
+    """The best parameters, and below them the rest of what the tuning was given, so that the file is enough."""
+    parameters = best["parameters"]
+    own = {"model", "dataset", "config_files", "finetune", "finetune_modes"}
+    rest = {key: value for key, value in config.external_config_dict.items() if key not in own | parameters.keys()}
+    rest |= {"finetune_modes": [], "plain_baseline": True} if stage == "plain" else {"finetune_modes": [stage]}
+    overrides = {name: keys for name, keys in override(config["finetune"], stage, parameters).items() if keys}
+    rest |= {"finetune": overrides} if overrides else {}
+    first, second = (yaml.safe_dump(part, sort_keys=False, allow_unicode=True) for part in (parameters, rest))
+    return f"# Trial {best['trial']}: best on validation\n{first}# What all trials shared\n{second}"
+
+
+def _plot(file: Path, scored: pd.DataFrame, ranges: Sequence[Range], metric: str, bigger: bool) -> None:
+    """Scores by trial with the best so far, and by the values of each tuned key."""
+    from matplotlib.figure import Figure  # late: it takes long to import
+
+    scores = scored[f"valid_{metric}"].astype(float)
+    columns = min(4, 1 + len(ranges))
+    rows = math.ceil((1 + len(ranges)) / columns)
+    figure = Figure(figsize=(3.4 * columns, 2.8 * rows), layout="constrained")
+    panels = figure.subplots(rows, columns, sharey=True, squeeze=False).flatten()
+    kinds = {"trial": "number", **{tuned.name: tuned.kind for tuned in ranges}}
+    for (name, kind), panel in zip(kinds.items(), panels, strict=False):
+        values = scored[name].map(lambda value: show(value)[:14]) if kind == "choice" else scored[name].astype(float)
+        panel.plot(values, scores, "o", markersize=4)
+        panel.set_xlabel(name)
+        if kind == "loguniform":
+            panel.set_xscale("log")
+            panel.xaxis.set_minor_formatter("")
+    panels[0].step(scored["trial"], scores.cummax() if bigger else scores.cummin(), where="post", label="best so far")
+    panels[0].set_ylabel(f"valid {metric}")
+    panels[0].legend()
+    for panel in panels[len(kinds) :]:
+        panel.set_axis_off()
+    with replacing(file) as stream:
+        figure.savefig(stream, dpi=120)

@@ -1,0 +1,161 @@
+"""The search of a tuning, by Optuna: which parameters come next, and which process tries them."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import optuna
+from filelock import FileLock, Timeout
+from optuna.storages.journal import JournalFileBackend, JournalStorage
+from optuna.trial import FrozenTrial, TrialState, create_trial
+
+from recbole_alt.files import CannotWrite
+from recbole_alt.keys import NOT_OF_ALIGNMENT
+from recbole_alt.study.grid import combinations
+from recbole_alt.study.ranges import Range
+
+_SECONDS = 0.5  # between two looks at the trials of other processes
+_WORST = -sys.float_info.max  # of a training that diverged: samplers compute with it
+
+
+class Claim(NamedTuple):
+    """A trial that this process runs; its ``lock`` falls with the process, and the trial is then up for another one."""
+
+    number: int  # from 1
+    parameters: dict[str, Any]
+    lock: FileLock
+
+
+class Search:
+    """The trials of one tuning, kept in Optuna's journal in its folder, which processes may share.
+
+    The parameters of a trial depend only on the seed, its number and the trials that ended before it.
+
+    Args:
+        folder: Of the tuning.
+        ranges: What is tuned.
+        algorithm: ``exhaustive`` (every combination of choices), ``random``, or ``bayes`` (tree-structured Parzen
+            estimators).
+        seed: Of the draws.
+        total: The most trials there can be.
+        early_stop: Trials without improvement that end the search; None for no such end.
+        bigger: Whether bigger scores are better.
+
+    Raises:
+        CannotWrite: The journal can't be written.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        ranges: Sequence[Range],
+        algorithm: str,
+        seed: int,
+        total: int,
+        early_stop: int | None = None,
+        bigger: bool = True,
+    ):
+        self.ranges = {tuned.name: tuned for tuned in ranges}
+        self.algorithm, self.seed, self.total, self.early_stop = algorithm, seed, total, early_stop
+        self._sign = 1.0 if bigger else -1.0
+        self._distributions = {tuned.name: tuned.distribution for tuned in ranges}
+        self._folder, self._journal = folder, folder / "search.journal"
+        self._lock = FileLock(folder / ".search")
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        with self._locked():
+            _drop_half_a_line(self._journal)
+            storage = JournalStorage(JournalFileBackend(str(self._journal), self._lock))  # type: ignore[arg-type]
+            self._study = optuna.create_study(
+                storage=storage, study_name="tuning", direction="maximize", load_if_exists=True
+            )
+
+    def ask(self) -> Claim | None:
+        """Claim the next trial: one whose process has died, or a new one; None if the search is over.
+
+        Waits while the only trials left are those of other processes, which may die.
+        """
+        while True:
+            with self._locked():
+                trials = self._study.get_trials(deepcopy=False)
+                running = [trial for trial in trials if trial.state == TrialState.RUNNING]
+                for trial in running:
+                    if claim := self._claim(trial.number, trial.params):
+                        return claim
+                if not self._is_over(trials):
+                    drawn = self._draw(trials)
+                    self._study.add_trial(
+                        create_trial(state=TrialState.RUNNING, params=drawn, distributions=self._distributions)
+                    )
+                    return self._claim(len(trials), drawn)
+            if not running:
+                return None
+            time.sleep(_SECONDS)
+
+    def tell(self, claim: Claim, score: float | None) -> None:
+        """End a trial with its ``score``, None where training diverged."""
+        with self._locked():
+            self._study.tell(claim.number - 1, _WORST if score is None else self._sign * score)
+
+    @property
+    def ended(self) -> int:
+        """Trials that have ended."""
+        return len(self._completed())
+
+    def best(self) -> tuple[float, dict[str, Any]] | None:
+        """The best score so far and its parameters, the first of equals; None where no trial has a score."""
+        scored = [trial for trial in self._completed() if trial.values[0] != _WORST]
+        best = max(scored, key=lambda trial: trial.values[0], default=None)
+        return (self._sign * best.values[0], self._decode(best.params)) if best else None
+
+    def _completed(self) -> list[FrozenTrial]:
+        with self._locked():
+            return self._study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+
+    def _claim(self, position: int, drawn: Mapping[str, Any]) -> Claim | None:
+        lock = FileLock(self._folder / "trials" / f"claim-{position + 1}.lock")
+        with suppress(Timeout):
+            lock.acquire(timeout=0)
+            return Claim(position + 1, self._decode(drawn), lock)
+        return None
+
+    def _decode(self, drawn: Mapping[str, Any]) -> dict[str, Any]:
+        return {name: tuned.decode(drawn[name]) for name, tuned in self.ranges.items()}
+
+    def _is_over(self, trials: Sequence[FrozenTrial]) -> bool:
+        values = [trial.values[0] for trial in trials if trial.state == TrialState.COMPLETE]
+        late = len(values) - 1 - values.index(max(values)) if values else 0
+        return len(trials) >= self.total or (self.early_stop is not None and late >= self.early_stop)
+
+    def _draw(self, trials: Sequence[FrozenTrial]) -> dict[str, Any]:
+        """Draw the parameters of the trial that follows ``trials``."""
+        if self.algorithm == "exhaustive":  # keys of the alignment change most seldom
+            names = sorted(self.ranges, key=lambda name: name in NOT_OF_ALIGNMENT)
+            return combinations({n: range(len(self.ranges[n].values)) for n in names}, self.total)[len(trials)]
+        seed = int(np.random.SeedSequence([self.seed, len(trials)]).generate_state(1)[0])
+        samplers = {"random": optuna.samplers.RandomSampler, "bayes": optuna.samplers.TPESampler}
+        study = optuna.create_study(sampler=samplers[self.algorithm](seed=seed), direction="maximize")
+        study.add_trials(trials)
+        return study.ask(self._distributions).params
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        try:
+            with self._lock:
+                yield
+        except OSError as error:
+            raise CannotWrite(self._journal, error) from error
+
+
+def _drop_half_a_line(journal: Path) -> None:
+    """Cut off what a full disk or a kill left of the last line; Optuna would refuse the whole journal."""
+    if journal.is_file():
+        whole, newline, half = journal.read_bytes().rpartition(b"\n")
+        if half:
+            os.truncate(journal, len(whole + newline))

@@ -1,0 +1,189 @@
+"""The trainings of a study: what names one, the data and the alignment that it shares with others, what came of it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from time import monotonic
+from typing import Any, TypeVar
+
+from filelock import FileLock, Timeout
+
+from recbole_alt import checkpoints
+from recbole_alt.config import ALTConfig
+from recbole_alt.experiment import Data, Experiment, StageResult, load_data
+from recbole_alt.keys import ALIGNMENT, NOT_OF_ALIGNMENT, keys_of
+from recbole_alt.model.precision import kept_precision
+from recbole_alt.study.progress import logger
+from recbole_alt.trainer.diverged import Diverged
+
+# each stage makes its training loader anew, but not those of validation and test
+_NOT_OF_DATA = (NOT_OF_ALIGNMENT | keys_of(ALIGNMENT)) - {"eval_batch_size"}
+_Record = TypeVar("_Record", bound=Mapping[str, Any])
+
+
+def digest(config: ALTConfig, free: Collection[str]) -> str:
+    """A name for a configuration, equal for those that differ only in ``free`` keys."""
+    values = ALTConfig.snapshot(config).__getstate__()["values"]
+    relevant = {key: value for key, value in values.items() if key not in free}
+    return hashlib.sha256(json.dumps(relevant, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def best_of(records: Sequence[_Record]) -> _Record | None:
+    """The record with the best validation ``score``, the first of equals; None where none has one."""
+    scored = [record for record in records if record["score"] is not None]
+    return max(scored, key=lambda r: r["score"] if r["bigger"] else -r["score"], default=None)
+
+
+def require_equal(option: str, folder: Path, before: Mapping[str, Any], now: Mapping[str, Any], remedy: str) -> None:
+    """Refuse to go on in ``folder`` with other settings than it was begun with.
+
+    Raises:
+        ValueError: Names ``option``, the first setting that differs, both values, and what to do.
+    """
+    for key in sorted(before.keys() | now.keys()):
+        if before.get(key) != now.get(key):
+            raise ValueError(
+                f"{option}: {key} was {before.get(key)!r} in {str(folder)!r} and is {now.get(key)!r} now: "
+                f"give the same, {remedy}"
+            )
+
+
+@dataclass
+class Training:
+    """What came of one training.
+
+    Attributes:
+        experiment: The training itself, with its data.
+        result: Metrics and costs; None where it diverged.
+        error: Why it diverged, or None.
+        alignment: Name of the alignment it started from; None for the plain backbone and a checkpoint of the user's.
+        alignment_seconds: What this alignment took; 0 where another training had made it.
+        wall: Wall-clock seconds of everything else.
+    """
+
+    experiment: Experiment
+    result: StageResult | None = None
+    error: str | None = None
+    alignment: str | None = None
+    alignment_seconds: float = 0.0
+    wall: float = 0.0
+
+    def record(self) -> dict[str, Any]:
+        """What every record says of a training: its ``score``, whether ``bigger`` is better, metrics and seconds."""
+        config, result = self.experiment.config, self.result
+        return {
+            "score": result.valid[config["valid_metric"].lower()] if result else None,
+            "bigger": bool(config["valid_metric_bigger"]),
+            "valid": result.valid if result else {},
+            "test": result.test if result else {},
+            "error": self.error,
+            "wall": self.wall,
+            "aligned": self.alignment_seconds,
+        }
+
+
+class Store:
+    """Trainings that share data and alignments in one folder, which processes may share.
+
+    Args:
+        folder: Of the study.
+        one_split: Whether the split has a seed of its own, so that other seeds share the data.
+    """
+
+    def __init__(self, folder: Path, one_split: bool = False):
+        self.folder = folder
+        self._not_of_data = _NOT_OF_DATA | ({"seed"} if one_split else set())
+        self._loaded: tuple[str, Data] | None = None
+
+    def settle(self, config: ALTConfig) -> None:
+        """Set what all trainings of the study have in common, whatever ``config`` says."""
+        if config["precision"] == "auto":
+            config["precision"] = kept_precision(self.folder / "precision.json", config["device"])
+        config["checkpoint_dir"] = str(self.folder)  # RecBole's trainers make this folder
+        config["show_progress"] = bool(config.external_config_dict.get("show_progress"))
+
+    def train(
+        self, config: ALTConfig, stage: str, folder: Path, test: bool = True, kind: type[Experiment] = Experiment
+    ) -> Training:
+        """Train one stage in ``folder``, which must be nobody else's, going on where it was stopped there.
+
+        Args:
+            config: Of the training; :meth:`settle` changes it.
+            stage: ``plain``, ``ctr``, ``lm`` or ``joint``.
+            folder: Of its checkpoints.
+            test: Whether the test set is scored.
+            kind: Class of the experiment.
+        """
+        begun, given = monotonic(), config["pretrained_checkpoint"]
+        self.settle(config)
+        data = self.load(config)
+        made = Training(kind(config, data if test else (*data[:3], None), folder))
+        try:
+            if stage != "plain" and not given:
+                made.alignment = digest(config, NOT_OF_ALIGNMENT)
+                made.alignment_seconds = self._align(config, data, folder / "pretrain.pth")
+                config["pretrained_checkpoint"] = str(folder / "pretrain.pth")
+            made.experiment.finetune(stage)
+            made.result = made.experiment.stages[stage]
+        except Diverged as error:  # a result, too
+            made.error = str(error)
+        config["pretrained_checkpoint"] = given
+        made.wall = monotonic() - begun - made.alignment_seconds
+        return made
+
+    def load(self, config: ALTConfig) -> Data:
+        """Loaded and split data; those of the training before where they are the same."""
+        name = f"{config['data_path']} {digest(config, self._not_of_data)}"
+        if self._loaded is None or self._loaded[0] != name:
+            self._loaded = None  # not both in memory at a time
+            self._loaded = (name, load_data(config))
+        return self._loaded[1]
+
+    # -- alignments --------------------------------------------------------------------------------------
+
+    def alignment_folder(self, name: str) -> Path:
+        """Where an alignment is made; its weights may have been dropped, the record of its costs stays."""
+        return self.folder / "pretraining" / name
+
+    def _align(self, config: ALTConfig, data: Data, target: Path) -> float:
+        """Put the aligned towers at ``target``; the seconds it took, 0 where another training had made them."""
+        home, seconds = self.alignment_folder(digest(config, NOT_OF_ALIGNMENT)), 0.0
+        done, weights = home / "pretrain.json", home / "pretrain.pth"
+        with FileLock(f"{home}.lock"):
+            if not (done.is_file() and weights.is_file()):
+                done.unlink(missing_ok=True)
+                logger.info("aligning; trainings that differ only in keys of finetuning share it")
+                run = Experiment(config, data, home)
+                run.pretrain()
+                state = checkpoints.load(weights)
+                finished = {key: value for key, value in state.items() if key not in ("optimizer", "scheduler", "rng")}
+                checkpoints.save(finished, weights)  # a third of the size
+                seconds = run.stages["pretrain"].seconds
+            os.utime(done)  # the last use
+            target.unlink(missing_ok=True)
+            try:
+                os.link(weights, target)  # stays when another process drops this alignment
+            except OSError:
+                shutil.copy(weights, target)
+        return seconds
+
+    def drop_alignments(self, keep: Collection[str | None], latest: int = 0) -> None:
+        """Delete the weights of finished alignments that are not in use, but for ``keep`` and the ``latest`` used."""
+        done = [file for file in self.folder.glob("pretraining/*/pretrain.json") if file.parent.name not in keep]
+        kept = [file for file in done if file.with_name("pretrain.pth").is_file()]
+        for file in sorted(kept, key=lambda file: -file.stat().st_mtime)[latest:]:
+            with suppress(Timeout), FileLock(f"{file.parent}.lock", timeout=0):
+                file.with_name("pretrain.pth").unlink(missing_ok=True)
+
+    def drop_locks(self) -> None:
+        """Delete the files of locks that nobody holds."""
+        for file in self.folder.rglob("*.lock"):
+            with suppress(Timeout), FileLock(file, timeout=0):
+                file.unlink(missing_ok=True)
