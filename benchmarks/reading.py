@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import csv
+import os
 from collections.abc import Iterator
 from typing import Any
 
 import pandas as pd
 from harness import Result, alternate, seconds
 from recbole.data.dataset import Dataset
-from recbole.data.dataset import dataset as host
 from recbole.utils import FeatureSource
 from setup import configure, ml_1m
 
-from recbole_alt.data.files import atomic_files, check_files
+from recbole_alt.data.files import check_files
 from recbole_alt.data.reading import AtomicDataset
 
 
@@ -22,11 +22,18 @@ def reading(quick: bool, data_path: str) -> Iterator[Result]:
     dataset, path = ml_1m(data_path)
     config = configure(dataset, data_path=path)
     ours, theirs = _unloaded(AtomicDataset, config), _unloaded(_Unquoted, config)
-    file = atomic_files(config)["inter"][0].path
+    file = os.path.join(config["data_path"], f"{dataset}.inter")
 
     def read_ours() -> float:
-        ours._files = atomic_files(config)
-        took, _ = seconds(lambda: (check_files(config, ours._files), ours._load_feat(file, FeatureSource.INTERACTION)))
+        ours._open_files()
+        for of_suffix in ours._files.values():
+            of_suffix[0].release()
+        took, _ = seconds(
+            lambda: (
+                check_files(config.final_config_dict, ours._files),
+                ours._load_feat(file, FeatureSource.INTERACTION),
+            )
+        )
         return took
 
     def read_theirs() -> float:
@@ -43,14 +50,14 @@ def reading(quick: bool, data_path: str) -> Iterator[Result]:
 
 def _unloaded(kind: type[Dataset], config: Any) -> Any:
     """A dataset about to load its files."""
-    dataset = kind.__new__(kind)
-    if isinstance(dataset, AtomicDataset):
-        dataset._begin()
-    dataset.config, dataset.dataset_name, dataset.logger = config, config["dataset"], host.getLogger()
-    dataset._get_preset()
-    dataset._get_field_from_config()
-    dataset.user_feat = dataset.item_feat = None
-    return dataset
+
+    class Unloaded(kind):  # type: ignore[misc, valid-type]
+        def _from_scratch(self) -> None:
+            self._get_preset()
+            self._get_field_from_config()
+            self.user_feat = self.item_feat = None
+
+    return Unloaded(config)
 
 
 class _Unquoted(Dataset):

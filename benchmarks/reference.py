@@ -44,7 +44,7 @@ class PublishedPretraining(nn.Module):
             del self.encoder.encoder.layer[config["language_model_layers"] :]
         self.backbone = build_backbone(config, dataset, model_class)
         text, table = self.encoder.config.hidden_size, self.backbone.representation_size
-        self.targets = TableTargets(dataset[:], self.backbone.fields, bins=config["float_target_bins"])
+        self.targets = TableTargets(dataset, self.backbone.fields, bins=config["float_target_bins"])
         self.contrast = ContrastiveObjective(table, text, head="published")
         self.tabular = MaskedTabularObjective(table, text, self.targets.fields)
         self.language = nn.Sequential(

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -14,47 +15,56 @@ from recbole_alt.markdown import markdown_table
 
 HEAD = """# Keys
 
-Made by `python docs/list_keys.py` from `recbole_alt/key_table.py`. Every key may stand in a YAML file, in a dictionary,
-or on the command line as `--key=value`, and later ones win in this order. A key that is not in this table is refused,
-unless a CTR model of your own declares it (a class attribute `keys`) or `--allow_unknown_keys=true` passes it on.
+Every key may be given in a YAML file, in a dictionary, or on the command line as `--key=value`; later ones in this
+order override earlier ones. A key that is not listed here is refused, unless a CTR model of your own declares it (a
+class attribute `keys`) or `--allow_unknown_keys=true` accepts it. `recbole-alt keys` prints this list, and `~` means
+empty.
 
-"By stage" lists the stages whose value `finetune: {stage: {key: value}}` may change; "tunable" are keys in which trials
-can be compared.
+"By mode" lists the modes whose value `finetune: {mode: {key: value}}` may change. Keys marked "tunable" can be
+searched by `recbole-alt tune`. For keys that name fields, see [Your own data](data.md#keys-that-name-fields).
+
+This page is made by `python docs/list_keys.py`.
 """
 
-COLUMNS = ("key", "must be", "what it does", "default", "by stage", "tunable")
 
 GROUPS = {
-    RUN: "What runs",
+    RUN: "What to run",
     DATA: "Data and prompts",
-    TOWERS: "Both towers, and both stages",
-    ALIGNMENT: "Stage 1: alignment",
-    FINETUNING: "Stage 2: finetuning",
+    TOWERS: "Models",
+    ALIGNMENT: "Alignment",
+    FINETUNING: "Finetuning and the plain model",
     EVALUATION: "Evaluation",
-    REPORTING: "Reporting: changes neither weights nor scores",
+    REPORTING: "Reporting (changes neither weights nor scores)",
 }
+
+_YAML = re.compile(r"ALT_<backbone>|\{.*\}|\[[^\]]*[a-z\d][^\]]*\]|\[\]")
 
 
 def key_row(name: str, default: Any) -> list[str]:
     """One line of the table."""
     key = KEYS[name]
-    may_be = key.kind.says + (" or empty" if key.empty else "") if key.kind.says != "anything" else "see docs/data.md"
-    by_stage, tunable = ", ".join(key.stages), "yes" if key.tunable else ""
-    return [f"`{name}`", may_be, key.about, f"`{_yaml(default)}`", by_stage, tunable]
+    meaning = _sentence(key.about)
+    if key.kind.says not in ("anything", "text"):
+        meaning += f" Must be {_code(key.kind.says)}{' or empty' if key.empty else ''}."
+    if key.stages:
+        meaning += f" By mode: {', '.join(key.stages)}."
+    if key.tunable:
+        meaning += " Tunable."
+    return [f"`{name}`", f"`{_yaml(default)}`", meaning]
 
 
 def page() -> str:
     """The whole page; defaults are those of any dataset without a property file."""
     defaults = ALTConfig("ALT_DCN", "your-data").final_config_dict | {"data_path": "dataset/"}
-    parts = [HEAD]
+    lines = [HEAD]
     for group, title in GROUPS.items():
         rows = [
             key_row(name, defaults.get(name))
             for name, key in KEYS.items()
             if key.belongs == group and not key.about.startswith("of RecBole's")
         ]
-        parts.append(f"## {title}\n\n{markdown_table(COLUMNS, rows, pad=False)}\n")
-    return "\n".join(parts)
+        lines.append(f"\n## {title}\n\n{markdown_table(('key', 'default', 'meaning'), rows, pad=False)}")
+    return "\n".join(lines) + "\n"
 
 
 def _yaml(value: Any) -> str:
@@ -67,6 +77,16 @@ def _yaml(value: Any) -> str:
     if isinstance(value, (list, tuple)):
         return "[" + ", ".join(map(_yaml, value)) + "]"
     return repr(value) if isinstance(value, str) and not value.strip() else str(value)
+
+
+def _sentence(text: str) -> str:
+    upper = text if text.startswith(("ALT", "{")) else text[0].upper() + text[1:]
+    return f"{_code(upper)}."
+
+
+def _code(text: str) -> str:
+    """YAML in ``text`` as code."""
+    return _YAML.sub(lambda match: f"`{match[0]}`", text)
 
 
 if __name__ == "__main__":

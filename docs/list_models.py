@@ -20,36 +20,41 @@ from recbole_alt.model.recording import CapturePoint
 
 HEAD = """# Models
 
-Made by `python docs/list_models.py`; sizes are those on ml-100k with the defaults of `properties/overall.yaml`.
+Made by `python docs/list_models.py`. Sizes are those on ml-100k with the default configuration.
 """
 
 BACKBONES = ("model", "representation", "size", "logit", "field embeddings joined", "notes")
 
 AFTER_BACKBONES = """
-A representation is what the model's last layers read, put side by side. Where that is a sum over pairs of fields no
-wider than one field's embedding, it no longer tells which field had which value, and that is what alignment asks: the
-embeddings of all fields are joined to it. `join_field_embeddings: true` or `false` decides otherwise, for stage 1
-alone: scores are always the plain model's.
+A representation is what the backbone's last layers read, concatenated (⊕). Where that is only a sum over pairs of
+fields, no wider than the embedding of one field, it no longer shows which field had which value, which is what
+alignment asks. The embeddings of all fields are then joined to it. `join_field_embeddings: true` or `false` overrides
+this. It concerns only alignment: scores are always the plain model's.
 
-A context-aware model of your own is registered by `recbole_alt.register(MyCTR)`: its representation is declared by a
-class attribute `captures`, or found (the input of the linear layers with one output), or else its field embeddings.
-To one that was found they are joined only by `join_field_embeddings: true`, and only where the model's forward calls
-`concat_embed_input_fields`; a declaration says so itself, by `Captures(..., join=True)`. Keys that your model reads are
-declared by a class attribute `keys = ("my_width",)`; others that RecBole does not have are refused as misspelt.
+### A model of your own
+
+`recbole_alt.register(MyCTR)` makes `ALT_MyCTR` from a context-aware model of your own. From the command line, use
+`--model=ALT --backbone=my_package.models.MyCTR`. The representation is declared by a class attribute `captures`;
+otherwise it is found by running the model (the input of the linear layers with one output), and if there is none, it
+is the field embeddings. If the representation was found, field embeddings are joined only with
+`join_field_embeddings: true`, and only if the model's forward pass calls `concat_embed_input_fields`; a declaration
+can say `Captures(..., join=True)`. Declare keys that your model reads by a class attribute `keys = ("my_width",)`;
+other keys that RecBole does not have are refused as misspelt.
 """
 
 FAMILY = ("family", "`model_type`", "a token's state sees", "`pooling`", "what can be cut, frozen or adapted")
 
 AFTER_FAMILIES = """
-`language_model` is a folder, the name of an installed package that ships one, or a hub id. The model must be a single
-stack of layers that `AutoModel` loads without code of its own, with a fast tokenizer. Another such architecture is
-taken as it is, with a warning; an encoder-decoder is refused.
+`language_model` is a folder, the name of an installed package that contains one, or a hub id. The model must be a
+single stack of layers that `AutoModel` loads without code of its own, with a fast tokenizer. Other architectures of
+this kind are accepted with a warning; encoder-decoders are refused.
+[Running](running.md#language-models-that-are-refused) lists what else is refused.
 
-Clauses are tokenised one by one and joined. The tests show that these are the tokens of the whole sentence for
-WordPiece, byte-level BPE (RoBERTa's, GPT-2's, Qwen's), Unigram and SentencePiece's BPE; for any other tokenizer the
+Clauses are tokenised separately and joined. For WordPiece, byte-level BPE (as in RoBERTa, GPT-2 and Qwen), Unigram
+and SentencePiece's BPE, tests show that the result equals tokenising the whole sentence. For any other tokenizer, the
 first texts are compared at the start, and a difference is reported. A tokenizer without a mask token gets one,
-`[MASK]`, whose embedding starts as the mean of all; one without a padding token pads with any other, since none attends
-to it.
+`[MASK]`, whose embedding starts as the mean of all embeddings. One without a padding token uses another token for
+padding, since padding is never attended to.
 """
 
 

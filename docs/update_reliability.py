@@ -25,11 +25,11 @@ RESULT, PAGE = ROOT / "docs" / "results" / "reliability.json", ROOT / "docs" / "
 #: Test → what it tries, and what of.
 TRIES = {
     "tests/test_reading.py::test_a_dataset_is_what_its_files_say": (
-        "atomic files with any characters: rows, labels, ids and words are those of a reading in plain Python",
+        "atomic files with any characters: rows, labels, ids and words equal those of a reader in plain Python",
         "examples",
     ),
     "tests/test_fuzz.py::test_an_edited_file_is_read_as_it_stands_or_refused": (
-        "atomic files with bytes replaced: read as they stand, or refused in one line",
+        "atomic files with bytes replaced: read exactly as written, or refused in one line",
         "examples",
     ),
     "tests/test_fuzz.py::test_any_value_of_any_key_is_used_or_refused": (
@@ -37,7 +37,7 @@ TRIES = {
         "examples",
     ),
     "tests/test_fuzz.py::test_an_edited_yaml_file_means_what_yaml_says_or_is_refused": (
-        "YAML files with characters replaced: mean what YAML says, or refused in one line",
+        "YAML files with characters replaced: read as YAML defines, or refused in one line",
         "examples",
     ),
     "tests/test_fuzz.py::test_an_edited_checkpoint_is_refused_or_the_same": (
@@ -53,12 +53,12 @@ TRIES = {
 
 HEAD = """# Reliability
 
-A run is right, or it is refused in one line that names the file, line, field or key, the value, and what to do. What is
-refused, and with which exit status, is in [running.md](running.md#errors); what a file must look like is in
-[data.md](data.md), and what each key may be in [keys.md](keys.md).
+A run is correct, or it is refused in one line that names the file, line, field or key, the value, and what to do.
+What is refused, and with which exit status, is described in [Running](running.md#errors); what a file must look like,
+in [Your own data](data.md#what-a-file-must-look-like); and what each key may be, in [Keys](keys.md).
 
-CI tries every kind of bad input that we know of, 200 random examples of each of the kinds below, and a few kills. This
-table is of a longer run by hand; a failure stays in it until it is mended.
+CI tries every kind of bad input that we know of, 200 random examples of each kind below, and a few kills. The table
+is from a longer run by hand. A failure stays in it until it is fixed.
 """
 
 

@@ -56,8 +56,11 @@ def _load_internal_config(
     for file in files if base else ():
         if file.is_file():
             ours = read_yaml(file)
-            stages = _merge_stages(self.internal_config_dict.get("finetune"), ours.get("finetune"))
+            stages = merge_stages(self.internal_config_dict.get("finetune"), ours.get("finetune"))
             self.internal_config_dict.update(ours | {"finetune": stages})
+    given = self.external_config_dict
+    if base and "finetune" in given:  # RecBole would put it in place of the stages that it does not name
+        given["finetune"] = merge_stages(self.internal_config_dict.get("finetune"), given["finetune"])
 
 
 class ALTConfig(Config):
@@ -156,7 +159,7 @@ class ALTConfig(Config):
     def _get_final_config_dict(self) -> dict[str, Any]:
         """All layers merged and checked, before RecBole derives anything from them."""
         values = super()._get_final_config_dict()
-        stages = _merge_stages(self.internal_config_dict.get("finetune"), self.external_config_dict.get("finetune"))
+        stages = merge_stages(self.internal_config_dict.get("finetune"), self.external_config_dict.get("finetune"))
         values["finetune"] = stages
         if values.get("local_rank") is None:  # RecBole takes the key alone for a launch of several processes
             values.pop("local_rank", None)
@@ -224,7 +227,7 @@ def _own_keys(model: type | None) -> tuple[str, ...]:
     return tuple(getattr(getattr(model, "backbone_class", None), "keys", ()))
 
 
-def _merge_stages(*layers: Mapping[str, Any] | None) -> dict[str, dict[str, Any]]:
+def merge_stages(*layers: Mapping[str, Any] | None) -> dict[str, dict[str, Any]]:
     """``finetune`` of several layers: a later one changes single keys of a stage and leaves the others.
 
     Raises:

@@ -20,9 +20,9 @@ from torch import Tensor
 
 from recbole_alt import checkpoints
 from recbole_alt.config import base_model_name, require_registered
-from recbole_alt.data.build import build_masking
 from recbole_alt.data.identity import require_same_data
 from recbole_alt.data.masking import Masks, step_generator
+from recbole_alt.data.steps import build_masking
 from recbole_alt.experiment import Data, load_data
 from recbole_alt.files import read_record
 from recbole_alt.markdown import markdown_table

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -16,17 +15,17 @@ from recbole.utils import get_local_time, get_model, init_seed
 from torch.utils.tensorboard import SummaryWriter
 
 from recbole_alt.config import ALTConfig
-from recbole_alt.data.build import build_batches
 from recbole_alt.data.identity import IDENTITY_KEY, record_of, require_same_data
-from recbole_alt.data.loader import BatchLoader
+from recbole_alt.data.loader import training_loader
 from recbole_alt.files import clear, lock, new_folder, read_record, write_record
-from recbole_alt.keys import FREE, check_values
+from recbole_alt.keys import FREE
 from recbole_alt.memory import PeakMemory
 from recbole_alt.model.build import build_alignment
 from recbole_alt.model.precision import kept_precision
+from recbole_alt.stages import stage_config
 from recbole_alt.trainer.finetune import ALTTrainer
 from recbole_alt.trainer.pretrain import ALTPretrainTrainer
-from recbole_alt.trainer.start import load_aligned, start_afresh, start_from_aligned
+from recbole_alt.trainer.start import load_aligned, seed_stage, start_afresh, start_from_aligned
 
 #: RecBole's dataset and its loaders for training, validation and testing.
 Data = tuple[Any, Any, Any, Any]
@@ -122,7 +121,7 @@ class Experiment:
         """Stage 1, unless ``pretrained_checkpoint`` brings its result."""
         if self.config["pretrained_checkpoint"] or self._finished("pretrain"):
             return
-        self._seed()
+        seed_stage(self.config)
         memory = PeakMemory(self.config["device"])
         dataset = self.train_data._dataset
         model = build_alignment(self.config, dataset, self.model_class.backbone_class)
@@ -140,23 +139,23 @@ class Experiment:
         """Stage 2 in mode ``stage``; ``plain`` is the backbone alone, from RecBole's own initialisation."""
         if self._finished(stage):
             return
-        config = self._stage_config(stage)
-        self._seed()
+        config = stage_config(self.config, stage)
+        seed_stage(self.config)
         memory = PeakMemory(config["device"])
         model = self.model_class(config, self.train_data._dataset).to(config["device"])
         trainer = ALTTrainer(config, model)
         dataset = self.train_data._dataset
-        rows = dataset[:]
         if stage == "plain":
-            start_afresh(trainer, rows)
+            start_afresh(trainer, dataset)
         else:
-            start_from_aligned(trainer, load_aligned(config, self.pretrained_file, dataset), rows)
+            start_from_aligned(trainer, load_aligned(config, self.pretrained_file, dataset), dataset)
         trainer.tensorboard = _curves(trainer, stage)
         trainer.saved_model_file = str(self.folder / f"{stage}.pth")
         if self._go_on and trainer.last_file.is_file():
             trainer.resume_checkpoint(trainer.last_file)
         progress = bool(config["show_progress"])
-        _, valid = trainer.fit(self._train_loader(config, model), self.valid_data, show_progress=progress)
+        loader = training_loader(config, self.train_data, encodes_texts=model.encodes_texts)
+        _, valid = trainer.fit(loader, self.valid_data, show_progress=progress)
         texts, peak = model.texts_encoded, memory.mib()
         test = self._test(trainer, stage, progress)
         details = {"epochs": len(trainer.train_loss_dict)}
@@ -170,26 +169,6 @@ class Experiment:
     def _test(self, trainer: ALTTrainer, stage: str, progress: bool) -> dict[str, float]:
         """Score the test set with the epoch that validation chose."""
         return _floats(trainer.evaluate(self.test_data, show_progress=progress))
-
-    def _stage_config(self, stage: str) -> Any:
-        """The configuration with the overrides of ``finetune: {stage: ...}``."""
-        config = copy.copy(self.config)
-        overrides = (self.config["finetune"] or {}).get(stage) or {}
-        config.final_config_dict = {**self.config.final_config_dict, **overrides}
-        config["finetune_mode"] = "ctr" if stage == "plain" else stage
-        check_values(config.final_config_dict)
-        return config
-
-    def _train_loader(self, config: Any, model: Any) -> Any:
-        """RecBole's own loader; where text is read, its rows in batches that share texts."""
-        loader = self.train_data
-        fresh = type(loader)(config, loader._dataset, loader._sampler, shuffle=config["shuffle"])
-        if model.text is None or model.text.language_model.is_fixed:
-            return fresh  # no text is encoded anew while training
-        return BatchLoader(fresh, build_batches(config, loader._dataset, config["text_batch_size"]))
-
-    def _seed(self) -> None:
-        init_seed(self.config["seed"] + self.config["local_rank"], self.config["reproducibility"])
 
     # -- the folder --------------------------------------------------------------------------------------
 

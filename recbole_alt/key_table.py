@@ -6,13 +6,14 @@ property files.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from recbole_alt.kinds import (
     ANY,
     DROPOUT,
     ENCODING,
+    FIELD,
     FLAG,
     SEPARATOR,
     SHARE,
@@ -39,345 +40,314 @@ EVALUATION = "evaluation"  #: what is scored, and which epoch is kept
 RUN = "run"  #: which stages run
 REPORTING = "reporting"  #: neither weights nor scores
 
-_TEXT_STAGES = ("lm", "joint")
-_ALIGNED_STAGES = MODES
-_TABULAR_STAGES = ("plain", "ctr", "joint")
+_TEXT = ("lm", "joint")
+_TABULAR = ("plain", "ctr", "joint")
 
 
 @dataclass(frozen=True)
 class Key:
-    """One key.
+    """One key of a configuration.
 
     Attributes:
-        kind: what its value may be.
-        belongs: what it belongs to: :data:`DATA`, :data:`TOWERS`, …
+        kind: the values it may have.
         about: what it does, in one line.
-        empty: whether it may be empty.
+        belongs: what it belongs to: :data:`DATA`, :data:`TOWERS`, …
+        empty: True if it may be empty.
         stages: the stages that may override it under ``finetune``.
-        tunable: whether trials that differ in it can be compared.
+        tunable: True if trials that differ in it can be compared.
     """
 
     kind: Kind
-    belongs: str
     about: str
+    belongs: str
     empty: bool = False
     stages: tuple[str, ...] = ()
     tunable: bool = True
 
 
-def _data(kind: Kind, about: str, *, empty: bool = True, tunable: bool = False) -> Key:
-    return Key(kind, DATA, about, empty, (), tunable)
+_data = partial(Key, belongs=DATA, empty=True, tunable=False)
+_towers = partial(Key, belongs=TOWERS)
+_alignment = partial(Key, belongs=ALIGNMENT)
+_finetuning = partial(Key, belongs=FINETUNING, stages=STAGES)
+_evaluation = partial(Key, belongs=EVALUATION, empty=True, tunable=False)
+_run = partial(Key, belongs=RUN, empty=True, tunable=False)
+_reporting = partial(Key, belongs=REPORTING, empty=True, tunable=False)
 
-
-def _towers(kind: Kind, about: str, *, empty: bool = False, stages: tuple[str, ...] = (), tunable: bool = True) -> Key:
-    return Key(kind, TOWERS, about, empty, stages, tunable)
-
-
-def _alignment(kind: Kind, about: str, *, empty: bool = False) -> Key:
-    return Key(kind, ALIGNMENT, about, empty)
-
-
-def _finetuning(kind: Kind, about: str, *, empty: bool = False, stages: tuple[str, ...] = STAGES) -> Key:
-    return Key(kind, FINETUNING, about, empty, stages)
-
-
-def _fixed(belongs: str) -> Callable[..., Key]:
-    def make(kind: Kind, about: str, *, empty: bool = True) -> Key:
-        return Key(kind, belongs, about, empty, (), False)
-
-    return make
-
-
-_evaluation, _run, _reporting = _fixed(EVALUATION), _fixed(RUN), _fixed(REPORTING)
-
+_SEED = whole(0, 2**32 - 1)
 _POSITIVE, _NOT_NEGATIVE = number(above=0), number(least=0)
 _SCHEDULE = choice("constant", "cosine", "linear")
+_tower_rate = partial(_finetuning, _NOT_NEGATIVE, empty=True)
 _CLIP = parts({"max_norm": _POSITIVE, "norm_type": _POSITIVE}, example="{max_norm: 1.0}")
-OBJECTIVES = ("contrastive", "masked_language", "masked_tabular")
+#: Objective of alignment → its class, an :class:`~recbole_alt.model.objectives.objective.Objective`; in this order they
+#: are built and measured.
+OBJECTIVES = {
+    "contrastive": "recbole_alt.model.objectives.contrastive.ContrastiveObjective",
+    "masked_language": "recbole_alt.model.objectives.masked_language.MaskedLanguageObjective",
+    "masked_tabular": "recbole_alt.model.objectives.masked_tabular.MaskedTabularObjective",
+}
 _NOTHING = Kind("left out", lambda value: False)
 _LEVELS = ("debug", "info", "warning", "error", "critical")
 _LEVEL = Kind(f"one of {', '.join(_LEVELS)}", lambda v: isinstance(v, str) and v.lower() in _LEVELS, _LEVELS)
 _SIDE_COLUMNS = "{user: [...], item: [...], inter: [...]}"
 
+_OF_OTHER_MODELS = (
+    "NEG_PREFIX", "ITEM_LIST_LENGTH_FIELD", "LIST_SUFFIX", "MAX_ITEM_LIST_LENGTH", "POSITION_FIELD",
+    "HEAD_ENTITY_ID_FIELD", "TAIL_ENTITY_ID_FIELD", "RELATION_ID_FIELD", "ENTITY_ID_FIELD", "kg_reverse_r",
+    "entity_kg_num_interval", "relation_kg_num_interval", "normalize_embeddings",
+)  # fmt: skip
+_OF_LAUNCH = ("nproc", "world_size", "offset", "ip", "port", "local_rank", "single_spec", "verbose", "group_offset")
+
 KEYS: dict[str, Key] = {
     # what runs
-    "model": Key(TEXT, TOWERS, "ALT_<backbone>, or ALT with `backbone`", tunable=False),
-    "dataset": Key(TEXT, DATA, "name of the atomic files", tunable=False),
+    "model": _towers(TEXT, "ALT_<backbone>, or ALT together with backbone", tunable=False),
+    "dataset": _data(TEXT, "name of the dataset, its folder and its atomic files", empty=False),
     "backbone": _towers(
-        TEXT, "with model ALT: a CTR model of your own, package.module.Class", empty=True, tunable=False
+        TEXT, "with model ALT: import path of your own CTR model, package.module.Class", empty=True, tunable=False
     ),
-    "finetune_modes": _run(choices(*MODES), "modes of stage 2 that run; [] = alignment only"),
-    "finetune_mode": _run(choice(*MODES), "mode of a single model under stock RecBole"),
-    "plain_baseline": _run(FLAG, "train the plain backbone too", empty=False),
-    "pretrained_checkpoint": _run(TEXT, "a pretrain.pth: skips stage 1"),
-    "finetune": _run(ANY, "overrides by stage: {joint: {epochs: 5}}"),
-    "allow_unknown_keys": _reporting(FLAG, "pass on keys that nobody knows"),
-    "resume": _reporting(TEXT, "folder of a stopped run, or last"),
-    "result_file": _reporting(TEXT, "a second copy of the run's result.json"),
-    "checkpoint_seconds": _reporting(_NOT_NEGATIVE, "longest work a stop can cost, in seconds", empty=False),
-    "checkpoint_dir": _reporting(TEXT, "folder of all runs", empty=False),
-    "show_progress": _reporting(FLAG, "progress bars", empty=False),
-    "state": _reporting(_LEVEL, "what the log holds", empty=False),
+    "finetune_modes": _run(choices(*MODES), "modes that are finetuned after the alignment; [] for none"),
+    "finetune_mode": _run(choice(*MODES), "mode that stock RecBole trains; empty = the first of finetune_modes"),
+    "plain_baseline": _run(FLAG, "also train the plain backbone", empty=False),
+    "pretrained_checkpoint": _run(TEXT, "path of a pretrain.pth to use instead of a new alignment"),
+    "finetune": _run(ANY, "values for single modes, such as {joint: {epochs: 5}}"),
+    "allow_unknown_keys": _reporting(FLAG, "accept keys that neither this package nor RecBole knows"),
+    "resume": _reporting(TEXT, "folder of a stopped run to continue, or last"),
+    "result_file": _reporting(TEXT, "path of a second copy of result.json"),
+    "checkpoint_seconds": _reporting(_NOT_NEGATIVE, "longest time between checkpoints, in seconds", empty=False),
+    "checkpoint_dir": _reporting(TEXT, "folder for the folders of all runs", empty=False),
+    "show_progress": _reporting(FLAG, "show progress bars", empty=False),
+    "state": _reporting(_LEVEL, "level of the log", empty=False),
     "log_wandb": _reporting(FLAG, "log to Weights & Biases"),
-    "wandb_project": _reporting(TEXT, "project there"),
-    "worker": _reporting(whole(0), "processes that load data", empty=False),
-    "gpu_id": _reporting(ANY, "GPUs to use"),
-    "use_gpu": _reporting(FLAG, "use a GPU where there is one"),
-    "data_path": _reporting(TEXT, "folder that holds <dataset>/", empty=False),
-    "config_files": _reporting(ANY, "YAML files, on the command line only"),
-    "loss_decimal_place": _reporting(whole(0), "digits of losses in the log", empty=False),
-    "seed": _towers(whole(0, 2**32 - 1), "of everything random", tunable=True),
-    "reproducibility": _towers(FLAG, "deterministic algorithms only", tunable=False),
+    "wandb_project": _reporting(TEXT, "project in Weights & Biases"),
+    "worker": _reporting(whole(0), "number of processes that load data", empty=False),
+    "gpu_id": _reporting(ANY, "ids of the GPUs that may be used, such as 0"),
+    "use_gpu": _reporting(FLAG, "use a GPU if there is one"),
+    "data_path": _reporting(TEXT, "folder that contains the dataset's folder", empty=False),
+    "config_files": _reporting(ANY, "YAML files, separated by spaces; only on the command line"),
+    "loss_decimal_place": _reporting(whole(0), "number of digits of losses in the log", empty=False),
+    "seed": _towers(_SEED, "seed of everything random", tunable=True),
+    "reproducibility": _towers(FLAG, "use only deterministic algorithms", tunable=False),
     # data
     "load_col": _data(ANY, f"columns the CTR model sees, {_SIDE_COLUMNS}"),
     "unload_col": _data(ANY, f"columns left out, {_SIDE_COLUMNS}"),
-    "unused_col": _data(ANY, f"columns loaded and not used, {_SIDE_COLUMNS}"),
-    "additional_feat_suffix": _data(ANY, "further atomic files, [emb]"),
-    "benchmark_filename": _data(ANY, "files of training, validation and test, [train, valid, test]"),
-    "field_separator": _data(SEPARATOR, "between columns", empty=False),
-    "seq_separator": _data(SEPARATOR, "between the members of a sequence", empty=False),
-    "encoding": _data(ENCODING, "of the atomic files", empty=False),
-    "USER_ID_FIELD": _data(TEXT, "the user's id"),
-    "ITEM_ID_FIELD": _data(TEXT, "the item's id"),
-    "RATING_FIELD": _data(TEXT, "the rating"),
-    "TIME_FIELD": _data(TEXT, "the timestamp"),
-    "LABEL_FIELD": _data(TEXT, "the label: 1 for a click, 0 for none", empty=False),
-    "threshold": _data(ANY, "makes the label: {rating: 4}, at least 4 is a click"),
-    "seq_len": _data(ANY, "longest sequence, {tags: 5}", tunable=True),
-    "numerical_features": _data(ANY, "float fields the CTR model sees, [price]", tunable=True),
-    "discretization": _data(ANY, "{price: {method: ED, bucket: 20}}, or method LD", tunable=True),
-    "normalize_field": _data(ANY, "float fields scaled to [0, 1]", tunable=True),
+    "unused_col": _data(ANY, "columns to load but not to use, {user: [...], item: [...], inter: [...]}"),
+    "additional_feat_suffix": _data(ANY, "suffixes of additional atomic files, such as [emb]"),
+    "benchmark_filename": _data(ANY, "suffixes of given training, validation and test sets: [train, valid, test]"),
+    "field_separator": _data(SEPARATOR, "separator of columns", empty=False),
+    "seq_separator": _data(SEPARATOR, "separator of the members of a sequence", empty=False),
+    "encoding": _data(ENCODING, "encoding of the atomic files", empty=False),
+    "USER_ID_FIELD": _data(FIELD, "name of the column with the user's id"),
+    "ITEM_ID_FIELD": _data(FIELD, "name of the column with the item's id"),
+    "RATING_FIELD": _data(FIELD, "name of the column with the rating, which no prompt may contain"),
+    "TIME_FIELD": _data(FIELD, "name of the column with the timestamp"),
+    "LABEL_FIELD": _data(FIELD, "name of the label: 1 for a click, 0 for no click", empty=False),
+    "threshold": _data(ANY, "makes the label from another column: with {rating: 4}, 4 and above is a click"),
+    "seq_len": _data(ANY, "maximum length of sequences, such as {tags: 5}", tunable=True),
+    "numerical_features": _data(ANY, "float fields that the CTR model reads, such as [price]", tunable=True),
+    "discretization": _data(ANY, "float fields to put into bins, {price: {method: ED, bucket: 20}}", tunable=True),
+    "normalize_field": _data(ANY, "float fields to scale to [0, 1]", tunable=True),
     "normalize_all": _data(FLAG, "scale all float fields to [0, 1]", tunable=True),
-    "val_interval": _data(ANY, 'rows kept: {rating: "[1,2];[4,5]", city: [Oslo]}'),
-    "filter_inter_by_user_or_item": _data(FLAG, "leave out rows without a row in .user or .item"),
-    "user_inter_num_interval": _data(ANY, 'users kept by their number of rows, "[5,inf)"'),
-    "item_inter_num_interval": _data(ANY, 'items kept by their number of rows, "[5,inf)"'),
-    "rm_dup_inter": _data(choice("first", "last"), "which of a user's rows of one item is kept"),
-    "alias_of_user_id": _data(ANY, "fields that hold ids of users"),
-    "alias_of_item_id": _data(ANY, "fields that hold ids of items"),
+    "val_interval": _data(ANY, 'rows to keep, by value: {rating: "[1,2];[4,5]", city: [Oslo]}'),
+    "filter_inter_by_user_or_item": _data(
+        FLAG, "leave out interactions without a row in the .user or .item file", empty=False
+    ),
+    "user_inter_num_interval": _data(ANY, 'users to keep, by their number of interactions, such as "[5,inf)"'),
+    "item_inter_num_interval": _data(ANY, 'items to keep, by their number of interactions, such as "[5,inf)"'),
+    "rm_dup_inter": _data(choice("first", "last"), "which of a user's interactions with one item to keep; empty = all"),
+    "alias_of_user_id": _data(ANY, "further fields whose values are ids of users"),
+    "alias_of_item_id": _data(ANY, "further fields whose values are ids of items"),
     "alias_of_entity_id": _data(ANY, "of RecBole's knowledge models"),
     "alias_of_relation_id": _data(ANY, "of RecBole's knowledge models"),
-    "preload_weight": _data(ANY, "vectors of an additional file, {iid: vec}"),
-    "train_neg_sample_args": _data(ANY, "negatives drawn in training, {distribution: uniform, sample_num: 1}"),
-    "train_share": _data(SHARE, "so much of the training rows, drawn once", tunable=True),
+    "preload_weight": _data(ANY, "columns of an additional file with an id and its vector, {iid: vec}"),
+    "train_neg_sample_args": _data(ANY, "negatives drawn in training, such as {distribution: uniform, sample_num: 1}"),
+    "train_share": _data(SHARE, "share of the training interactions to use, drawn once", tunable=True),
     "split_seed": _data(
-        whole(0, 2**32 - 1), "of a random split, train_share and shuffle_texts; empty = seed", tunable=True
+        _SEED, "seed of a random split, of train_share and of shuffle_texts; empty = seed", tunable=True
     ),
-    "transform": _data(_NOTHING, "RecBole's, of sequential models"),
+    "transform": _data(_NOTHING, "a transformation that only RecBole's sequential models use"),
     # text
-    "template": _data(ANY, "wording of the prompts; see docs/data.md", tunable=True),
+    "template": _data(ANY, "wording of the prompts", tunable=True),
     "prompt_scope": _data(
         choice("entity", "interaction"), "one text per side, or one per row", empty=False, tunable=True
     ),
-    "prompt_only": _data(ANY, "text columns the CTR model never sees, {item: [title]}", tunable=True),
-    "shuffle_texts": _data(choice("item", "user"), "each gets the text of another one (a control)", tunable=True),
-    "max_text_tokens": _data(whole(1), "longest text, in tokens", empty=False, tunable=True),
+    "prompt_only": _data(ANY, "columns that only the language model reads, such as {item: [title]}", tunable=True),
+    "shuffle_texts": _data(choice("item", "user"), "give each the text of another one (a control)", tunable=True),
+    "max_text_tokens": _data(whole(1), "maximum length of a text, in tokens", empty=False, tunable=True),
     # towers
-    "language_model": _towers(TEXT, "folder, installed package that ships weights, or hub id"),
-    "language_model_layers": _towers(whole(0), "the first so many layers; empty = all", empty=True),
-    "language_model_weights": _towers(choice("pretrained", "random"), "random: nothing learned (a control)"),
-    "language_model_vocabulary": _alignment(choice("prompts", "full"), "word embeddings that stage 1 trains"),
-    "pooling": _towers(choice("mean", "cls", "last"), "how token states become one state"),
-    "precision": _towers(choice("auto", "fp32", "bf16", "fp16"), "of the encoder; auto = the fastest, measured"),
-    "gradient_checkpointing": _towers(FLAG, "less memory, more time"),
-    "frozen_layers": _towers(either(whole(0), "all"), "first layers that stage 1 does not train, or all", empty=True),
-    "lora_rank": _towers(whole(1), "train LoRA adapters of this rank instead of the model", empty=True),
-    "lora_alpha": _towers(whole(1), "their scale; empty = 2 * lora_rank", empty=True),
+    "language_model": _towers(TEXT, "a folder, an installed package that contains a model, or a hub id"),
+    "language_model_layers": _towers(whole(0), "number of layers to use, from the first; empty = all", empty=True),
+    "language_model_weights": _towers(choice("pretrained", "random"), "random: do not read the weights (a control)"),
+    "language_model_vocabulary": _alignment(choice("prompts", "full"), "word embeddings that alignment trains"),
+    "pooling": _towers(choice("mean", "cls", "last"), "how the states of a text's tokens become one state"),
+    "precision": _towers(choice("auto", "fp32", "bf16", "fp16"), "number format of the encoder; auto = the fastest"),
+    "gradient_checkpointing": _towers(FLAG, "use less memory and more time"),
+    "frozen_layers": _towers(either(whole(0), "all"), "layers that alignment does not train, or all", empty=True),
+    "lora_rank": _towers(whole(1), "train LoRA adapters of this rank instead of the language model", empty=True),
+    "lora_alpha": _towers(whole(1), "scale of the LoRA adapters; empty = 2 * lora_rank", empty=True),
     "join_field_embeddings": _towers(
-        FLAG, "stage 1 sees the field embeddings, too; empty = as docs/models.md", empty=True
+        FLAG, "add field embeddings to the representation in alignment; empty = as the backbone needs", empty=True
     ),
-    "clip_grad_norm": _towers(_CLIP, "longest gradient", empty=True, stages=STAGES),
+    "clip_grad_norm": _towers(_CLIP, "maximum norm of the gradient", empty=True, stages=STAGES),
     "batch_sampling": _towers(
-        choice("auto", "block", "shuffle"), "how rows of a step that reads text are drawn", stages=_TEXT_STAGES
+        choice("auto", "block", "shuffle"), "how the rows of a step that encodes texts are drawn", stages=_TEXT
     ),
-    "block_texts": _towers(whole(2), "users and items of a block", empty=True, stages=_TEXT_STAGES),
-    "block_users": _towers(whole(1), "of these, users", empty=True, stages=_TEXT_STAGES),
-    "block_items": _towers(whole(1), "of these, items", empty=True, stages=_TEXT_STAGES),
+    "block_texts": _towers(whole(2), "users and items in a block; empty = up to 576", empty=True, stages=_TEXT),
+    "block_users": _towers(whole(1), "users in a block; empty = found by trial", empty=True, stages=_TEXT),
+    "block_items": _towers(whole(1), "items in a block; empty = the rest", empty=True, stages=_TEXT),
     # stage 1
-    "objectives": _alignment(choices(*OBJECTIVES), "what stage 1 minimises"),
+    "objectives": _alignment(choices(*OBJECTIVES), "objectives of the alignment"),
     "objective_weights": _alignment(
-        parts(dict.fromkeys(OBJECTIVES, _NOT_NEGATIVE), example="{contrastive: 0.5}"), "1 where not given", empty=True
+        parts(dict.fromkeys(OBJECTIVES, _NOT_NEGATIVE), example="{contrastive: 0.5}"),
+        "weights of the objectives; 1 if not given",
+        empty=True,
     ),
-    "pretrain_steps": _alignment(whole(0), "budget in optimiser steps; empty = pretrain_epochs", empty=True),
-    "pretrain_epochs": _alignment(whole(0), "budget in epochs", empty=True),
-    "pretrain_batch_size": _alignment(whole(2), "most rows a step; empty = 6000 in blocks, 128 shuffled", empty=True),
-    "pretrain_learning_rate": _alignment(_POSITIVE, "of the CTR model and the objectives' heads"),
+    "pretrain_steps": _alignment(whole(0), "length in optimiser steps; empty = pretrain_epochs", empty=True),
+    "pretrain_epochs": _alignment(whole(0), "length in epochs", empty=True),
+    "pretrain_batch_size": _alignment(whole(2), "most rows in a step; empty = 6000 in blocks, else 128", empty=True),
+    "pretrain_learning_rate": _alignment(_POSITIVE, "learning rate of the backbone and of the objectives' heads"),
     "pretrain_language_learning_rate": _alignment(
-        _NOT_NEGATIVE, "of the language model; empty = pretrain_learning_rate", empty=True
+        _NOT_NEGATIVE, "learning rate of the language model; empty = pretrain_learning_rate", empty=True
     ),
     "pretrain_weight_decay": _alignment(_NOT_NEGATIVE, "decoupled weight decay (AdamW)"),
-    "pretrain_schedule": _alignment(_SCHEDULE, "of the learning rates"),
-    "pretrain_warmup_ratio": _alignment(number(least=0, most=1), "share of the steps in which the rates rise"),
+    "pretrain_schedule": _alignment(_SCHEDULE, "schedule of the learning rates"),
+    "pretrain_warmup_ratio": _alignment(number(least=0, most=1), "share of steps with rising learning rates"),
     "mask_ratio": _alignment(SHARE, "share of the fields that are masked"),
-    "mask_level": _alignment(choice("field", "token"), "what is masked in a text"),
-    "mask_fields": _alignment(choice("independent", "shared"), "shared: the same fields in text and table"),
-    "contrast_head": _alignment(choice("batchnorm", "published"), "published: the paper's"),
+    "mask_level": _alignment(choice("field", "token"), "whether whole fields or single tokens of a text are masked"),
+    "mask_fields": _alignment(choice("independent", "shared"), "shared: mask the same fields in text and table"),
+    "contrast_head": _alignment(choice("batchnorm", "published"), "with BatchNorm, or as published"),
     "contrast_temperature": _alignment(_POSITIVE, "empty = 0.07 (batchnorm) or 0.7 (published)", empty=True),
-    "contrast_size": _alignment(whole(1), "width of the projections"),
-    "contrast_rows": _alignment(whole(2), "rows of a batch that are contrasted; empty = all", empty=True),
-    "masked_language_vocabulary": _alignment(choice("prompts", "full"), "tokens that are scored"),
-    "masked_tabular_loss": _alignment(choice("nce", "sampled_softmax", "full_softmax"), "how masked values are found"),
-    "masked_tabular_noise": _alignment(whole(1), "noise values of nce and sampled_softmax"),
-    "masked_tabular_size": _alignment(whole(1), "width of their embeddings"),
-    "float_target_bins": _alignment(whole(2), "quantile bins of a masked number"),
+    "contrast_size": _alignment(whole(1), "width of the contrastive projections"),
+    "contrast_rows": _alignment(whole(2), "number of rows of a batch that are contrasted; empty = all", empty=True),
+    "masked_language_vocabulary": _alignment(choice("prompts", "full"), "tokens to score: those in prompts, or all"),
+    "masked_tabular_loss": _alignment(choice("nce", "sampled_softmax", "full_softmax"), "loss on masked table values"),
+    "masked_tabular_noise": _alignment(whole(1), "number of noise values of nce and sampled_softmax"),
+    "masked_tabular_size": _alignment(whole(1), "width of the embeddings of masked values"),
+    "float_target_bins": _alignment(whole(2), "number of quantile bins in which a masked number is predicted"),
     # stage 2
-    "epochs": _finetuning(whole(0), "most epochs"),
-    "train_batch_size": _finetuning(whole(2), "rows a step"),
+    "epochs": _finetuning(whole(0), "maximum number of epochs"),
+    "train_batch_size": _finetuning(whole(2), "rows in a step"),
     "learner": _finetuning(choice("adam", "adamw", "sgd", "adagrad", "rmsprop"), "optimiser"),
-    "learning_rate": _finetuning(_POSITIVE, "of everything that has no rate of its own"),
-    "weight_decay": _finetuning(_NOT_NEGATIVE, "of everything that has none of its own"),
-    "embedding_learning_rate": _finetuning(
-        _NOT_NEGATIVE, "of the CTR embeddings; empty = learning_rate", empty=True, stages=_TABULAR_STAGES
-    ),
-    "embedding_weight_decay": _finetuning(
-        _NOT_NEGATIVE, "of the CTR embeddings; empty = weight_decay", empty=True, stages=_TABULAR_STAGES
-    ),
-    "language_learning_rate": _finetuning(
-        _NOT_NEGATIVE, "of the language model; empty = learning_rate", empty=True, stages=_TEXT_STAGES
-    ),
-    "language_weight_decay": _finetuning(
-        _NOT_NEGATIVE, "of the language model; empty = weight_decay", empty=True, stages=_TEXT_STAGES
-    ),
-    "freeze_language_model": _finetuning(FLAG, "train all but the encoder", stages=_TEXT_STAGES),
-    "text_batch_size": _finetuning(
-        whole(2), "rows a step where the encoder is trained", empty=True, stages=_TEXT_STAGES
-    ),
-    "schedule": _finetuning(_SCHEDULE, "of the learning rates", empty=True),
-    "warmup_ratio": _finetuning(number(least=0, most=1), "share of the steps in which the rates rise", empty=True),
-    "eval_step": _finetuning(whole(0), "epochs between validations; 0 = none"),
-    "stopping_step": _finetuning(whole(0), "validations without improvement before training stops"),
-    "shuffle": _finetuning(FLAG, "draw training rows in random order"),
+    "learning_rate": _finetuning(_POSITIVE, "learning rate of all parameters without one of their own"),
+    "weight_decay": _finetuning(_NOT_NEGATIVE, "weight decay of all parameters without one of their own"),
+    "embedding_learning_rate": _tower_rate("rate of the embeddings; empty = learning_rate", stages=_TABULAR),
+    "embedding_weight_decay": _tower_rate("decay of the embeddings; empty = weight_decay", stages=_TABULAR),
+    "language_learning_rate": _tower_rate("learning rate of the language model; empty = learning_rate", stages=_TEXT),
+    "language_weight_decay": _tower_rate("weight decay of the language model; empty = weight_decay", stages=_TEXT),
+    "freeze_language_model": _finetuning(FLAG, "train only the layers after the encoder", stages=_TEXT),
+    "text_batch_size": _finetuning(whole(2), "rows in a step that trains the encoder", empty=True, stages=_TEXT),
+    "schedule": _finetuning(_SCHEDULE, "schedule of the learning rates", empty=True),
+    "warmup_ratio": _finetuning(number(least=0, most=1), "share of steps with rising learning rates", empty=True),
+    "eval_step": _finetuning(whole(0), "number of epochs between validations; 0 = no validation"),
+    "stopping_step": _finetuning(whole(0), "number of validations without improvement after which training stops"),
+    "shuffle": _finetuning(FLAG, "draw the training rows in random order"),
     "enable_amp": _finetuning(FLAG, "RecBole's mixed precision"),
     "enable_scaler": _finetuning(FLAG, "RecBole's gradient scaler"),
-    "transfer": _finetuning(choice("all", "embeddings"), "of the aligned CTR model", stages=("ctr", "joint")),
-    "decay_towards": _finetuning(choice("zero", "aligned"), "where weight_decay pulls", stages=_ALIGNED_STAGES),
+    "transfer": _finetuning(choice("all", "embeddings"), "taken from the aligned backbone", stages=("ctr", "joint")),
+    "decay_towards": _finetuning(choice("zero", "aligned"), "target of weight_decay", stages=MODES),
     "unseen_values": _finetuning(
-        choice("initial", "zero", "hidden"), "start of values without a training row", stages=_TABULAR_STAGES
+        choice("initial", "zero", "hidden"), "what values without a training row start as", stages=_TABULAR
     ),
-    "require_pow": _finetuning(FLAG, "of RecBole's embedding loss", stages=_TABULAR_STAGES),
+    "require_pow": _finetuning(FLAG, "of RecBole's embedding loss", stages=_TABULAR),
     # evaluation
-    "eval_args": Key(ANY, DATA, "{split: {RS: [0.8, 0.1, 0.1]}, order: RO, group_by: ~, mode: labeled}", tunable=False),
-    "eval_batch_size": _evaluation(whole(1), "rows scored at a time", empty=False),
-    "metrics": _evaluation(ANY, "metrics; AUC and LogLoss are always there", empty=False),
-    "topk": _evaluation(ANY, "of ranking metrics"),
+    "eval_args": _data(ANY, "{split: {RS: [0.8, 0.1, 0.1]}, order: RO, group_by: ~, mode: labeled}", empty=False),
+    "eval_batch_size": _evaluation(whole(1), "rows that are scored at a time", empty=False),
+    "metrics": _evaluation(ANY, "metrics to report, such as [AUC, LogLoss]", empty=False),
+    "topk": _evaluation(ANY, "cut-offs of ranking metrics, such as [10]"),
     "valid_metric": _evaluation(TEXT, "the metric that chooses the epoch", empty=False),
-    "valid_metric_bigger": _evaluation(FLAG, "whether more is better; follows from valid_metric"),
-    "metric_decimal_place": _evaluation(whole(0), "digits of metrics, before epochs are compared", empty=False),
+    "valid_metric_bigger": _evaluation(FLAG, "true if larger is better; normally follows from valid_metric"),
+    "metric_decimal_place": _evaluation(whole(0), "digits to which metrics are rounded to compare epochs", empty=False),
     "repeatable": _evaluation(FLAG, "of RecBole's ranking evaluation"),
     # RecBole's CTR models
     "embedding_size": _towers(whole(1), "width of the field embeddings"),
     "mlp_hidden_size": _towers(list_of(whole(1), example="[300, 300, 128]"), "widths of the deep layers"),
-    "dropout_prob": _towers(DROPOUT, "dropout", stages=_TABULAR_STAGES),
-    "dropout_probs": _towers(list_of(DROPOUT, example="[0.2, 0.2, 0.2]"), "dropout (AutoInt)", stages=_TABULAR_STAGES),
-    "hidden_dropout_prob": _towers(DROPOUT, "dropout (FiGNN)", stages=_TABULAR_STAGES),
-    "attn_dropout_prob": _towers(DROPOUT, "dropout of attention (FiGNN)", stages=_TABULAR_STAGES),
-    "drop_ex": _towers(DROPOUT, "dropout of modulus and phase (EulerNet)", stages=_TABULAR_STAGES),
-    "drop_im": _towers(DROPOUT, "dropout of real and imaginary part (EulerNet)", stages=_TABULAR_STAGES),
-    "reg_weight": _towers(_NOT_NEGATIVE, "weight of the L2 penalty", stages=_TABULAR_STAGES),
-    "cross_layer_num": _towers(whole(1), "cross layers (DCN, DCNV2)"),
-    "mixed": _towers(FLAG, "mixture of experts (DCNV2)"),
-    "structure": _towers(choice("stacked", "parallel"), "DCNV2"),
-    "expert_num": _towers(whole(1), "experts (DCNV2)"),
-    "low_rank": _towers(whole(1), "rank (DCNV2)"),
+    "dropout_prob": _towers(DROPOUT, "dropout rate", stages=_TABULAR),
+    "dropout_probs": _towers(list_of(DROPOUT, example="[0.2, 0.2, 0.2]"), "dropout (AutoInt)", stages=_TABULAR),
+    "hidden_dropout_prob": _towers(DROPOUT, "dropout rate (FiGNN)", stages=_TABULAR),
+    "attn_dropout_prob": _towers(DROPOUT, "dropout rate of attention (FiGNN)", stages=_TABULAR),
+    "drop_ex": _towers(DROPOUT, "dropout rate of modulus and phase (EulerNet)", stages=_TABULAR),
+    "drop_im": _towers(DROPOUT, "dropout rate of real and imaginary parts (EulerNet)", stages=_TABULAR),
+    "reg_weight": _towers(_NOT_NEGATIVE, "weight of the L2 penalty", stages=_TABULAR),
+    "cross_layer_num": _towers(whole(1), "number of cross layers (DCN, DCNV2)"),
+    "mixed": _towers(FLAG, "use a mixture of experts (DCNV2)"),
+    "structure": _towers(choice("stacked", "parallel"), "arrangement of cross and deep network (DCNV2)"),
+    "expert_num": _towers(whole(1), "number of experts (DCNV2)"),
+    "low_rank": _towers(whole(1), "rank of the cross layers' matrices (DCNV2)"),
     "attention_size": _towers(whole(1), "width of attention (AFM, AutoInt, FiGNN)"),
-    "n_layers": _towers(whole(1), "attention layers (AutoInt, FiGNN)"),
-    "num_heads": _towers(whole(1), "attention heads (AutoInt, FiGNN)"),
+    "n_layers": _towers(whole(1), "number of attention layers (AutoInt, FiGNN)"),
+    "num_heads": _towers(whole(1), "number of attention heads (AutoInt, FiGNN)"),
     "cin_layer_size": _towers(list_of(whole(1), example="[100, 100]"), "widths of the interaction layers (xDeepFM)"),
-    "direct": _towers(FLAG, "xDeepFM"),
-    "use_inner": _towers(FLAG, "inner products (PNN)"),
-    "use_outer": _towers(FLAG, "outer products (PNN)"),
+    "direct": _towers(FLAG, "pass every feature map on to the output and to the next layer (xDeepFM)"),
+    "use_inner": _towers(FLAG, "use inner products (PNN)"),
+    "use_outer": _towers(FLAG, "use outer products (PNN)"),
     "fields": _towers(ANY, "groups of fields (FFM, FwFM)", empty=True),
-    "double_tower": _towers(FLAG, "DSSM", empty=True),
+    "double_tower": _towers(FLAG, "RecBole's mark of a model with two towers (DSSM)", empty=True),
     "teacher": _towers(choice("CrossNet", "CIN"), "teacher network (KD_DAGFM)"),
-    "phase": _towers(choice("teacher_training", "distillation", "finetuning"), "KD_DAGFM"),
+    "phase": _towers(choice("teacher_training", "distillation", "finetuning"), "phase of training (KD_DAGFM)"),
     "type": _towers(choice("inner", "outer"), "interactions of the student (KD_DAGFM)"),
     "t_depth": _towers(whole(1), "depth of the teacher (KD_DAGFM)"),
     "depth": _towers(whole(1), "depth of the student (KD_DAGFM)"),
-    "alpha": _towers(_NOT_NEGATIVE, "weight of distillation (KD_DAGFM)", stages=_TABULAR_STAGES),
-    "beta": _towers(_NOT_NEGATIVE, "weight of clicks (KD_DAGFM)", stages=_TABULAR_STAGES),
-    "warm_up": _towers(ANY, "checkpoint of the phase before (KD_DAGFM)", empty=True),
-    "t_cin": _towers(list_of(whole(1), example="[200, 200, 200]"), "teacher CIN (KD_DAGFM)"),
-    "order_list": _towers(list_of(whole(1), example="[30]"), "order vectors (EulerNet)"),
-    "apply_norm": _towers(FLAG, "layer norm (EulerNet)"),
+    "alpha": _towers(_NOT_NEGATIVE, "weight of distillation (KD_DAGFM)", stages=_TABULAR),
+    "beta": _towers(_NOT_NEGATIVE, "weight of the loss on clicks (KD_DAGFM)", stages=_TABULAR),
+    "warm_up": _towers(ANY, "checkpoint of the previous phase (KD_DAGFM)", empty=True),
+    "t_cin": _towers(list_of(whole(1), example="[200, 200, 200]"), "widths of the teacher CIN (KD_DAGFM)"),
+    "order_list": _towers(list_of(whole(1), example="[30]"), "numbers of order vectors (EulerNet)"),
+    "apply_norm": _towers(FLAG, "use layer normalisation (EulerNet)"),
     # RecBole's keys that no CTR model reads
-    **dict.fromkeys(
-        (
-            "NEG_PREFIX",
-            "ITEM_LIST_LENGTH_FIELD",
-            "LIST_SUFFIX",
-            "MAX_ITEM_LIST_LENGTH",
-            "POSITION_FIELD",
-            "HEAD_ENTITY_ID_FIELD",
-            "TAIL_ENTITY_ID_FIELD",
-            "RELATION_ID_FIELD",
-            "ENTITY_ID_FIELD",
-            "kg_reverse_r",
-            "entity_kg_num_interval",
-            "relation_kg_num_interval",
-            "normalize_embeddings",
-        ),
-        Key(ANY, DATA, "of RecBole's other models", True, (), False),
-    ),
-    # RecBole's launch of several processes
-    **dict.fromkeys(
-        ("nproc", "world_size", "offset", "ip", "port", "local_rank", "single_spec", "verbose", "group_offset"),
-        Key(ANY, RUN, "of RecBole's launch of several processes", True, (), False),
-    ),
+    **dict.fromkeys(_OF_OTHER_MODELS, _data(ANY, "of RecBole's other models")),
+    **dict.fromkeys(_OF_LAUNCH, _run(ANY, "of RecBole's launch of several processes")),
 }
 
 #: Derived by RecBole from other keys; part of a configuration, never given.
 DERIVED = frozenset({"MODEL_TYPE", "MODEL_INPUT_TYPE", "eval_type", "device", "valid_neg_sample_args",
                      "test_neg_sample_args"})  # fmt: skip
 
-#: What people write → what the key is called, or what to write.
-ALIASES = {
-    **dict.fromkeys(("lr", "learning_rates", "ctr_lr"), "learning_rate"),
-    **dict.fromkeys(("lm_lr", "bert_lr", "text_lr"), "language_learning_rate"),
-    **dict.fromkeys(("pretrain_lr", "align_lr"), "pretrain_learning_rate"),
-    **dict.fromkeys(("batch_size", "bs", "train_bs", "batchsize"), "train_batch_size"),
-    **dict.fromkeys(("eval_bs", "test_batch_size", "valid_batch_size"), "eval_batch_size"),
-    **dict.fromkeys(("patience", "early_stop", "early_stopping", "early_stopping_patience"), "stopping_step"),
-    **dict.fromkeys(("dropout", "dropout_rate", "drop_rate", "drop_prob", "net_dropout"), "dropout_prob"),
-    **dict.fromkeys(("max_length", "max_len", "max_seq_length", "max_seq_len", "max_tokens"), "max_text_tokens"),
-    **dict.fromkeys(("epoch", "num_epochs", "n_epochs", "max_epochs", "num_train_epochs", "train_epochs"), "epochs"),
-    **dict.fromkeys(("optimizer", "optim"), "learner"),
-    **dict.fromkeys(("wd", "l2", "l2_reg", "decay"), "weight_decay"),
-    **dict.fromkeys(("scheduler", "lr_scheduler", "lr_schedule"), "schedule"),
-    **dict.fromkeys(("warmup", "warmup_steps", "warmup_proportion"), "warmup_ratio"),
-    **dict.fromkeys(("temperature", "temp", "tau"), "contrast_temperature"),
-    **dict.fromkeys(("embedding_dim", "emb_size", "emb_dim", "embed_dim", "hidden_size"), "embedding_size"),
-    **dict.fromkeys(("hidden_units", "hidden_sizes", "mlp", "mlp_sizes", "dnn_hidden_units"), "mlp_hidden_size"),
-    **dict.fromkeys(("num_layers",), "n_layers"),
-    **dict.fromkeys(
-        ("lm", "plm", "llm", "bert", "encoder", "text_encoder", "model_name_or_path", "lm_name"), "language_model"
-    ),
-    **dict.fromkeys(("layers", "lm_layers", "num_hidden_layers"), "language_model_layers"),
-    **dict.fromkeys(("mask_rate", "mask_prob", "mlm_probability", "masking_ratio"), "mask_ratio"),
-    **dict.fromkeys(("max_steps", "steps", "train_steps", "align_steps"), "pretrain_steps"),
-    **dict.fromkeys(("align_epochs",), "pretrain_epochs"),
-    **dict.fromkeys(("fp16", "bf16", "amp", "dtype", "torch_dtype"), "precision"),
-    **dict.fromkeys(("gpu", "gpus", "gpu_ids", "cuda"), "gpu_id"),
-    **dict.fromkeys(("num_workers", "workers", "n_workers"), "worker"),
-    **dict.fromkeys(("random_seed", "rng_seed"), "seed"),
-    **dict.fromkeys(("save_dir", "output_dir", "out_dir", "saved_dir"), "checkpoint_dir"),
-    **dict.fromkeys(("data_dir", "dataset_path", "data_root"), "data_path"),
-    **dict.fromkeys(("config_file_list", "config_file", "config", "config_files_list"), "config_files"),
-    **dict.fromkeys(("checkpoint", "pretrained", "load_checkpoint"), "pretrained_checkpoint"),
-    **dict.fromkeys(("resume_from", "resume_from_checkpoint"), "resume"),
-    **dict.fromkeys(("modes", "mode_list", "finetune_strategy"), "finetune_modes"),
-    **dict.fromkeys(("metric",), "metrics"),
-    **dict.fromkeys(("monitor",), "valid_metric"),
-    **dict.fromkeys(("sep", "delimiter"), "field_separator"),
-    **dict.fromkeys(("label", "label_col", "label_field"), "LABEL_FIELD"),
-    **dict.fromkeys(("user_id_field", "user_col"), "USER_ID_FIELD"),
-    **dict.fromkeys(("item_id_field", "item_col"), "ITEM_ID_FIELD"),
-    **dict.fromkeys(("time_field", "timestamp_field"), "TIME_FIELD"),
-    **dict.fromkeys(("prompt", "prompts", "prompt_template"), "template"),
-    **dict.fromkeys(("freeze", "freeze_lm", "freeze_bert", "frozen"), "freeze_language_model"),
-    **dict.fromkeys(("neg_sampling", "training_neg_sample_num"), "train_neg_sample_args"),
-    **dict.fromkeys(
-        ("max_grad_norm", "clip_norm", "gradient_clip_val", "grad_clip"), "clip_grad_norm: {max_norm: ...}"
-    ),
-    **{part: f"eval_args: {{{part}: ...}}" for part in ("split", "order", "group_by", "mode", "split_ratio")},
-    "device": "use_gpu and gpu_id",
+#: What to write → what people write instead.
+_OTHER_NAMES = {
+    "learning_rate": "lr learning_rates ctr_lr",
+    "language_learning_rate": "lm_lr bert_lr text_lr",
+    "pretrain_learning_rate": "pretrain_lr align_lr",
+    "train_batch_size": "batch_size bs train_bs batchsize",
+    "eval_batch_size": "eval_bs test_batch_size valid_batch_size",
+    "stopping_step": "patience early_stop early_stopping early_stopping_patience",
+    "dropout_prob": "dropout dropout_rate drop_rate drop_prob net_dropout",
+    "max_text_tokens": "max_length max_len max_seq_length max_seq_len max_tokens",
+    "epochs": "epoch num_epochs n_epochs max_epochs num_train_epochs train_epochs",
+    "learner": "optimizer optim",
+    "weight_decay": "wd l2 l2_reg decay",
+    "schedule": "scheduler lr_scheduler lr_schedule",
+    "warmup_ratio": "warmup warmup_steps warmup_proportion",
+    "contrast_temperature": "temperature temp tau",
+    "embedding_size": "embedding_dim emb_size emb_dim embed_dim hidden_size",
+    "mlp_hidden_size": "hidden_units hidden_sizes mlp mlp_sizes dnn_hidden_units",
+    "n_layers": "num_layers",
+    "language_model": "lm plm llm bert encoder text_encoder model_name_or_path lm_name",
+    "language_model_layers": "layers lm_layers num_hidden_layers",
+    "mask_ratio": "mask_rate mask_prob mlm_probability masking_ratio",
+    "pretrain_steps": "max_steps steps train_steps align_steps",
+    "pretrain_epochs": "align_epochs",
+    "precision": "fp16 bf16 amp dtype torch_dtype",
+    "gpu_id": "gpu gpus gpu_ids cuda",
+    "worker": "num_workers workers n_workers",
+    "seed": "random_seed rng_seed",
+    "checkpoint_dir": "save_dir output_dir out_dir saved_dir",
+    "data_path": "data_dir dataset_path data_root",
+    "config_files": "config_file_list config_file config config_files_list",
+    "pretrained_checkpoint": "checkpoint pretrained load_checkpoint",
+    "resume": "resume_from resume_from_checkpoint",
+    "finetune_modes": "modes mode_list finetune_strategy",
+    "metrics": "metric",
+    "valid_metric": "monitor",
+    "field_separator": "sep delimiter",
+    "LABEL_FIELD": "label label_col label_field",
+    "USER_ID_FIELD": "user_id_field user_col",
+    "ITEM_ID_FIELD": "item_id_field item_col",
+    "TIME_FIELD": "time_field timestamp_field",
+    "template": "prompt prompts prompt_template",
+    "freeze_language_model": "freeze freeze_lm freeze_bert frozen",
+    "train_neg_sample_args": "neg_sampling training_neg_sample_num",
+    "clip_grad_norm: {max_norm: ...}": "max_grad_norm clip_norm gradient_clip_val grad_clip",
+    "use_gpu and gpu_id": "device",
 }
+
+#: What people write → what to write.
+ALIASES = {alias: key for key, aliases in _OTHER_NAMES.items() for alias in aliases.split()}
+ALIASES |= {part: f"eval_args: {{{part}: ...}}" for part in ("split", "order", "group_by", "mode", "split_ratio")}

@@ -1,13 +1,7 @@
-"""Questions to the table of keys: is this value allowed, is this key known, who may change it?
-
-From :data:`~recbole_alt.key_table.KEYS` follow the check of every value, the refusal of unknown keys, what may differ
-between a run and its continuation, what an alignment depends on, what may stand under ``finetune: {stage: ...}``, what
-can be tuned, and ``docs/keys.md``.
-"""
+"""Checks of keys and values against the table :data:`~recbole_alt.key_table.KEYS`."""
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -23,7 +17,8 @@ from recbole_alt.key_table import (
     REPORTING,
     RUN,
     STAGES,
-)
+)  # fmt: skip
+from recbole_alt.kinds import did_you_mean
 
 __all__ = ["ALIGNMENT", "KEYS", "MODES", "STAGES"]
 
@@ -31,18 +26,18 @@ _PICKLED = ("save_dataset", "dataset_save_path", "save_dataloaders", "dataloader
 
 
 def keys_of(*belongs: str) -> frozenset[str]:
-    """The keys that belong to any of ``belongs``."""
+    """The keys that belong to any of ``belongs``, such as :data:`~recbole_alt.key_table.DATA`."""
     return frozenset(name for name, key in KEYS.items() if key.belongs in belongs)
 
 
 #: Keys that may differ between a run and its continuation.
 FREE = keys_of(REPORTING) | {"device"}
-#: Keys that an alignment does not depend on: runs that differ in nothing else share one.
+#: Keys that an alignment does not depend on: runs that differ only in these share one.
 NOT_OF_ALIGNMENT = keys_of(REPORTING, FINETUNING, EVALUATION, RUN) | {"device", "eval_type"}
 
 
 def check_values(values: Mapping[str, Any]) -> None:
-    """Refuse a value of the wrong kind or out of range; keys that are absent are not looked at.
+    """Refuse values of the wrong kind or out of range; absent keys are not checked.
 
     Raises:
         ValueError: names the key, the value and what it must be.
@@ -63,7 +58,7 @@ def check_values(values: Mapping[str, Any]) -> None:
 
 
 def _check_together(values: Mapping[str, Any]) -> None:
-    """Refuse values that are allowed alone and not together."""
+    """Refuse values that are allowed by themselves but not together."""
     weights = values.get("objective_weights") or {}
     objectives = values.get("objectives") or ()
     if objectives and all(weights.get(name, 1) == 0 for name in objectives):
@@ -79,42 +74,36 @@ def _check_together(values: Mapping[str, Any]) -> None:
 
 
 def check_names(given: Collection[str], known: Collection[str]) -> None:
-    """Refuse keys that nobody knows.
+    """Refuse unknown keys; names the closest known one.
 
     Args:
         given: the keys of the user's files, dictionary and command line.
-        known: keys beside the table: those of a backbone of the user's own.
-
-    Raises:
-        ValueError: names the first unknown key and the one it is taken for.
+        known: keys in addition to the table: those of a backbone of the user's own.
     """
     for name in given:
         if name in DERIVED - {"device"}:
             raise ValueError(f"{name} follows from other keys: leave it out")
-        if name in KEYS or name in _PICKLED or name in known:
+        if name in KEYS or name in known:
             continue
         raise ValueError(f"unknown key {name!r}{meant(name, known)}")
 
 
 def meant(key: Any, known: Collection[str] = ()) -> str:
-    """What an unknown key was probably meant to be, as the end of an error; YAML reads ``~`` as no text."""
-    name = str(key)
-    if name in ALIASES or name.lower() in ALIASES:
-        right = ALIASES.get(name) or ALIASES[name.lower()]
+    """The end of an error about an unknown key: what to write instead."""
+    name = str(key)  # YAML reads ~ as None
+    if right := ALIASES.get(name.lower()):
         return f": write {right}"
-    near = difflib.get_close_matches(name, [*KEYS, *known], n=1, cutoff=0.7)
-    if near:
-        return f": did you mean {near[0]!r}?"
-    return ": leave it out, or give --allow_unknown_keys=true if code of your own reads it"
+    otherwise = ": leave it out, or give --allow_unknown_keys=true if code of your own reads it"
+    return did_you_mean(name, [*KEYS, *known], otherwise, cutoff=0.7)
 
 
 def check_stages(stages: Mapping[str, Mapping[str, Any]], own: Collection[str] = (), strict: bool = True) -> None:
-    """Refuse overrides of ``finetune`` that name no stage, that change nothing there, or are out of range.
+    """Refuse overrides under ``finetune`` of an unknown stage, without effect in their stage, or out of range.
 
     Args:
         stages: ``{stage: {key: value}}``.
         own: keys of a backbone of the user's own, which every stage may override.
-        strict: whether unknown keys are refused.
+        strict: True if unknown keys are refused.
 
     Raises:
         ValueError: names the stage, the key and what to do.
@@ -129,17 +118,14 @@ def check_stages(stages: Mapping[str, Mapping[str, Any]], own: Collection[str] =
                 if strict:
                     raise ValueError(f"finetune: {stage}: unknown key {name!r}{meant(name)}")
                 continue
-            allowed = KEYS[name].stages
-            if stage not in allowed:
-                where = f"only {' and '.join(allowed)} can have it" if allowed else "it is the same for all stages"
-                raise ValueError(
-                    f"finetune: {stage}: {name} changes nothing there, {where}: leave it out{_instead(name)}"
+            key = KEYS[name]
+            if stage not in key.stages:
+                where = (
+                    f"only {' and '.join(key.stages)} can have it" if key.stages else "it is the same for all stages"
                 )
+                instead = "" if key.stages or key.belongs == RUN else f", or give {name} at the top level"
+                raise ValueError(f"finetune: {stage}: {name} changes nothing there, {where}: leave it out{instead}")
         try:
             check_values(overrides)
         except ValueError as error:
             raise ValueError(f"finetune: {stage}: {error}") from None
-
-
-def _instead(name: str) -> str:
-    return "" if KEYS[name].stages or KEYS[name].belongs == RUN else f", or give {name} at the top level"

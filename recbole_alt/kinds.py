@@ -1,11 +1,12 @@
-"""What the value of a key may be: kinds that say in words what they accept."""
+"""Kinds of values: what a key accepts, in code and in the words of its error."""
 
 from __future__ import annotations
 
 import codecs
 import difflib
 import math
-from collections.abc import Callable, Mapping
+import operator
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeGuard
 
@@ -16,8 +17,8 @@ class Kind:
 
     Attributes:
         says: the set in words, as in "must be <says>".
-        accepts: whether a value is in the set.
-        choices: the values, where they can be listed.
+        accepts: returns True for a value in the set.
+        choices: the values, if they can be listed.
     """
 
     says: str
@@ -25,36 +26,31 @@ class Kind:
     choices: tuple[str, ...] = ()
 
     def refuse(self, key: str, value: Any, *, empty: bool = False) -> None:
-        """Raise an error if ``value`` is not of this kind.
+        """Raise a ValueError that names ``key``, ``value`` and what it must be, if the value is not of this kind.
 
-        Args:
-            key: the key, as the error names it.
-            value: its value.
-            empty: whether the key may be empty.
-
-        Raises:
-            ValueError: names the key, the value and what it must be.
+        An ``empty`` key may also be None.
         """
         if (value is None and empty) or (value is not None and self.accepts(value)):
             return
-        raise ValueError(f"{key} must be {self.says}{' or empty' if empty else ''}, not {value!r}{self._near(value)}")
+        given = value if isinstance(value, (list, tuple)) else [value]
+        misspelt = [one for one in given if isinstance(one, str) and one not in self.choices]
+        hint = next(filter(None, (did_you_mean(one, self.choices) for one in misspelt)), "")
+        raise ValueError(f"{key} must be {self.says}{' or empty' if empty else ''}, not {value!r}{hint}")
 
-    def _near(self, value: Any) -> str:
-        given = [one for one in (value if isinstance(value, (list, tuple)) else [value]) if isinstance(one, str)]
-        for one in given:
-            near = difflib.get_close_matches(one, self.choices, n=1)
-            if one not in self.choices and near:
-                return f": did you mean {near[0]!r}?"
-        return ""
+
+def did_you_mean(name: Any, known: Collection[str], otherwise: str = "", *, cutoff: float = 0.6) -> str:
+    """The end of an error about an unknown ``name``: the known one that is closest, or ``otherwise`` if none is."""
+    near = difflib.get_close_matches(str(name), list(known), n=1, cutoff=cutoff)
+    return f": did you mean {near[0]!r}?" if near else otherwise
 
 
 def is_whole(value: Any) -> TypeGuard[int]:
-    """Whether ``value`` is an integer, and no truth value."""
+    """True if ``value`` is an integer and not a bool."""
     return isinstance(value, int) and not isinstance(value, bool)
 
 
 def is_number(value: Any) -> TypeGuard[float]:
-    """Whether ``value`` is a number other than NaN, and no truth value."""
+    """True if ``value`` is a number, neither NaN nor a bool."""
     return isinstance(value, (int, float)) and not isinstance(value, bool) and not math.isnan(value)
 
 
@@ -67,23 +63,19 @@ def whole(least: int, most: int | None = None) -> Kind:
 def number(*, above: float | None = None, least: float | None = None, below: float | None = None,
            most: float | None = None) -> Kind:  # fmt: skip
     """Finite numbers within bounds; ``above`` and ``below`` are not part of the set."""
-    bounds = [
-        f"{word} {bound:g}"
-        for word, bound in (("above", above), ("at least", least), ("below", below), ("at most", most))
-        if bound is not None
+    bounds: list[tuple[str, float | None, Callable[[float, float], bool]]] = [
+        ("above", above, operator.gt),
+        ("at least", least, operator.ge),
+        ("below", below, operator.lt),
+        ("at most", most, operator.le),
     ]
+    given = [(word, bound, holds) for word, bound, holds in bounds if bound is not None]
+    says = " and ".join(f"{word} {bound:g}" for word, bound, _ in given)
 
     def accepts(value: Any) -> bool:
-        return (
-            is_number(value)
-            and math.isfinite(value)
-            and (above is None or value > above)
-            and (least is None or value >= least)
-            and (below is None or value < below)
-            and (most is None or value <= most)
-        )
+        return is_number(value) and math.isfinite(value) and all(holds(value, bound) for _, bound, holds in given)
 
-    return Kind(" ".join(["a number", " and ".join(bounds)]).strip(), accepts)
+    return Kind(f"a number {says}".strip(), accepts)
 
 
 def choice(*values: str) -> Kind:
@@ -95,11 +87,8 @@ def choices(*values: str) -> Kind:
     """A list of some of ``values``, each at most once."""
 
     def accepts(value: Any) -> bool:
-        return (
-            isinstance(value, (list, tuple))
-            and all(one in values for one in value)
-            and len(set(value)) == len(value)
-        )  # fmt: skip
+        is_list = isinstance(value, (list, tuple))
+        return is_list and all(one in values for one in value) and len(set(value)) == len(value)
 
     return Kind(f"a list of different values of {', '.join(values)}, such as [{values[0]}]", accepts, values)
 
@@ -138,9 +127,10 @@ def _is_encoding(value: Any) -> bool:
 
 FLAG = Kind("true or false", lambda value: isinstance(value, bool))
 TEXT = Kind("text", lambda value: isinstance(value, str) and bool(value.strip()))
+FIELD = Kind("the name of a field", TEXT.accepts)
 SEPARATOR = Kind("text of at least one character", lambda value: isinstance(value, str) and value != "")
 ENCODING = Kind("the name of a text encoding such as utf-8 or latin-1", _is_encoding)
 SHARE = number(above=0, most=1)
 DROPOUT = number(least=0, below=1)
-#: Values whose form another module checks, where it knows the files or the models they are about.
+#: Values that are checked by the module that knows the files or models they are about.
 ANY = Kind("anything", lambda value: True)

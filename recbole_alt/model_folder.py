@@ -1,4 +1,4 @@
-"""What the files of a language model's folder must hold before anything is loaded from them."""
+"""Checks of the files in a language model's folder, made before anything is loaded from them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-#: Where tokenizers keep their words; byte-level BPE needs ``merges.txt`` beside ``vocab.json``.
+#: Files that hold a tokenizer's vocabulary; byte-level BPE needs both ``vocab.json`` and ``merges.txt``.
 TOKENIZER_FILES = (
     "tokenizer.json", "vocab.txt", "vocab.json", "merges.txt", "tokenizer.model", "spiece.model",
     "sentencepiece.bpe.model", "spm.model", "tekken.json",
@@ -14,10 +14,10 @@ TOKENIZER_FILES = (
 
 
 def read_json(file: Path) -> Any:
-    """What a JSON file holds.
+    """Read a JSON file.
 
     Raises:
-        ValueError: it can't be read, or is no JSON; the line is named.
+        ValueError: it can't be read or is no JSON; names the file and the line.
     """
     try:
         return json.loads(file.read_text(encoding="utf-8"))
@@ -31,7 +31,7 @@ def read_json(file: Path) -> Any:
 
 
 def read_object(file: Path) -> dict[str, Any]:
-    """As :func:`read_json`, of a file that holds keys and values."""
+    """Read a JSON file that must hold an object; see :func:`read_json`."""
     content = read_json(file)
     if not isinstance(content, dict):
         raise ValueError(f"language_model: {str(file)!r} must hold keys and values, not a {type(content).__name__}")
@@ -39,17 +39,18 @@ def read_object(file: Path) -> dict[str, Any]:
 
 
 def transformer_folder(folder: Path) -> Path:
-    """``folder``, or, in a folder of sentence-transformers (``modules.json``), that of its transformer.
+    """``folder`` itself, or its transformer's folder if sentence-transformers wrote it (``modules.json``).
 
     Raises:
-        ValueError: ``modules.json`` is damaged, names no transformer, or a folder that is not there.
+        ValueError: ``modules.json`` is damaged, or names no transformer or a folder that is not there.
     """
     listing = folder / "modules.json"
     if not listing.is_file():
         return folder
-    transformer = next((path for kind, path in _modules(listing) if kind == "Transformer"), None)
+    modules = _modules(listing)
+    transformer = next((path for kind, path in modules if kind == "Transformer"), None)
     if transformer is None:
-        kinds = ", ".join(kind for kind, _ in _modules(listing)) or "nothing"
+        kinds = ", ".join(kind for kind, _ in modules) or "nothing"
         raise ValueError(
             f"language_model: {str(listing)!r} names no module of type Transformer but {kinds}: give a model "
             "that has one"
@@ -63,28 +64,26 @@ def transformer_folder(folder: Path) -> Path:
 
 
 def pooling_of(folder: Path) -> tuple[str | None, list[str]]:
-    """How a folder of sentence-transformers pools, and what it does after its transformer.
+    """How a folder of sentence-transformers pools, and the types of its modules after the transformer.
 
     Returns:
-        ``mean``, ``cls``, ``last``, another name of theirs, or None where nothing is said; the types of the modules
-        behind the transformer.
+        ``mean``, ``cls``, ``last``, another name of sentence-transformers, or None if nothing is said; module types.
     """
     listing = folder / "modules.json"
-    if not listing.is_file():
-        return None, []
-    modules = [(kind, path) for kind, path in _modules(listing) if kind != "Transformer"]
+    modules = [one for one in _modules(listing) if one[0] != "Transformer"] if listing.is_file() else []
+    kinds = [kind for kind, _ in modules]
     file = next((folder / path / "config.json" for kind, path in modules if kind == "Pooling"), None)
     if file is None or not file.is_file():
-        return None, [kind for kind, _ in modules]
+        return None, kinds
     keys = read_object(file)
     names = {"cls_token": "cls", "mean_tokens": "mean", "lasttoken": "last"}
     on = [key.removeprefix("pooling_mode_") for key in keys if key.startswith("pooling_mode_") and keys[key] is True]
     said = [str(keys["pooling_mode"])] if keys.get("pooling_mode") else on
-    return "+".join(names.get(name, name) for name in said) or None, [kind for kind, _ in modules]
+    return "+".join(names.get(name, name) for name in said) or None, kinds
 
 
 def _modules(listing: Path) -> list[tuple[str, str]]:
-    """Type, without its package, and folder of each module that ``modules.json`` names."""
+    """The type, without its package, and the folder of each module that ``modules.json`` names."""
     modules = read_json(listing)
     if not isinstance(modules, list) or not all(
         isinstance(module, dict) and isinstance(module.get("type"), str) and isinstance(module.get("path", ""), str)
@@ -95,11 +94,7 @@ def _modules(listing: Path) -> list[tuple[str, str]]:
 
 
 def check_config(folder: Path) -> None:
-    """Refuse a configuration that names no architecture, quantised weights, or an adapter without its model.
-
-    Raises:
-        ValueError: file and key.
-    """
+    """Refuse a ``config.json`` that names no architecture, quantised weights, and adapters; names file and key."""
     file = folder / "config.json"
     keys = read_object(file)
     if not isinstance(keys.get("model_type"), str) or not keys["model_type"]:
@@ -119,11 +114,7 @@ def check_config(folder: Path) -> None:
 
 
 def check_tokenizer_files(folder: Path) -> None:
-    """Refuse a folder without the words of a tokenizer, or with a damaged file of one.
-
-    Raises:
-        ValueError: the files that were looked for, or the file.
-    """
+    """Refuse a folder without a tokenizer's vocabulary or with a damaged tokenizer file; names the files."""
     there = {file for file in TOKENIZER_FILES if (folder / file).is_file()}
     if not there:
         raise ValueError(
@@ -132,7 +123,7 @@ def check_tokenizer_files(folder: Path) -> None:
         )
     if len(there) == 1 and there <= {"vocab.json", "merges.txt"}:
         raise ValueError(
-            f"language_model: the folder {str(folder)!r} has {there.pop()} alone of vocab.json and merges.txt: "
+            f"language_model: the folder {str(folder)!r} has only {there.pop()} of vocab.json and merges.txt: "
             "a tokenizer needs both, or tokenizer.json"
         )
     for name in ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"):
@@ -141,7 +132,7 @@ def check_tokenizer_files(folder: Path) -> None:
 
 
 def damaged_tokenizer_file(folder: Path) -> str | None:
-    """One line about the ``tokenizer.json`` of ``folder`` if it is no tokenizer; for when loading has failed."""
+    """What is wrong with ``tokenizer.json`` in one line, or None; to explain why loading has failed."""
     from tokenizers import Tokenizer
 
     file = folder / "tokenizer.json"

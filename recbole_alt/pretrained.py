@@ -1,4 +1,4 @@
-"""Finding a pretrained language model: a local folder, an installed package that ships weights, or the hub."""
+"""Loads pretrained language models from a local folder, an installed package that ships weights, or the hub."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import importlib.util
 import logging
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, files
 from pathlib import Path
 from typing import Any
@@ -29,12 +30,12 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # RecBole's loader wor
 #: Added to a tokenizer that has no mask token.
 MASK_TOKEN = "[MASK]"
 
-#: A sentence that no tokenizer reads as unknown words alone.
+#: A sentence of which every tokenizer knows some words.
 _PLAIN = "The title is Toy Story, 1995: a story of 3 toys. 标题 название"
 
 
 def resolve(name: str) -> str:
-    """Where the language model ``name`` is: a folder, or the hub id itself.
+    """The folder of the language model ``name``, or the hub id itself.
 
     Args:
         name: a folder with ``config.json``, one of sentence-transformers (``modules.json``), the name of an installed
@@ -59,7 +60,7 @@ def resolve(name: str) -> str:
 
 
 def load_config(name: str) -> Any:
-    """The configuration of the resolved ``name``, of one stack of layers over texts.
+    """Load the configuration of ``name``, which must be of one stack of layers over texts.
 
     Raises:
         ValueError: it can't be loaded, or a key of it is wrong.
@@ -75,10 +76,10 @@ def load_config(name: str) -> Any:
 
 
 def load_encoder(name: str) -> Any:
-    """The ``AutoModel`` of the resolved ``name`` in 32 bits, every weight of it as in the files.
+    """Load the ``AutoModel`` of ``name`` in 32 bits.
 
     Raises:
-        ValueError: it can't be loaded, or its files hold other weights than it computes with; file and key are named.
+        ValueError: it can't be loaded, or its files hold other weights than it computes with; names file and key.
     """
     from transformers import AutoModel
 
@@ -95,10 +96,10 @@ def load_encoder(name: str) -> Any:
 
 
 def load_tokenizer(name: str) -> Any:
-    """The fast tokenizer of ``name``, with a mask and a padding token; loaded once.
+    """Load the fast tokenizer of ``name``, once, and give it a mask and a padding token.
 
     Raises:
-        ValueError: its files are missing or damaged, it reads plain words as unknown, or has no fast version.
+        ValueError: its files are missing or damaged, it knows no plain words, or it has no fast version.
     """
     resolve(name)
     return _load_tokenizer(name)
@@ -108,7 +109,7 @@ def load_tokenizer(name: str) -> Any:
 def _load_tokenizer(name: str) -> Any:
     from transformers import AutoTokenizer
 
-    load_config(name)  # which costs nothing, and is refused before texts are read
+    load_config(name)  # a wrong one is refused before texts are read
     folder = _folder(name)
     if folder is not None:
         check_tokenizer_files(folder)
@@ -123,22 +124,16 @@ def _load_tokenizer(name: str) -> Any:
         files = ", ".join(type(tokenizer).vocab_files_names.values())
         raise ValueError(
             f"language_model: the tokenizer of {name!r} ({len(tokenizer)} tokens) reads {_PLAIN[:23]!r} as "
-            f"{'unknown tokens alone' if read else 'nothing'}: its words are missing; look at {files}"
+            f"{'unknown tokens only' if read else 'nothing'}: its words are missing; look at {files}"
         )
     return complete(tokenizer)
 
 
 def _load(name: str, part: str, loader: Any, **options: Any) -> Any:
-    """``loader.from_pretrained`` of the resolved ``name``; never runs code that came with the weights.
-
-    Args:
-        name: see :func:`resolve`.
-        part: what the messages call it.
-        loader: one of the ``Auto`` classes.
-        **options: its keywords.
+    """``loader.from_pretrained`` of ``name``, an ``Auto`` class; never runs code that came with the weights.
 
     Raises:
-        ValueError: not found here and not to be had from the hub; one line that says what to give instead.
+        ValueError: neither here nor on the hub, or it can't be loaded; calls it ``part`` and says what to give instead.
     """
     found = resolve(name)
     try:
@@ -158,7 +153,7 @@ def _load(name: str, part: str, loader: Any, **options: Any) -> Any:
 
 
 def other_pooling(name: str, pooling: str) -> str | None:
-    """One line about what a folder of sentence-transformers does with the states and we do not; None if nothing."""
+    """How a folder of sentence-transformers treats token states otherwise than we do, in one line; else None."""
     found = _found(name)
     theirs, modules = pooling_of(found) if found is not None else (None, [])
     unread = [kind for kind in modules if kind not in ("Pooling", "Normalize")]
@@ -168,9 +163,9 @@ def other_pooling(name: str, pooling: str) -> str | None:
 
 
 def complete(tokenizer: Any) -> Any:
-    """``tokenizer`` with a mask and a padding token, in place.
+    """Give ``tokenizer`` the mask and padding tokens that it lacks, in place.
 
-    A mask token it lacks, as those of decoders do, is added; padding may be any token, since none attends to it.
+    A mask token is added (tokenizers of decoders have none); padding may be any token, since none attends to it.
     """
     tokenizer.added_by_recbole_alt = []
     if tokenizer.mask_token_id is None:
@@ -191,7 +186,7 @@ def _has_weights(folder: Path) -> bool:
 
 
 def _found(name: str) -> Path | None:
-    """The folder or file ``name`` is, or the folder its package ships; None for a hub id."""
+    """The folder or file that ``name`` is, or the folder that its package ships; None for a hub id."""
     try:
         path = Path(name).expanduser()
         if path.is_dir():
@@ -203,13 +198,13 @@ def _found(name: str) -> Path | None:
 
 
 def _folder(name: str) -> Path | None:
-    """The folder that is read; None for a hub id."""
+    """The folder that is loaded; None for a hub id."""
     found = resolve(name)
     return Path(found) if os.path.isdir(found) else None  # unlike Path's, no error for any name
 
 
 def _downloaded(name: str) -> Path | None:
-    """Where the hub's files of ``name``, just loaded, are kept."""
+    """The folder where the hub's files of ``name``, just loaded, are kept."""
     from transformers.utils import cached_file
 
     file = cached_file(name, "config.json", local_files_only=True, _raise_exceptions_for_missing_entries=False)
@@ -229,20 +224,17 @@ def _shipped_by_package(name: str) -> Path | None:
     return next((file.parent for file in candidates if _has_weights(file.parent)), None)
 
 
-class _quiet:
-    """No report of weights that the encoder rightly leaves out (pooler, heads), no bar for one small file."""
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the report of weights that are rightly left out (pooler, heads) and the bar for one small file."""
+    from transformers.utils import logging as hf_logging
 
-    def __enter__(self) -> None:
-        from transformers.utils import logging as hf_logging
-
-        self._level = hf_logging.get_verbosity()
-        self._bar = hf_logging.is_progress_bar_enabled()
-        hf_logging.set_verbosity(logging.ERROR)
-        hf_logging.disable_progress_bar()
-
-    def __exit__(self, *_: object) -> None:
-        from transformers.utils import logging as hf_logging
-
-        hf_logging.set_verbosity(self._level)
-        if self._bar and sys.stderr.isatty():
+    level, bar = hf_logging.get_verbosity(), hf_logging.is_progress_bar_enabled()
+    hf_logging.set_verbosity(logging.ERROR)
+    hf_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        hf_logging.set_verbosity(level)
+        if bar and sys.stderr.isatty():
             hf_logging.enable_progress_bar()

@@ -51,11 +51,11 @@ def write_result(record: Mapping[str, Any], files: Sequence[Path]) -> None:
 
 
 def result_table(record: Mapping[str, Any]) -> str:
-    """The run of ``record`` as a Markdown table: the plain backbone first, then pretraining and each mode."""
+    """The run of ``record`` as a Markdown table: the plain backbone first, then the alignment and each mode."""
     model = record["configuration"]["model"]
     titles = {
         "plain": f"plain {base_model_name(model)}",
-        "pretrain": "pretraining",
+        "pretrain": "alignment",
         "ctr": f"{model} ctr",
         "lm": f"{model} lm",
         "joint": f"{model} joint",

@@ -1,4 +1,4 @@
-"""Whether what was loaded is the whole model: its files, and the loading report read to the end."""
+"""Checks that a loaded encoder has every weight of its files, and that the files have every weight of it."""
 
 from __future__ import annotations
 
@@ -13,32 +13,25 @@ from torch import nn
 
 from recbole_alt.model_folder import read_object
 
-#: Where weights are looked for, in this order.
+#: Files of weights, in the order in which they are looked for.
 FILES = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
 
-_UNREAD = ("pooler.",)  # what no token's state comes from
+_UNREAD = ("pooler.",)  # weights that no token's state depends on
 _FLOATS = ("F64", "F32", "F16", "BF16", "float64", "float32", "float16", "bfloat16")
 
 
 @dataclass(frozen=True)
 class StoredWeight:
-    """One tensor of a file.
-
-    Attributes:
-        file: which.
-        dtype: its numbers, as the file names them.
-    """
+    """The file that holds a tensor, and its data type as the file names it."""
 
     file: Path
     dtype: str
 
 
 def stored_weights(folder: Path) -> dict[str, StoredWeight]:
-    """Every tensor in the weight files of ``folder``, by its key there; the tensors stay on disk.
+    """The tensors in the weight files of ``folder`` by their keys; the tensors themselves stay on disk.
 
-    Raises:
-        ValueError: a file is damaged, holds code or something other than tensors, or an index names one that is not
-            there.
+    Files that are damaged, missing, or hold code or anything else than tensors are refused.
     """
     first = next(folder / name for name in FILES if (folder / name).is_file())
     stored: dict[str, StoredWeight] = {}
@@ -81,20 +74,19 @@ def _tensors(file: Path) -> dict[str, StoredWeight]:
 
 
 def check(encoder: Any, report: Mapping[str, Any], stored: Mapping[str, StoredWeight], name: str) -> None:
-    """Refuse an encoder of which not every weight is the one in the files.
+    """Refuse an encoder whose weights are not those in the files.
 
-    A pooler may be missing, and heads may be left over: neither is read. Everything else that the configuration
-    asks for has to be in the files, in its shape, as real numbers, and nothing in the files may belong to a layer and
-    be left out.
+    Every weight that the configuration asks for must be in the files, in its shape, as finite real numbers, and the
+    files must hold no further weight of a layer. A pooler may be missing and heads may be left over: neither is used.
 
     Args:
         encoder: an ``AutoModel``.
-        report: what ``from_pretrained(..., output_loading_info=True)`` said of it.
-        stored: see :func:`stored_weights`.
-        name: what the messages call the model where no file can be named.
+        report: the loading report of ``from_pretrained(..., output_loading_info=True)``.
+        stored: the tensors in its files; see :func:`stored_weights`.
+        name: what errors call the model if no file can be named.
 
     Raises:
-        ValueError: file and key.
+        ValueError: names the file and the key.
     """
     kind = type(encoder).__name__
     files = sorted({weight.file for weight in stored.values()})
@@ -105,10 +97,11 @@ def check(encoder: Any, report: Mapping[str, Any], stored: Mapping[str, StoredWe
         )
     missing = sorted(key for key in report["missing_keys"] if not key.startswith(_UNREAD))
     if missing:
-        prefixes = _other_prefix(missing, _left(stored, encoder))
+        prefix, own = f"{encoder.base_model_prefix}.", set(encoder.state_dict())
+        prefixes = _other_prefix(missing, {key for key in stored if not own & {key, key.removeprefix(prefix)}})
         if prefixes is not None:
             theirs, ours = prefixes
-            wanted = repr(ours) if ours else f"{encoder.base_model_prefix + '.'!r} or none"
+            wanted = repr(ours) if ours else f"{prefix!r} or none"
             raise ValueError(
                 f"language_model: the keys in {where} have the prefix {theirs!r} "
                 f"({theirs}{missing[0].removeprefix(ours)}), {kind} looks for {wanted} ({missing[0]}): rename them"
@@ -123,12 +116,17 @@ def check(encoder: Any, report: Mapping[str, Any], stored: Mapping[str, StoredWe
             f"{tuple(expected)}: give the weights and the config.json that belong together"
         )
     _check_numbers(encoder, stored, where)
-    _check_twice(encoder, stored)
     _check_left_over(encoder, report["unexpected_keys"], stored, where)
 
 
 def _check_numbers(encoder: nn.Module, stored: Mapping[str, StoredWeight], where: str) -> None:
+    """Refuse weights that are not finite real numbers, or that are stored both with and without the model's prefix."""
+    prefix = f"{getattr(encoder, 'base_model_prefix', '')}."
     for key, tensor in encoder.state_dict().items():
+        if key in stored and prefix + key in stored:
+            raise ValueError(
+                f"language_model: {key} is also {prefix + key} in {str(stored[key].file)!r}, and may differ: keep one"
+            )
         if not tensor.is_floating_point():
             continue
         weight = _stored_as(key, stored)
@@ -145,20 +143,10 @@ def _check_numbers(encoder: nn.Module, stored: Mapping[str, StoredWeight], where
             )
 
 
-def _check_twice(encoder: nn.Module, stored: Mapping[str, StoredWeight]) -> None:
-    """Refuse a weight that is in the files with and without the prefix of the model: either would do."""
-    prefix = f"{getattr(encoder, 'base_model_prefix', '')}."
-    for key in encoder.state_dict():
-        if key in stored and prefix + key in stored:
-            raise ValueError(
-                f"language_model: {key} is also {prefix + key} in {str(stored[key].file)!r}, and may differ: keep one"
-            )
-
-
 def _check_left_over(
     encoder: nn.Module, unexpected: Collection[str], stored: Mapping[str, StoredWeight], where: str
 ) -> None:
-    """Refuse weights of layers beyond those of the configuration, and weights of a layer that has no use for them."""
+    """Refuse weights of more layers than the configuration has, and weights that a layer does not use."""
     layers = {_pattern(key) for key in encoder.state_dict()}
     modules = {name for name, module in encoder.named_modules() if name and any(True for _ in module.parameters(False))}
     prefix = f"{getattr(encoder, 'base_model_prefix', '')}."
@@ -179,14 +167,8 @@ def _pattern(key: str) -> str:
     return re.sub(r"\.\d+(?=\.)", ".*", f".{key}")
 
 
-def _left(stored: Collection[str], encoder: Any) -> set[str]:
-    """The keys in the files that the encoder has no weight for."""
-    own = set(encoder.state_dict())
-    return {key for key in stored if not own & {key, key.removeprefix(f"{encoder.base_model_prefix}.")}}
-
-
 def _other_prefix(missing: list[str], left: Collection[str]) -> tuple[str, str] | None:
-    """The prefixes, in the files and in the model, without which most missing keys are among those left over."""
+    """The prefixes in the files and in the model without which most missing keys are among the unused ones."""
     parts = max(missing, key=lambda key: key.count(".")).split(".")
     for start in range(len(parts) - 1):
         ending, ours = ".".join(parts[start:]), "".join(f"{part}." for part in parts[:start])
@@ -200,7 +182,7 @@ def _other_prefix(missing: list[str], left: Collection[str]) -> tuple[str, str] 
 
 
 def _stored_as(key: str, stored: Mapping[str, StoredWeight]) -> StoredWeight | None:
-    """The stored tensor of a weight of the model, whose key may have a prefix more or less there."""
+    """The stored tensor of a weight of the model; its key there may have a prefix more or less."""
     if key in stored:
         return stored[key]
     alike = (name for name in stored if name.endswith(f".{key}") or key.endswith(f".{name}"))

@@ -1,4 +1,4 @@
-"""YAML as it is written: safe, no key twice, UTF-8, and ``1e-4`` a number as in RecBole."""
+"""Reads YAML safely: UTF-8, no key twice, and ``1e-4`` is a number, as in RecBole."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from recbole.config import Config
 
 
 def read_yaml(file: str | Path, what: str = "config file") -> dict[str, Any]:
-    """The ``key: value`` pairs of a YAML file.
+    """Read the ``key: value`` pairs of a YAML file.
 
     Args:
         file: the file.
-        what: what an error calls it.
+        what: what errors call it.
 
     Raises:
-        ValueError: no such file, another encoding than UTF-8, no plain YAML, a key given twice, or no mapping; one line
-            that names the file and, where there is one, the line.
+        ValueError: the file does not exist, is not UTF-8 or plain YAML, gives a key twice, or holds something else; one
+            line that names the file and, where there is one, the line.
     """
     name = f"{what} {str(file)!r}"
     text = read_utf8(file, what)
@@ -39,15 +39,7 @@ def read_yaml(file: str | Path, what: str = "config file") -> dict[str, Any]:
 
 
 def read_utf8(file: str | Path, what: str) -> str:
-    """The text of a file in UTF-8, without a byte order mark.
-
-    Args:
-        file: the file.
-        what: what an error calls it.
-
-    Raises:
-        ValueError: no such file, or another encoding; one line that names the file and the line.
-    """
+    """Read a UTF-8 file, skipping a byte order mark; see :func:`read_yaml`."""
     path, name = Path(file), f"{what} {str(file)!r}"
     if not path.is_file():
         raise ValueError(f"{name} does not exist" + (": it is a folder" if path.is_dir() else ""))
@@ -64,39 +56,38 @@ def parse_yaml(text: str) -> Any:
     """The content of a YAML document.
 
     Raises:
-        ValueError: no plain YAML, or a key given twice in one mapping.
+        ValueError: it is not plain YAML, or gives a key twice in one mapping.
     """
     try:
         return yaml.load(text, Loader=_loader())
-    except _DuplicateKey as error:
-        raise ValueError(str(error)) from None
+    except _DuplicateKey:
+        raise
     except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:  # of dates and of endless aliases, too
         raise ValueError(f"not plain YAML: {' '.join(str(error).split())}") from None
 
 
 class _DuplicateKey(ValueError):
-    pass
+    """A key that is given twice in one mapping."""
 
 
 class _Loader(yaml.SafeLoader):
-    """Refuses a key given twice, where YAML's own takes the last one."""
+    """Refuses a key that is given twice; PyYAML itself takes the last one."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        if isinstance(node, yaml.MappingNode):
-            lines: dict[tuple[str, str], int] = {}
-            for key, _ in node.value:
-                if not isinstance(key, yaml.ScalarNode) or key.tag == "tag:yaml.org,2002:merge":
-                    continue
-                line, name = key.start_mark.line + 1, (key.tag, key.value)
-                if name in lines:
-                    raise _DuplicateKey(f"{key.value} is given twice, in lines {lines[name]} and {line}: leave one")
-                lines[name] = line
+        lines: dict[tuple[str, str], int] = {}
+        for key, _ in node.value if isinstance(node, yaml.MappingNode) else ():
+            if not isinstance(key, yaml.ScalarNode) or key.tag == "tag:yaml.org,2002:merge":
+                continue
+            line, name = key.start_mark.line + 1, (key.tag, key.value)
+            if name in lines:
+                raise _DuplicateKey(f"{key.value} is given twice, in lines {lines[name]} and {line}: leave one")
+            lines[name] = line
         return super().construct_mapping(node, deep)
 
 
 @cache
 def _loader() -> type[yaml.SafeLoader]:
-    """The loader, with RecBole's notion of a float."""
+    """The loader, with RecBole's pattern of a float."""
     source = Config._build_yaml_loader(None)
     for first, resolvers in source.yaml_implicit_resolvers.items():
         for tag, pattern in resolvers:

@@ -19,8 +19,8 @@ from recbole.data import create_dataset, data_preparation
 from recbole.utils import get_model, init_seed
 from torch import Tensor, nn
 
-from recbole_alt.data.build import build_batches, build_masking
 from recbole_alt.data.masking import step_generator
+from recbole_alt.data.steps import build_batches, build_masking
 from recbole_alt.model.backbones import mask_table, select_rows
 from recbole_alt.model.build import build_alignment, build_backbone
 from recbole_alt.model.unseen import set_unseen_values

@@ -21,8 +21,8 @@ from recbole.utils import get_model, init_seed
 
 from recbole_alt import run_hyper_alt
 from recbole_alt.config import ALTConfig
-from recbole_alt.data.build import build_batches, build_masking
 from recbole_alt.data.masking import step_generator
+from recbole_alt.data.steps import build_batches, build_masking
 from recbole_alt.model.build import build_alignment
 from recbole_alt.study import Campaign
 
@@ -148,7 +148,7 @@ def small_bert(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture(autouse=True)
 def _threads() -> None:
-    torch.set_num_threads(2)
+    torch.set_num_threads(1 if "PYTEST_XDIST_WORKER" in os.environ else 2)  # workers share the cores
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from recbole.data import create_dataset, data_preparation
 from recbole.utils import get_model, init_seed
 from torch import Tensor
 
-from recbole_alt.data.build import build_masking
+from recbole_alt.data.steps import build_masking
 from recbole_alt.model.build import build_alignment
 
 pytestmark = pytest.mark.usefixtures("one_thread")

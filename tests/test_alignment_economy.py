@@ -9,8 +9,8 @@ import pytest
 import torch
 from conftest import gradients, pooled_states
 
-from recbole_alt.data.build import build_masking
-from recbole_alt.model.kept_texts import KeptTexts, TextsOfStep
+from recbole_alt.data.steps import build_masking
+from recbole_alt.model.text_cache import TextCache
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 ALL = ["contrastive", "masked_language", "masked_tabular"]
@@ -22,9 +22,11 @@ def keep(b: Any, *, texts: int = 1000, memory: float | None = None) -> int:
     before = language_model.texts_encoded
     prompts = b.dataset.prompts
     masking = build_masking(b.config, prompts, [field.name for field in b.model.backbone.fields])
-    b.model.kept_texts = KeptTexts(language_model, prompts.special.mask, b.config["device"])
-    step = TextsOfStep(texts // 10, texts // 10)
-    b.model.kept_texts.fill(prompts.distinct(b.dataset[:]), masking, step, 10, memory=memory)
+    b.model.text_cache = TextCache(language_model)
+    reads = texts // 10 * 10
+    everything = prompts.distinct(b.dataset.inter_feat)
+    mask_id, device = prompts.special.mask, b.config["device"]
+    b.model.text_cache.fill(everything, masking, mask_id, device, complete=reads, masked=reads, memory=memory)
     return language_model.texts_encoded - before
 
 

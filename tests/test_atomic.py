@@ -14,7 +14,7 @@ from rows import SOME, refused
 
 from recbole_alt.config import ALTConfig
 from recbole_alt.data.atomic import AtomicFile
-from recbole_alt.data.files import headers_of
+from recbole_alt.data.files import atomic_files, headers_of
 
 Own = Callable[..., ALTConfig]
 
@@ -207,7 +207,7 @@ ITEMS = "item_id:token\tyear:token\tprice:float\n" + "".join(f"i{n}\t{1990 + n}\
 
 
 def test_headers_are_those_of_the_files_that_exist(own: Own) -> None:
-    headers = headers_of(own("heads", inter="\ufeff" + SOME, item=ITEMS.replace("\n", "\r\n")))
+    headers = headers_of(atomic_files(own("heads", inter="\ufeff" + SOME, item=ITEMS.replace("\n", "\r\n"))))
     assert headers == {
         "inter": {"user_id": "token", "item_id": "token", "label": "float"},
         "item": {"item_id": "token", "year": "token", "price": "float"},
@@ -218,9 +218,9 @@ def test_headers_are_those_of_the_files_that_exist(own: Own) -> None:
 @pytest.mark.parametrize(
     ("given", "match"),
     [
-        ({"user": USERS.replace("user_id", "userid")}, r"d\.user has no field 'user_id' .USER_ID_FIELD.; "
+        ({"user": USERS.replace("user_id", "userid")}, r"USER_ID_FIELD: d\.user has no field 'user_id'; "
          r"it has userid, age"),
-        ({"inter": SOME.replace("item_id", "item")}, r"d\.inter has no field 'item_id'.*ITEM_ID_FIELD.*user_id, item"),
+        ({"inter": SOME.replace("item_id", "item")}, r"ITEM_ID_FIELD: d\.inter has no field 'item_id'.*user_id, item"),
         ({"user": USERS.replace("user_id:token", "user_id:float")}, r"d\.user, line 1: column 'user_id' is.* float"),
         ({"inter": SOME.replace("item_id:token", "item_id:token_seq")}, r"d\.inter, line 1.*'item_id'.*token_seq"),
         ({"user": USERS.replace("age", "year")}, r"column 'year' is in \S*d\.user and in \S*d\.item"),

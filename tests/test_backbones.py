@@ -1,4 +1,7 @@
-"""The contract for each of RecBole's CTR models and its variants."""
+"""The contract for each of RecBole's CTR models and its variants.
+
+CI runs it for models that stand for all ways of reaching a representation; ``-m slow`` runs it for the others.
+"""
 
 from __future__ import annotations
 
@@ -40,6 +43,7 @@ from recbole_alt.model.captures import CAPTURES, CapturePoint, Captures  # noqa:
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
+@pytest.mark.slow
 class TestAFM(BackboneContract):
     model = "AFM"
     regularised = True
@@ -67,10 +71,12 @@ class TestDCNV2(BackboneContract):
     logit_hooks = 1
 
 
+@pytest.mark.slow
 class TestDCNV2Parallel(TestDCNV2):
     keys: ClassVar = {"structure": "parallel"}
 
 
+@pytest.mark.slow
 class TestDCNV2Mixed(TestDCNV2):
     keys: ClassVar = {"mixed": True, "expert_num": 2, "low_rank": 4}
 
@@ -86,6 +92,7 @@ class TestDSSM(BackboneContract):
     width = 2 * 8
 
 
+@pytest.mark.slow
 class TestEulerNet(BackboneContract):
     model = "EulerNet"
     keys: ClassVar = {"order_list": [4]}
@@ -108,15 +115,18 @@ class TestFFM(BackboneContract):
         return pairs.flatten(1)
 
 
+@pytest.mark.slow
 class TestFFMInGroups(TestFFM):
     keys: ClassVar = {"fields": GROUPS}
 
 
+@pytest.mark.slow
 class TestFiGNN(BackboneContract):
     model = "FiGNN"
     last_layers = ("mlp2",)
 
 
+@pytest.mark.slow
 class TestFM(BackboneContract):
     model = "FM"
     random = None
@@ -124,11 +134,13 @@ class TestFM(BackboneContract):
     joined = True
 
 
+@pytest.mark.slow
 class TestFNN(BackboneContract):
     model = "FNN"
     last_layers = ("predict_layer",)
 
 
+@pytest.mark.slow
 class TestFwFM(BackboneContract):
     model = "FwFM"
     width = EMBEDDING_SIZE
@@ -165,11 +177,13 @@ class TestLR(BackboneContract):
             assert changed.any(0).nonzero().flatten().tolist() == [i]
 
 
+@pytest.mark.slow
 class TestNFM(BackboneContract):
     model = "NFM"
     last_layers = ("predict_layer",)
 
 
+@pytest.mark.slow
 class TestPNN(BackboneContract):
     model = "PNN"
     regularised = True
@@ -184,6 +198,7 @@ class TestPNNBoth(TestPNN):
     keys: ClassVar = {"use_inner": True, "use_outer": True}
 
 
+@pytest.mark.slow
 class TestWideDeep(BackboneContract):
     model = "WideDeep"
     last_layers = ("deep_predict_layer",)
@@ -208,6 +223,7 @@ class TestKDDAGFMTeacher(BackboneContract):
     last_layers = ("teacher_network.linear",)
 
 
+@pytest.mark.slow
 class TestKDDAGFMTeacherCIN(TestKDDAGFMTeacher):
     keys: ClassVar = {**TestKDDAGFMTeacher.keys, "teacher": "CIN"}
     last_layers = ()
@@ -242,15 +258,18 @@ class TestKDDAGFMStudent(TestKDDAGFMTeacher):
         return make
 
 
+@pytest.mark.slow
 class TestKDDAGFMStudentInner(TestKDDAGFMStudent):
     student: ClassVar = {"phase": "finetuning", "type": "inner"}
     learns = (*TABLES, "student_network.p")
 
 
+@pytest.mark.slow
 class TestKDDAGFMStudentOfCIN(TestKDDAGFMStudent):
     keys: ClassVar = TestKDDAGFMTeacherCIN.keys
 
 
+@pytest.mark.slow
 class TestKDDAGFMDistillation(TestKDDAGFMStudent):
     """The exception: RecBole keeps the embeddings as the teacher left them, and so does alignment."""
 

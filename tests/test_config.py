@@ -189,6 +189,8 @@ def test_nothing_in_a_file_is_evaluated(tmp_path: Path) -> None:
         ("pretrain_epochs", True, "pretrain_epochs.*True"),
         ("language_model_layers", "six", "language_model_layers.*'six'"),
         ("finetune", {"jiont": {"epochs": 1}}, "finetune.*'jiont'.*joint"),
+        ("finetune", 5, "finetune must be like {joint: {epochs: 5}}, not 5"),
+        ("finetune", {"joint": 5}, "finetune: joint must be like {epochs: 5}, not 5"),
     ],
 )
 def test_a_wrong_key_or_value_is_named_with_what_is_right(key: str, value: object, match: str) -> None:
@@ -208,6 +210,13 @@ def test_model_and_dataset_of_a_file_count_where_nothing_else_names_them(tmp_pat
     assert (config["model"], config["dataset"]) == ("ALT_FM", "mine")
     assert ALTConfig("ALT_DCN", None, [str(file)])["model"] == "ALT_DCN"
     assert (ALTConfig()["model"], ALTConfig()["dataset"]) == ("ALT_DCN", "ml-100k")
+
+
+def test_a_dataset_that_is_no_text_is_to_be_quoted(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text("dataset: 2020\n")
+    with pytest.raises(ValueError, match="dataset must be the name of atomic files, not 2020: quote it"):
+        ALTConfig("ALT_DCN", None, [str(file)])
 
 
 @pytest.mark.parametrize("text", ["{'a': 1, 'a': 2}", "{a: 1, a: 2}"])

@@ -13,7 +13,7 @@ from raw_files import converted
 
 from recbole_alt.cli import main
 from recbole_alt.convert import convert
-from recbole_alt.convert.atomic import Conversion
+from recbole_alt.convert.writing import Conversion
 
 OPTIONS: dict[str, dict[str, Any]] = {"ml-1m": {}, "book-crossing": {}, "goodreads": {"genre": "poetry"}}
 

@@ -250,7 +250,7 @@ def test_the_digest_changes_with_the_tokens_and_their_order_alone(tokens: list[s
     other = data.draw(st.permutations(tokens) | st.lists(st.text(max_size=4), unique=True, max_size=8))
     first, second = Vocabulary.of(["[PAD]", *tokens]), Vocabulary.of(["[PAD]", *other])
     assert (first == second) == (first.digest == second.digest) == (tokens == list(other))
-    assert (first.difference(second) is None) == (first == second)
+    assert first == second or first.difference(second).startswith("ha")
 
 
 def test_digests_are_those_of_any_machine() -> None:

@@ -6,6 +6,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import recbole
 import yaml
@@ -96,6 +97,8 @@ def test_what_must_not_be_empty_is_refused_where_it_is(name: str) -> None:
         ("objectives", []), ("frozen_layers", "none"), ("state", "loud"),
         ("language_model", ""), ("rm_dup_inter", "yes"), ("field_separator", ""), ("transform", "crop"),
         ("num_heads", 3), ("dropout_probs", [0.1]), ("seq_separator", 5),
+        ("finetune_modes", 5), ("finetune_modes", {"ctr": 1}), ("encoding", 5), ("language_model", 5),
+        ("pooling", np.array(["cls", "mean"])),
     ],
 )  # fmt: skip
 def test_values_out_of_range_are_refused_by_name(key: str, value: object) -> None:
@@ -105,7 +108,7 @@ def test_values_out_of_range_are_refused_by_name(key: str, value: object) -> Non
         ALTConfig(model, "anything", None, {key: value})
 
 
-@pytest.mark.parametrize(("written", "right"), [*ALIASES.items(), ("group_by", "eval_args: {group_by: ...}")])
+@pytest.mark.parametrize(("written", "right"), [*ALIASES.items(), ("LR", "learning_rate")])
 def test_what_people_write_is_answered_with_the_right_name(written: str, right: str) -> None:
     with pytest.raises(ValueError) as caught:
         configure(**{written: 1})
@@ -121,6 +124,19 @@ def test_a_misspelt_key_is_answered_with_the_one_it_is_like(written: str, right:
 def test_unknown_keys_are_passed_on_only_where_asked() -> None:
     refused("unknown key 'my_own_thing'.*allow_unknown_keys", my_own_thing=3)
     assert configure(my_own_thing=3, allow_unknown_keys=True)["my_own_thing"] == 3
+    stages = {"ctr": {"my_own_thing": 3}}
+    assert configure(finetune=stages, allow_unknown_keys=True)["finetune"]["ctr"] == {"my_own_thing": 3}
+
+
+def test_values_that_must_fit_each_other_are_allowed_where_one_is_absent() -> None:
+    check_values({"num_heads": 3})
+    check_values({"attention_size": 16})
+    check_values({"num_heads": 2, "attention_size": 16, "dropout_probs": [0.1, 0.2, 0.3]})
+
+
+@pytest.mark.parametrize("value", [0, 2, "all", None])
+def test_frozen_layers_are_a_number_or_all(value: object) -> None:
+    check_values({"frozen_layers": value})
 
 
 def test_an_empty_local_rank_is_no_launch_of_several_processes() -> None:
@@ -160,10 +176,14 @@ def test_a_backbone_of_ones_own_declares_its_keys() -> None:
         ({"jiont": {}}, "'jiont' must be one of plain, ctr, lm, joint"),
         ({"joint": {"embedding_size": 8}}, "finetune: joint: embedding_size changes nothing there.*top level"),
         ({"joint": {"pretrain_steps": 9}}, "finetune: joint: pretrain_steps changes nothing there"),
-        ({"ctr": {"language_learning_rate": 1e-5}}, "finetune: ctr: language_learning_rate.*only lm and joint"),
+        (
+            {"ctr": {"language_learning_rate": 1e-5}},
+            "finetune: ctr: language_learning_rate.*only lm and joint can have it: leave it out$",
+        ),
         ({"plain": {"transfer": "all"}}, "finetune: plain: transfer.*only ctr and joint"),
         ({"ctr": {"metrics": ["AUC"]}}, "finetune: ctr: metrics.*same for all stages"),
         ({"ctr": {"seed": 3}}, "finetune: ctr: seed.*same for all stages"),
+        ({"ctr": {"plain_baseline": False}}, "plain_baseline.*the same for all stages: leave it out$"),
         ({"ctr": {None: 3}}, "finetune: ctr: unknown key None"),
         ({"ctr": {"lr": 3}}, "finetune: ctr: unknown key 'lr': write learning_rate"),
         ({"ctr": {"epochs": -3}}, "finetune: ctr: epochs must be a whole number.*-3"),

@@ -9,6 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from conftest import MINILM
@@ -18,7 +19,8 @@ from torch import Tensor, nn
 
 from recbole_alt import checkpoints, pretrained
 from recbole_alt.data.prompts import SegmentBatch
-from recbole_alt.model.language import LanguageModel, TextTower, load_language_model
+from recbole_alt.model.language import LanguageModel, load_language_model
+from recbole_alt.model.text_tower import TextTower
 
 SENTENCES = ["age is 24.", "title is Toy Story. genre is Animation, Comedy.", "genre is Crime.", "gender is unknown."]
 
@@ -107,7 +109,15 @@ def test_texts_are_counted(minilm: LanguageModel) -> None:
 
 def segment(texts: list[str], row: list[int]) -> SegmentBatch:
     ids, mask = tokenised(texts)
-    return SegmentBatch(ids, mask, torch.full_like(ids, -1), torch.tensor(row), torch.zeros(len(texts)).long())
+    return SegmentBatch(
+        ids,
+        mask,
+        torch.full_like(ids, -1),
+        torch.tensor(row),
+        torch.zeros(len(texts)).long(),
+        "user",
+        np.arange(len(texts))[:, None],
+    )
 
 
 @torch.no_grad()

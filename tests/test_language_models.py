@@ -1,4 +1,7 @@
-"""The contract of every family of language models, on tiny random weights and a tokenizer of its kind."""
+"""The contract of every family of language models, on tiny random weights and a tokenizer of its kind.
+
+CI runs it for one family of each kind of positions, attention and tokenizer; ``-m slow`` runs it for the others.
+"""
 
 from __future__ import annotations
 
@@ -31,19 +34,23 @@ class TestBERT(LanguageModelContract):
     kind = "bert"
 
 
+@pytest.mark.slow
 class TestRoBERTa(LanguageModelContract):
     kind = "roberta"
 
 
+@pytest.mark.slow
 class TestXLMRoBERTa(LanguageModelContract):
     kind = "xlm-roberta"
 
 
+@pytest.mark.slow
 class TestDistilBERT(LanguageModelContract):
     kind = "distilbert"
     longest = 512
 
 
+@pytest.mark.slow
 class TestALBERT(LanguageModelContract):
     kind = "albert"
     longest = 512
@@ -51,11 +58,13 @@ class TestALBERT(LanguageModelContract):
     checkpointing = False
 
 
+@pytest.mark.slow
 class TestELECTRA(LanguageModelContract):
     kind = "electra"
     longest = 512
 
 
+@pytest.mark.slow
 class TestMPNet(LanguageModelContract):
     kind = "mpnet"
     checkpointing = False
@@ -80,6 +89,7 @@ class TestGPT2(LanguageModelContract):
     adds_mask = True
 
 
+@pytest.mark.slow
 class TestQwen2(LanguageModelContract):
     kind = "qwen2"
     position_table = False
@@ -94,6 +104,7 @@ class TestQwen3(LanguageModelContract):
     adds_mask = True
 
 
+@pytest.mark.slow
 class TestLlama(LanguageModelContract):
     kind = "llama"
     position_table = False

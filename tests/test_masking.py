@@ -37,7 +37,9 @@ def segment(columns: list[int], row: Tensor, length: int = 3) -> SegmentBatch:
     field_ids = torch.tensor([*one, -1, -1]).expand(count, -1).contiguous()
     attention_mask = torch.ones_like(field_ids)
     attention_mask[:, -1] = 0
-    return SegmentBatch(field_ids + 5, attention_mask, field_ids, row, torch.arange(count))
+    return SegmentBatch(
+        field_ids + 5, attention_mask, field_ids, row, torch.arange(count), "user", np.arange(count)[:, None]
+    )
 
 
 def whole(rows: int = ROWS) -> list[SegmentBatch]:

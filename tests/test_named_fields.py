@@ -17,9 +17,10 @@ from rows import SOME, records
 from recbole_alt.config import ALTConfig
 from recbole_alt.data.columns import check_forms
 from recbole_alt.data.dataset import ALTDataset
-from recbole_alt.data.files import headers_of
-from recbole_alt.data.intervals import parse_intervals
+from recbole_alt.data.files import atomic_files, headers_of
 from recbole_alt.data.named_fields import check_named_fields
+from recbole_alt.data.numbers import parse_intervals
+from recbole_alt.keys import check_values
 
 Configure = Callable[..., ALTConfig]
 
@@ -55,6 +56,7 @@ def load(**sides: Any) -> dict[str, Any]:
 
 
 def check(changes: dict[str, Any], without: str = "") -> None:
+    check_values(CONFIG | changes)
     check_named_fields(CONFIG | changes, {suffix: header for suffix, header in HEADERS.items() if suffix != without})
 
 
@@ -127,6 +129,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
      "unload_col names columns of item.*load_col: ~"),
     ({"load_col": None, "unload_col": {"item": ["titel"]}}, "unload_col: d.item has no field 'titel'.*'title'"),
     ({"load_col": None, "unload_col": {"item": "*"}}, "unload_col: item must be a list"),
+    ({"load_col": None, "unload_col": {"item": ["*"]}}, r"unload_col: d.item has no field '\*'"),
     ({"load_col": None, "unload_col": {"item": "title"}}, r"unload_col: item must be a list such as \[title\]"),
     ({"load_col": None, "prompt_only": None, "unload_col": {"user": ["user_id"]}}, "unload_col: user must leave"),
     ({"additional_feat_suffix": "emb"}, r"additional_feat_suffix must be a list such as \[emb\]"),
@@ -147,15 +150,15 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"unused_col": {"inter": ["item_id"]}}, "unused_col: inter names 'item_id', an id"),
     ({"unused_col": {"inter": ["label"]}}, "unused_col: inter names 'label'"),
     # fields with a part of their own
-    ({"USER_ID_FIELD": "uid"}, r"d.inter has no field 'uid' \(USER_ID_FIELD\); it has user_id, .*'user_id'"),
+    ({"USER_ID_FIELD": "uid"}, r"^USER_ID_FIELD: d.inter has no field 'uid'; it has user_id, .*'user_id'"),
     ({"LABEL_FIELD": ""}, "LABEL_FIELD must be the name of a field.*not ''"),
     ({"ITEM_ID_FIELD": ["item_id"]}, "ITEM_ID_FIELD must be the name of a field.*not .'item_id'"),
-    ({"USER_ID_FIELD": "device", **load(user=["city"])}, r"d.user has no field 'device' \(USER_ID_FIELD\); it has us"),
-    ({"TIME_FIELD": "time"}, r"d.inter has no field 'time' \(TIME_FIELD\); it has .*timestamp"),
-    ({"RATING_FIELD": "ratings"}, r"d.inter has no field 'ratings' \(RATING_FIELD\).*'rating'"),
-    ({"LABEL_FIELD": "labels"}, r"d.inter has no field 'labels' \(LABEL_FIELD\); it has .*threshold"),
+    ({"USER_ID_FIELD": "device", **load(user=["city"])}, r"^USER_ID_FIELD: d.user has no field 'device'; it has us"),
+    ({"TIME_FIELD": "time"}, r"^TIME_FIELD: d.inter has no field 'time'; it has .*timestamp"),
+    ({"RATING_FIELD": "ratings"}, r"^RATING_FIELD: d.inter has no field 'ratings'.*'rating'"),
+    ({"LABEL_FIELD": "labels"}, r"^LABEL_FIELD: d.inter has no field 'labels'; it has .*threshold"),
     ({"LABEL_FIELD": "click"}, r"load_col: inter must hold 'click' \(LABEL_FIELD\)"),
-    ({"LABEL_FIELD": None, "threshold": {"rating": 4}}, "LABEL_FIELD must name"),
+    ({"LABEL_FIELD": None, "threshold": {"rating": 4}}, "LABEL_FIELD must be the name of a field, not None"),
     ({"eval_args": {"order": "TO"}, "TIME_FIELD": None}, "eval_args: order: TO needs TIME_FIELD"),
     ({"eval_args": {"order": "TO"}, "TIME_FIELD": "device"}, "order: TO.*'device', which is token in d.inter.*float"),
     ({"eval_args": {"order": "TO"}, **load(inter=["user_id", "item_id", "label"])}, "order: TO.*'timestamp'.*leaves"),
@@ -189,7 +192,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     *(({"filter_inter_by_user_or_item": bad}, "filter_inter_by_user_or_item must be") for bad in (None, "maybe", 1)),
     *(({"benchmark_filename": bad}, "benchmark_filename must be a list of three names")
       for bad in (["train", "test"], "train", ["train", "valid", "test", "more"], [1, 2, 3], 5)),
-    (BENCHMARK | {"USER_ID_FIELD": "uid"}, "d.train.inter has no field 'uid'"),
+    (BENCHMARK | {"USER_ID_FIELD": "uid"}, "USER_ID_FIELD: d.train.inter has no field 'uid'"),
     *((BENCHMARK | filtered, f"{next(iter(filtered))}: the parts of benchmark_filename")
       for filtered in ({"val_interval": {"rating": "[1,5]"}}, {"rm_dup_inter": "last"},
                        {"user_inter_num_interval": "[5,inf)"})),
@@ -209,7 +212,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"normalize_field": ["rating"], "threshold": {"rating": 4}}, "normalize_field names 'rating'.*threshold"),
     ({"normalize_field": "age"}, r"normalize_field must be a list such as \[age\]"),
     ({"normalize_field": ["city"]}, "normalize_field names 'city', which is token"),
-    ({"normalize_all": "maybe"}, "normalize_all must be true, false or empty"),
+    ({"normalize_all": "maybe"}, "normalize_all must be true or false or empty"),
     ({"normalize_all": True, "normalize_field": ["age"]}, "normalize_field and normalize_all: give one"),
     ({"discretization": ["age"]}, "discretization must be like"),
     ({"discretization": {"age": {"method": "LD"}}}, "discretization names 'age', which numerical_features does not"),
@@ -295,11 +298,7 @@ def test_an_error_lists_no_more_than_a_screen() -> None:
 )
 def test_an_interval_is_what_recbole_reads(given: Any) -> None:
     theirs = Dataset._parse_intervals_str(SimpleNamespace(logger=None), given)
-    ours = [
-        ("[" if one.lower_closed else "(", one.lower, one.upper, "]" if one.upper_closed else ")")
-        for one in parse_intervals(given, "key")
-    ]
-    assert ours == theirs
+    assert parse_intervals(given, "key") == theirs
 
 
 @pytest.mark.parametrize(
@@ -321,10 +320,18 @@ def test_the_files_are_looked_at_before_any_is_loaded(tiny: Configure, monkeypat
         create_dataset(tiny(seq_len={"genres": 1}))
 
 
+@pytest.mark.parametrize("every", ["*", ["*"], ("*",)])
+def test_a_star_loads_every_column(tiny: Configure, every: Any) -> None:
+    sides = {"user": ["user_id", "age"], "item": every}
+    dataset = create_dataset(tiny(load_col={"inter": every} | sides, prompt_only=None))
+    assert {"dwell", "device", "timestamp", "age", "title", "genre"} <= set(dataset.field2type)
+    assert "gender" not in dataset.field2type
+
+
 @pytest.mark.parametrize("model", ["ALT_DCN"])
 def test_recboles_own_dataset_passes(model: str) -> None:
     config = ALTConfig(model, "ml-100k").final_config_dict
-    headers = headers_of(config)
+    headers = headers_of(atomic_files(config))
     assert headers["item"]["class"] == "token_seq" and set(headers) == {"inter", "user", "item"}
     check_named_fields(config, headers)
 
@@ -333,11 +340,11 @@ def test_headers_are_read_with_the_encoding_and_separator_of_the_files(own: Conf
     config = own("latin", inter="", field_separator="|", encoding="latin-1", additional_feat_suffix=["größe"])
     (tmp_path / "latin" / "latin.inter").write_bytes("user_id:token|größe:float\r\nu|1\r\n".encode("latin-1"))
     (tmp_path / "latin" / "latin.größe").write_bytes(b"iid:token|vec:float_seq\n1|2\n")
-    headers = headers_of(config.final_config_dict)
+    headers = headers_of(atomic_files(config.final_config_dict))
     assert headers["inter"] == {"user_id": "token", "größe": "float"}
     assert headers["größe"] == {"iid": "token", "vec": "float_seq"}
     (tmp_path / "latin" / "latin.inter").write_bytes("\ufeffuser_id:token|a:float\nu|1\n".encode())
-    assert list(headers_of(config.final_config_dict | {"encoding": None})["inter"]) == ["user_id", "a"]
+    assert list(headers_of(atomic_files(config.final_config_dict | {"encoding": None}))["inter"]) == ["user_id", "a"]
 
 
 @pytest.mark.parametrize(

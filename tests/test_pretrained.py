@@ -403,7 +403,7 @@ def test_a_tokenizer_without_words(folder: Path, file: str) -> None:
     else:
         content["model"]["vocab"] = {token: i for i, token in enumerate(special)}
         (folder / file).write_text(json.dumps(content))
-    refused(str(folder), str(folder), "unknown tokens alone", "tokenizer.json")
+    refused(str(folder), str(folder), "unknown tokens only", "tokenizer.json")
 
 
 @pytest.mark.parametrize("content", ["", "{}", "[]", '{"model": {"type": "WordPiece"}}', "half"])

@@ -51,7 +51,7 @@ def test_result_json_and_table(keys: Keys) -> None:
     assert result["test_result"] == record["results"]["ctr"]["test"]
     assert result["best_valid_score"] == record["results"]["ctr"]["valid"]["auc"]
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in result["table"].splitlines()]
-    assert [row[0] for row in rows[2:]] == ["plain DCN", "pretraining", "ALT_DCN ctr", "ALT_DCN lm", "ALT_DCN joint"]
+    assert [row[0] for row in rows[2:]] == ["plain DCN", "alignment", "ALT_DCN ctr", "ALT_DCN lm", "ALT_DCN joint"]
     for stage, row in zip(("plain", "pretrain", "ctr", "lm", "joint"), rows[2:], strict=True):
         metrics = record["results"].get(stage)
         expected = (

@@ -86,6 +86,46 @@ def test_unseen_values_start_as_asked_without_alignment_too(mode: str, keys: Cal
             assert "token_embedding_table" in name and bool(values.any()) == (unseen == "hidden"), name
 
 
+OVERRIDES = {  # no stage may train by another one's, nor by the keys of the run
+    "ctr": {"learning_rate": 3e-3, "train_batch_size": 16, "dropout_prob": 0.1},
+    "lm": {"learning_rate": 1e-3, "epochs": 3, "text_batch_size": 24},  # and the blocks that are our default
+    "joint": {"language_learning_rate": 1e-4, "epochs": 3, "reg_weight": 0.2, "block_users": 2, "block_items": 3},
+}
+
+
+@pytest.mark.parametrize(("modes", "frozen"), [(["ctr", "lm", "joint"], False), (["joint"], True)])
+def test_stock_recbole_trains_what_our_command_trains(
+    modes: list[str], frozen: bool, keys: Callable[..., dict[str, Any]]
+) -> None:
+    given = keys(finetune=OVERRIDES, plain_baseline=False, epochs=2, checkpoint_dir="ours", dropout_prob=0.2)
+    given |= {"finetune_modes": modes} | ({"frozen_layers": "all", "freeze_language_model": True} if frozen else {})
+    ours = recbole_alt.run_recbole_alt("ALT_DCN", "tiny", None, given)
+    folder = Path(ours["folder"])
+    for mode in modes:
+        theirs = run_recbole(
+            model="ALT_DCN", dataset="tiny", config_dict=given | {"finetune_mode": mode, "checkpoint_dir": mode}
+        )
+        own = json.loads((folder / f"{mode}.json").read_text())
+        assert theirs["best_valid_result"] == own["valid"] and theirs["test_result"] == own["test"]
+        (last,) = Path(mode).glob("*-last.pth")
+        (towers,) = Path(mode).glob("*-pretrain.pth")
+        (best,) = (file for file in Path(mode).glob("*.pth") if file not in (last, towers))
+        for file, other, part in ((towers, "pretrain", "objectives"), (best, mode, "state_dict")):
+            found, expected = (torch.load(f, weights_only=True) for f in (file, folder / f"{other}.pth"))
+            assert all(torch.equal(found[part][name], value) for name, value in expected[part].items()), other
+        losses = torch.load(last, weights_only=True)["train_loss_dict"]
+        assert len(losses) == OVERRIDES[mode].get("epochs", 2)
+
+
+def test_stock_recbole_refuses_overrides_that_change_nothing(keys: Callable[..., dict[str, Any]]) -> None:
+    with pytest.raises(ValueError, match=r"finetune: ctr: text_batch_size changes nothing"):
+        run_recbole(
+            model="ALT_DCN",
+            dataset="tiny",
+            config_dict=keys(finetune_mode="ctr") | {"finetune": {"ctr": {"text_batch_size": 8}}},
+        )
+
+
 def test_stages_of_a_run_load(keys: Callable[..., dict[str, Any]]) -> None:
     result = recbole_alt.run_recbole_alt("ALT_DCN", "tiny", None, keys())
     for stage in ("plain", "ctr", "lm", "joint"):

@@ -26,7 +26,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 def test_targets_are_in_range_and_count_training_rows_only(discretised: bool, tiny: Tiny) -> None:
     b = build(tiny, "DCN", **(DISCRETISED if discretised else {}))
     train = b.dataset[:]
-    targets = TableTargets(train, b.backbone.fields, bins=4)
+    targets = TableTargets(b.dataset, b.backbone.fields, bins=4)
     everything: list[Tensor] = targets.read(b.full[:])
     expected = [name for name in (f.name for f in b.backbone.fields) if KINDS[name] != "float_seq"]
     assert [f.name for f in targets.fields] == expected
@@ -52,9 +52,8 @@ def test_targets_are_in_range_and_count_training_rows_only(discretised: bool, ti
 def test_float_bins_hold_like_many_training_rows(tiny: Tiny) -> None:
     b = build(tiny, "DCN")
     rows = copy.copy(b.dataset[:])
-    rows.interaction = dict(rows.interaction)
-    rows.interaction["dwell"] = torch.stack([torch.randperm(128).float(), torch.ones(128)], 1)
-    targets = TableTargets(rows, b.backbone.fields, bins=4)
+    b.dataset.inter_feat["dwell"] = torch.stack([torch.randperm(128).float(), torch.ones(128)], 1)
+    targets = TableTargets(b.dataset, b.backbone.fields, bins=4)
     counts = next(f.counts for f in targets.fields if f.name == "dwell")
     assert counts.tolist() == [0, 32, 32, 32, 32]
     far = copy.copy(rows)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from recbole_alt.convert import book_crossing, goodreads, movielens
-from recbole_alt.convert.atomic import Conversion
+from recbole_alt.convert.writing import Conversion
 from recbole_alt.files import CannotWrite
 
 CONVERTERS: dict[str, Callable[..., None]] = {

@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from recbole_alt.convert.atomic import Conversion, clean, damaged
+from recbole_alt.convert.writing import Conversion, clean, damaged
 
 # http://www2.informatik.uni-freiburg.de/~cziegler/BX/; readers that take \" for an end of field skip 19 of the books
 USERS, BOOKS, RATINGS = 278_858, 271_379, 1_149_780

@@ -14,7 +14,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from recbole_alt.convert.atomic import Conversion, damaged
+from recbole_alt.convert.writing import Conversion, damaged
 
 #: Genre → its name in the genre file, and the books and interactions published for its own files, where there are any
 #: (https://mengtingwan.github.io/data/goodreads.html).

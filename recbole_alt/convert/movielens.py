@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from recbole_alt.convert.atomic import Conversion, damaged
+from recbole_alt.convert.writing import Conversion, damaged
 
 USERS, MOVIES, RATINGS = 6_040, 3_883, 1_000_209  # https://files.grouplens.org/datasets/movielens/ml-1m-README.txt
 AGES = {"1", "18", "25", "35", "45", "50", "56"}

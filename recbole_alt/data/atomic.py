@@ -1,19 +1,20 @@
-"""One of RecBole's atomic files, read as it is written."""
+"""``AtomicFile``: exact reading of one of RecBole's atomic files."""
 
 from __future__ import annotations
 
 import csv
 import io
 import re
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from recbole.utils import FeatureType
 
-from recbole_alt.data.encodings import read_utf8
+from recbole_alt.data.encodings import read_as_utf8
 from recbole_alt.data.numbers import fit, number, numbers
 
 _KINDS = [kind.value for kind in FeatureType]
@@ -21,17 +22,16 @@ _SOMETHING = re.compile(rb"[^\r\n]")
 
 
 class AtomicFile:
-    """An atomic file: a first line of ``name:type`` columns, a row a line, one cell per column, nothing quoted.
+    """An atomic file: a first line of ``name:type`` columns, then one row per line and one cell per column.
 
-    A line ends with ``\\n`` or ``\\r\\n`` and with nothing else; an empty line is no row. An empty cell is a missing
-    value, and no word is. A byte order mark is skipped. The content is held from the first look at it until
-    :meth:`release`.
+    A line ends with ``\\n`` or ``\\r\\n`` and with nothing else; empty lines are skipped. Nothing is quoted. Only an
+    empty cell is a missing value. The content is kept in memory from its first use until :meth:`release`.
 
     Args:
-        path: of the file.
-        separator: between columns (RecBole's ``field_separator``), taken literally.
-        encoding: of the file; None is UTF-8, whatever the locale.
-        seq_separator: between the members of a sequence (RecBole's ``seq_separator``).
+        path: the path of the file.
+        separator: the text between columns (RecBole's ``field_separator``).
+        encoding: the encoding of the file; None is UTF-8, whatever the locale.
+        seq_separator: the text between the members of a sequence.
     """
 
     def __init__(self, path: str, separator: str = "\t", encoding: str | None = None, seq_separator: str = " "):
@@ -43,25 +43,25 @@ class AtomicFile:
 
     @property
     def name(self) -> str:
-        """The file's name without its folder."""
+        """The name of the file without its folder."""
         return Path(self.path).name
 
     # -- content -----------------------------------------------------------------------------------------
 
     @cached_property
     def _content(self) -> bytes:
-        return read_utf8(self.path, self._encoding)
+        return read_as_utf8(self.path, self._encoding)
 
     def release(self) -> None:
-        """Forget the content; the next look reads the file again."""
+        """Free the content; the file is read again when it is next used."""
         for name in ("_content", "is_plain", "_regular_lines", "_ends", "_lines", "_cells"):
             self.__dict__.pop(name, None)
 
     def header(self) -> dict[str, str]:
-        """Type of each column by its name, in the file's order.
+        """The columns in their order: name → type.
 
         Raises:
-            ValueError: a first line that isn't ``name:type`` columns, a name given twice, no row below it.
+            ValueError: the first line is not of ``name:type`` columns or gives a name twice, or there is no row.
         """
         end = self._content.find(b"\n") % (len(self._content) + 1)
         line = self._content[:end].removesuffix(b"\r").decode()
@@ -86,10 +86,10 @@ class AtomicFile:
 
     @cached_property
     def _regular_lines(self) -> int | None:
-        """How many lines there are, where each has as many cells as the first; else None."""
+        """The number of lines if each has as many cells as the first line, which is quick to find out; else None."""
         content, separator = self._content, self._separator.encode()
         width = len(self.header())
-        if len(separator) > 1 or width == 1:  # of a single cell, an empty line may be one
+        if len(separator) > 1 or width == 1:  # an empty line looks like one cell
             return None
         bounds = content.translate(None, delete=bytes(set(range(256)) - {separator[0], 10}))
         bounds += b"" if content.endswith(b"\n") else b"\n"
@@ -98,13 +98,13 @@ class AtomicFile:
 
     @cached_property
     def _ends(self) -> np.ndarray:
-        """Where each line ends in the content, the first line included."""
+        """The positions in the content at which the lines end, the first line included."""
         ends = np.flatnonzero(np.frombuffer(self._content, dtype=np.uint8) == 10)
         return ends if self._content.endswith(b"\n") else np.append(ends, len(self._content))
 
     @cached_property
     def _lines(self) -> np.ndarray:
-        """Indices of the lines that hold something; the first line is 0."""
+        """The indices of the lines that are not empty; the first line is 0."""
         if self._regular_lines is not None:
             return np.arange(self._regular_lines)
         starts = np.concatenate(([0], self._ends[:-1] + 1))
@@ -115,20 +115,18 @@ class AtomicFile:
 
     @property
     def lines(self) -> np.ndarray:
-        """Line number [rows] of each row, as an editor counts."""
+        """The line number [rows] of each row, counted from 1 for the first line."""
         return self._lines[1:] + 1
 
     @cached_property
     def _cells(self) -> np.ndarray:
-        """Number of cells [rows] of each row."""
-        if self._regular_lines is not None:
-            return np.full(self._regular_lines - 1, len(self.header()))
+        """The number of cells [rows] of each row of a file that is not regular."""
         matches = re.finditer(re.escape(self._separator.encode()), self._content)
         found = np.array([match.start() for match in matches], dtype=np.int64)
         return np.diff(np.searchsorted(found, self._ends[self._lines])) + 1
 
     def trails(self) -> bool:
-        """Whether every row ends with one separator more than the first line has, and nothing behind it."""
+        """True if every row ends with exactly one separator more than the first line."""
         if self._regular_lines is not None or not (self._cells == len(self.header()) + 1).all():
             return False
         separator = self._separator.encode()
@@ -137,7 +135,7 @@ class AtomicFile:
         return all(tail.removesuffix(b"\r").endswith(separator) for tail in tails)
 
     def fault(self) -> str | None:
-        """Which rows have another number of cells than the first line, or None."""
+        """A message about rows with another number of cells than the first line, or None."""
         if self._regular_lines is not None:
             return None
         width = len(self.header())
@@ -151,17 +149,17 @@ class AtomicFile:
     # -- reading -----------------------------------------------------------------------------------------
 
     def read(self, names: Collection[str], as_text: Collection[str] = ()) -> pd.DataFrame:
-        """Columns by name, in the file's order; its rows have as many cells as its first line names (:meth:`fault`).
+        """Read columns, in the file's order, of a file without :meth:`fault`.
 
         Args:
-            names: columns read by their type: float as float64, float_seq and token_seq as one array a row.
-            as_text: columns read as they stand, whatever their type.
+            names: columns to read by their type: float as float64, float_seq and token_seq as one array per row.
+            as_text: columns to read as text, whatever their type.
 
         Returns:
-            [rows, columns]; NaN where a cell is empty, an array of length 0 where a sequence is.
+            [rows, columns]; an empty cell is NaN, an empty sequence an array of length 0.
 
         Raises:
-            ValueError: a cell of a float or float_seq column that holds no finite number.
+            ValueError: a cell of a float or float_seq column holds no finite number.
         """
         header = self.header()
         wanted = [name for name in header if name in names or name in as_text]
@@ -170,26 +168,30 @@ class AtomicFile:
         for name in wanted:
             kind = header[name] if name not in as_text else "token"
             if kind == "float" and not fit(frame[name].to_numpy()):
-                frame[name] = self._numbers(self._read([name], [])[name])
+                text = self._read([name], [])[name].fillna("")
+                frame[name] = np.array(self._parsed(text, number, "holds no finite number"), dtype=np.float64)
             elif kind == "token_seq":
                 frame[name] = [
                     np.array([word for word in cell.split(self._seq_separator) if word], dtype=object)
                     for cell in frame[name].fillna("")
                 ]
             elif kind == "float_seq":
-                frame[name] = self._sequences(frame[name])
+                why = f"holds no finite numbers separated by {self._seq_separator!r} (seq_separator)"
+                frame[name] = self._parsed(
+                    frame[name].fillna(""), lambda cell: numbers(cell.split(self._seq_separator)), why
+                )
         return frame
 
     @cached_property
     def is_plain(self) -> bool:
-        """Whether pandas reads the file as it is; it cuts values at NUL, and lines at a lone ``\\r``."""
+        """True if pandas reads the file exactly; it would cut values at NUL, and lines at a lone ``\\r``."""
         content = self._content
         if b"\0" in content:
             return False
         return b"\r" not in content or content.count(b"\r") == content.count(b"\r\n")
 
     def _read(self, names: Sequence[str], floats: Collection[str]) -> pd.DataFrame:
-        """Columns ``names`` as text, or as numbers where every cell of those in ``floats`` is one."""
+        """Read columns as text, and those in ``floats`` as numbers if every cell of them is one."""
         header = list(self.header())
         columns = [header.index(name) for name in names]
         if not self.is_plain or len(self._separator.encode()) > 1:
@@ -224,34 +226,24 @@ class AtomicFile:
         return frame.iloc[self._lines[1:] - 1].reset_index(drop=True)
 
     def _read_exactly(self, names: Sequence[str], columns: Sequence[int]) -> pd.DataFrame:
-        """As :meth:`_read`, all as text, whatever characters the cells hold; some times slower."""
+        """Read columns as text, whatever characters they hold; several times slower than :meth:`_read`."""
         text = self._content.decode().split("\n")
         rows = [text[line].removesuffix("\r").split(self._separator) for line in self._lines[1:].tolist()]
         cells = {name: [row[i] or np.nan for row in rows] for name, i in zip(names, columns, strict=True)}
         return pd.DataFrame(cells, dtype=object)
 
-    def _numbers(self, column: pd.Series) -> pd.Series:
-        """The numbers of a column read as text."""
-        read = [np.nan if isinstance(cell, float) else number(cell) for cell in column]
-        self._refuse(column, (value is None for value in read), "holds no finite number")
-        return pd.Series(read, dtype=np.float64)
-
-    def _sequences(self, column: pd.Series) -> list[np.ndarray]:
-        """The sequences of numbers of a column read as text."""
-        read = [numbers(cell.split(self._seq_separator)) for cell in column.fillna("")]
-        why = f"holds no finite numbers separated by {self._seq_separator!r} (seq_separator)"
-        self._refuse(column, (values is None for values in read), why)
-        return [values for values in read if values is not None]
-
-    def _refuse(self, column: pd.Series, wrong: Iterable[bool], why: str) -> None:
-        rows = np.flatnonzero(np.fromiter(wrong, dtype=bool))
-        if len(rows):
+    def _parsed(self, column: pd.Series, parse: Callable[[str], Any], why: str) -> list[Any]:
+        """Parse the cells of a column; refuse it, saying ``why``, if a result is None."""
+        read = [parse(cell) for cell in column]
+        rows = [row for row, value in enumerate(read) if value is None]
+        if rows:
             more = "" if len(rows) == 1 else f" (so do {len(rows)} rows)"
             raise ValueError(
                 f"{self.path}, line {self.lines[rows[0]]}: column {column.name!r} {why}: "
                 f"{_short(column[rows[0]])}{more}; write numbers such as 1234.5, leave the cell empty, or "
                 "give the column the type token"
             )
+        return read
 
 
 def _short(text: str) -> str:

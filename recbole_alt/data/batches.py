@@ -1,13 +1,12 @@
-"""Which interactions make a pretraining step, as a pure function of (seed, step).
+"""The interactions of each step, as a pure function of (seed, step).
 
-``shuffle`` visits every interaction once an epoch in random order. ``block`` draws a set of users and the
-items those users met most often (in proportion), and trains on every interaction between the two: the
-number of texts grows with the users and items drawn, the number of interactions with their product.
+``shuffle`` visits every interaction once per epoch in random order. ``block`` draws a set of users and the items that
+they met most often (in proportion), and trains on every interaction between the two: the number of texts grows with the
+users and items drawn, the number of interactions with their product.
 
-What blocks cover: an epoch deals every user once, so an interaction is visited when its item is drawn, which has a
-probability above zero in every epoch and grows with how often the user's group met the item; it is one where the group
-met no more items than are drawn. Interactions beyond ``batch_size`` are thinned evenly. :meth:`BlockBatches.sampled`
-says how much of the data that is.
+An epoch of blocks deals every user once. An interaction is visited if its item is drawn: its probability is above zero
+in every epoch, grows with how often the group of users met the item, and is one if the group met no more items than are
+drawn. Interactions beyond ``batch_size`` are thinned evenly. :meth:`BlockBatches.sampled` measures the coverage.
 """
 
 from __future__ import annotations
@@ -17,14 +16,16 @@ from typing import Protocol
 
 import numpy as np
 
+_SHARES_OF_USERS = (1 / 8, 1 / 4, 1 / 3, 1 / 2, 2 / 3, 3 / 4, 7 / 8)  # that best_block tries
+
 
 class Batches(Protocol):
-    """Random access to the batches of an endless run."""
+    """The batches of an endless run, by their step."""
 
     steps_per_epoch: int
 
     def __call__(self, step: int) -> np.ndarray:
-        """Indices of the interactions of ``step`` (counted from 0 over the whole run)."""
+        """The indices of the interactions of ``step``, counted from 0 over the whole run."""
 
 
 def _rng(seed: int, *path: int) -> np.random.Generator:
@@ -32,11 +33,11 @@ def _rng(seed: int, *path: int) -> np.random.Generator:
 
 
 class ShuffledBatches:
-    """Every interaction once an epoch; a last one that would be alone joins the batch before.
+    """Every interaction once per epoch; a single last one joins the batch before.
 
     Args:
         n: number of interactions, at least 1.
-        batch_size: interactions a step.
+        batch_size: interactions per step.
         seed: seed of the order.
     """
 
@@ -46,7 +47,7 @@ class ShuffledBatches:
         self._epoch, self._order = -1, np.zeros(0, dtype=np.int64)
 
     def __call__(self, step: int) -> np.ndarray:
-        """Indices [at most batch_size + 1] of the interactions of ``step``."""
+        """The indices [at most batch_size + 1] of the interactions of ``step``."""
         epoch, within = divmod(step, self.steps_per_epoch)
         if epoch != self._epoch:
             self._epoch, self._order = epoch, _rng(self._seed, epoch).permutation(self._n)
@@ -55,18 +56,17 @@ class ShuffledBatches:
 
 
 class BlockBatches:
-    """All interactions between a set of users and a set of items they met.
+    """All interactions between a set of users and a set of items that they met.
 
-    Users are visited equally often: an epoch deals all of them, shuffled, into groups of ``n_users``. Of the
-    items a group met, ``n_items`` are drawn without replacement in proportion to how often they were met. An
-    interaction that would be alone is joined by any other one.
+    An epoch deals all users, shuffled, into groups of ``n_users``. Of the items that a group met, ``n_items`` are drawn
+    without replacement in proportion to how often they were met. A single interaction is joined by any other one.
 
     Args:
         users: [n] user of each interaction.
         items: [n] item of each interaction.
-        n_users: users a block.
-        n_items: items a block.
-        batch_size: at most so many interactions; more are thinned at random.
+        n_users: users per block.
+        n_items: items per block.
+        batch_size: the most interactions per block; more are thinned at random.
         seed: seed of the draws.
     """
 
@@ -81,7 +81,7 @@ class BlockBatches:
         self.steps_per_epoch = -(-len(self._users) // self._n_users)
 
     def __call__(self, step: int) -> np.ndarray:
-        """Indices [at most batch_size] of the interactions of ``step``, in random order."""
+        """The indices [at most batch_size] of the interactions of ``step``, in random order."""
         epoch, within = divmod(step, self.steps_per_epoch)
         dealt = _rng(self._seed, epoch).permutation(len(self._users))
         group = dealt[within * self._n_users : (within + 1) * self._n_users]
@@ -99,7 +99,7 @@ class BlockBatches:
         return rows
 
     def sampled(self, steps: int = 8) -> BlockSample:
-        """What the first ``steps`` blocks hold, on average."""
+        """The averages of the first ``steps`` blocks."""
         steps = min(steps, self.steps_per_epoch)
         blocks = [self(step) for step in range(steps)]
         users, items = self._columns
@@ -110,12 +110,12 @@ class BlockBatches:
 
 @dataclass(frozen=True)
 class BlockSample:
-    """What blocks hold on average.
+    """Averages over blocks.
 
     Attributes:
-        interactions: interactions of a block.
+        interactions: interactions per block.
         per_text: interactions per distinct user or item of a block.
-        of_epoch: visits of an epoch, as a share of all interactions.
+        of_epoch: visits per epoch, as a share of all interactions.
     """
 
     interactions: float
@@ -124,22 +124,13 @@ class BlockSample:
 
 
 def best_block(users: np.ndarray, items: np.ndarray, *, texts: int, batch_size: int, seed: int) -> tuple[int, int]:
-    """How many users and how many items make the block of ``texts`` texts with the most interactions.
+    """The numbers of users and items of the block of ``texts`` texts (at least 2) that has the most interactions.
 
-    Dense data gain by a square block; where users met few items each, many users around few items share more.
-
-    Args:
-        users: [n] user of each interaction.
-        items: [n] item of each interaction.
-        texts: users and items together, at least 2.
-        batch_size: interactions beyond which a block is thinned, so that more are no gain.
-        seed: seed of the blocks tried.
+    Dense data gain from a square block; if users met few items each, many users around few items share more. The other
+    arguments are those of :class:`BlockBatches`.
     """
-    shares = {
-        max(1, min(texts - 1, round(texts * share))) for share in (1 / 8, 1 / 4, 1 / 3, 1 / 2, 2 / 3, 3 / 4, 7 / 8)
-    }
     found = {}
-    for n_users in sorted(shares):
+    for n_users in {max(1, min(texts - 1, round(texts * share))) for share in _SHARES_OF_USERS}:
         tried = BlockBatches(users, items, n_users=n_users, n_items=texts - n_users, batch_size=batch_size, seed=seed)
         found[n_users] = tried.sampled().interactions
     n_users = max(found, key=lambda n: (found[n], -n))

@@ -1,7 +1,7 @@
-"""Which columns of which atomic files a configuration loads, and for the prompt alone.
+"""The columns of the atomic files that a configuration loads, for the CTR model or only for the prompt.
 
-RecBole takes the columns that a file happens to have among those that ``load_col`` names, and says nothing of the
-others, nor of a file that is not there (``recbole/data/dataset/dataset.py``, ``_load_feat``).
+RecBole silently ignores names in ``load_col`` that a file does not have, and files that do not exist
+(``recbole/data/dataset/dataset.py``, ``_load_feat``).
 """
 
 from __future__ import annotations
@@ -10,24 +10,27 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from recbole_alt.data.naming import field_name, listed, lists_by_file, meant, names_in
+from recbole_alt.data.naming import listed, lists_by_file, names_in
+from recbole_alt.kinds import did_you_mean
 
+#: The columns of a file in their order: name → type.
 Header = Mapping[str, str]
 
 _SIDES = ("inter", "user", "item")
-_OWNERS = {"user": "USER_ID_FIELD", "item": "ITEM_ID_FIELD"}
+#: Files whose rows belong to a user or an item, and the key that names its id.
+OWNERS = {"user": "USER_ID_FIELD", "item": "ITEM_ID_FIELD"}
 _RESERVED = (*_SIDES, "link")  # RecBole loads the first three itself and gives the fourth no types
 
 
 @dataclass(frozen=True)
 class Columns:
-    """What is loaded.
+    """The columns that are loaded.
 
     Attributes:
-        dataset: its name, which its files have in common.
-        headers: suffix of each file there is → {column: type}.
-        loaded: suffix → {column: type} of what is loaded; a file of which nothing is loaded is absent.
-        prompt_only: suffix → columns for the prompt alone.
+        dataset: the name that the files have in common.
+        headers: suffix → columns of each file that exists.
+        loaded: suffix → columns for the CTR model; files of which none is loaded are absent.
+        prompt_only: suffix → names of the columns for the prompt only.
         inter: suffix of the file that stands for "inter": the first part of ``benchmark_filename``.
     """
 
@@ -37,26 +40,15 @@ class Columns:
     prompt_only: Mapping[str, Sequence[str]]
     inter: str
 
-    @property
-    def kinds(self) -> dict[str, str]:
-        """The type of each loaded column."""
-        return {name: kind for header in self.loaded.values() for name, kind in header.items()}
-
     def file(self, suffix: str) -> str:
-        """Name of a file."""
+        """The name of a file."""
         return f"{self.dataset}.{self.inter if suffix == 'inter' else suffix}"
 
     def require(self, key: str, name: Any, kinds: Collection[str], *, of: Collection[str] | None = None) -> str:
         """The type of the loaded column ``name`` that ``key`` names.
 
-        Args:
-            key: the key, as the error names it.
-            name: what it names.
-            kinds: the types it may have.
-            of: suffixes of the files it may be in; empty = any.
-
         Raises:
-            ValueError: no such column, not loaded, in another file or of another type.
+            ValueError: no such column is loaded, or its type is not among ``kinds``, or its file not among ``of``.
         """
         loaded = {suffix: header for suffix, header in self.loaded.items() if of is None or suffix in of}
         for suffix, header in loaded.items():
@@ -81,18 +73,21 @@ class Columns:
                 )
         files = ", ".join(self.file(suffix) for suffix in loaded)
         known = list(dict.fromkeys(n for header in loaded.values() for n, kind in header.items() if kind in kinds))
-        has = (
-            f"its fields of type {' or '.join(kinds)} are {listed(known)}" if known else f"none is {' or '.join(kinds)}"
-        )
-        raise ValueError(f"{key} names {name!r}, which is no loaded field of {files}: {has}{meant(name, known)}")
+        types = " or ".join(kinds)
+        has = f"its fields of type {types} are {listed(known)}" if known else f"none is {types}"
+        raise ValueError(f"{key} names {name!r}, which is no loaded field of {files}: {has}{did_you_mean(name, known)}")
+
+    def require_in_file(self, key: str, name: str, suffix: str) -> None:
+        """Refuse a ``name`` given by ``key`` that the file does not have, whether loaded or not."""
+        header = self.headers[suffix]
+        if name not in header:
+            raise ValueError(
+                f"{key}: {self.file(suffix)} has no field {name!r}; it has {listed(header)}{did_you_mean(name, header)}"
+            )
 
 
 def check_forms(config: Mapping[str, Any]) -> None:
-    """Refuse keys that name files and columns in another form than theirs; no file is looked at.
-
-    Raises:
-        ValueError: names the key and its form.
-    """
+    """Refuse keys that name files and columns in a wrong form; no file is opened."""
     _first_part(config)
     files = [*_SIDES, *_further(config)]
     for key in ("load_col", "unload_col", "unused_col"):
@@ -101,30 +96,29 @@ def check_forms(config: Mapping[str, Any]) -> None:
 
 
 def columns_of(config: Mapping[str, Any], headers: Mapping[str, Header]) -> Columns:
-    """Check every key that names files and their columns, and follow them.
+    """Check all keys that name files and their columns.
 
     Args:
         config: ``load_col``, ``unload_col``, ``prompt_only``, ``additional_feat_suffix``, ``benchmark_filename``,
             ``USER_ID_FIELD`` and ``ITEM_ID_FIELD``.
-        headers: suffix of each atomic file there is → {column: type}; "inter" is the first part of
-            ``benchmark_filename`` where that is given.
+        headers: suffix → columns of each atomic file that exists; "inter" is the first part of
+            ``benchmark_filename`` if that is given.
 
     Raises:
-        ValueError: a file or a column that is not there, a value of another form, a file without its id.
+        ValueError: a file or a column does not exist, a value has another form, or a file is loaded without its id.
     """
     dataset = str(config["dataset"])
     files = [*_SIDES, *_further(config)]
     bare = Columns(dataset, {name: headers[name] for name in files if name in headers}, {}, {}, _first_part(config))
     for suffix in files:
-        if suffix not in headers and suffix not in ("user", "item"):
+        if suffix not in headers and suffix not in OWNERS:
             key = "" if suffix == "inter" else f"additional_feat_suffix names {suffix}, but "
             raise ValueError(f"{key}there is no {bare.file(suffix)} in {config['data_path']!r}")
-    for key in _OWNERS.values():
-        name = field_name(config, key)
-        if name is not None:
-            _require_in(bare, name, "inter", key)
+    for key in OWNERS.values():
+        if config.get(key) is not None:
+            bare.require_in_file(key, config[key], "inter")
     loaded = _loaded(bare, config, files)
-    for side, key in _OWNERS.items():
+    for side, key in OWNERS.items():
         _check_owner(bare, config, loaded, side, key)
     if "inter" not in loaded:
         raise ValueError(f"load_col: inter loads no column of {bare.file('inter')}; it has {listed(headers['inter'])}")
@@ -134,8 +128,8 @@ def columns_of(config: Mapping[str, Any], headers: Mapping[str, Header]) -> Colu
 def _check_owner(
     columns: Columns, config: Mapping[str, Any], loaded: Mapping[str, Header], side: str, key: str
 ) -> None:
-    """Refuse interactions, and rows of a side, that are loaded without the id that ``key`` names."""
-    name = field_name(config, key)
+    """Refuse interactions, and rows of a user or item file, that are loaded without the id that ``key`` names."""
+    name = config.get(key)
     if name is None and side in loaded:
         raise ValueError(
             f"{key} is empty, so nobody owns the rows of {columns.file(side)}: name its id, or leave {side} out of "
@@ -144,7 +138,7 @@ def _check_owner(
     for suffix in ("inter", side) if side in loaded else ("inter",):
         if name is None or name in loaded.get(suffix, {}):
             continue
-        _require_in(columns, name, suffix, key)
+        columns.require_in_file(key, name, suffix)
         if config.get("load_col") is None:
             raise ValueError(f"unload_col: {suffix} must leave {name!r} ({key}) in")
         raise ValueError(
@@ -153,26 +147,30 @@ def _check_owner(
         )
 
 
-def _require_in(columns: Columns, name: str, suffix: str, key: str, *, first: bool = False) -> None:
-    """Refuse ``name`` if the file does not have it."""
-    header = columns.headers[suffix]
-    if name in header:
-        return
-    start, end = (f"{key}: ", "") if first else ("", f" ({key})")
-    raise ValueError(
-        f"{start}{columns.file(suffix)} has no field {name!r}{end}; it has {listed(header)}{meant(name, header)}"
-    )
+def loaded_columns(config: Mapping[str, Any], suffix: str, header: Header) -> dict[str, str]:
+    """The columns of ``header`` that ``load_col`` and ``unload_col`` leave for the CTR model."""
+    load, unload = config.get("load_col"), (config.get("unload_col") or {}).get(suffix) or ()
+    wanted = "*" if load is None else load.get(suffix) or ()
+    every = list(wanted) == ["*"]
+    return {name: kind for name, kind in header.items() if (every or name in wanted) and name not in unload}
+
+
+def _existing(
+    columns: Columns, config: Mapping[str, Any], key: str, files: Sequence[str]
+) -> dict[str, list[str]] | None:
+    """The value of a key such as ``{inter: [user_id]}``, whose files and columns must exist; None if it is empty."""
+    given = lists_by_file(config, key, files)
+    for suffix, names in (given or {}).items():
+        if names and suffix not in columns.headers:
+            raise ValueError(f"{key} names {suffix}, but there is no {columns.file(suffix)}: leave {suffix} out")
+        for name in names:
+            if (key, name) != ("load_col", "*"):
+                columns.require_in_file(key, name, suffix)
+    return given
 
 
 def _loaded(columns: Columns, config: Mapping[str, Any], files: Sequence[str]) -> dict[str, Header]:
-    load, unload = (lists_by_file(config, key, files) for key in ("load_col", "unload_col"))
-    for key, given in (("load_col", load), ("unload_col", unload)):
-        for suffix, names in (given or {}).items():
-            if names and suffix not in columns.headers:
-                raise ValueError(f"{key} names {suffix}, but there is no {columns.file(suffix)}: leave {suffix} out")
-            for name in names:
-                if name != "*":
-                    _require_in(columns, name, suffix, key, first=True)
+    load, unload = (_existing(columns, config, key, files) for key in ("load_col", "unload_col"))
     for suffix, names in (unload or {}).items():
         if names and load is not None and load.get(suffix) != ["*"]:
             raise ValueError(
@@ -182,9 +180,7 @@ def _loaded(columns: Columns, config: Mapping[str, Any], files: Sequence[str]) -
     loaded: dict[str, Header] = {}
     for suffix in files:
         header = columns.headers.get(suffix, {})
-        wanted = ["*"] if load is None else load.get(suffix, [])
-        unwanted = (unload or {}).get(suffix, [])
-        kept = {n: kind for n, kind in header.items() if (wanted == ["*"] or n in wanted) and n not in unwanted}
+        kept = loaded_columns(config, suffix, header)
         if kept:
             loaded[suffix] = kept
         elif suffix not in _SIDES:
@@ -196,12 +192,9 @@ def _loaded(columns: Columns, config: Mapping[str, Any], files: Sequence[str]) -
 
 
 def _prompt_only(columns: Columns, config: Mapping[str, Any], loaded: Mapping[str, Header]) -> dict[str, list[str]]:
-    given = lists_by_file(config, "prompt_only", _SIDES) or {}
+    given = _existing(columns, config, "prompt_only", _SIDES) or {}
     for suffix, names in given.items():
-        if names and suffix not in columns.headers:
-            raise ValueError(f"prompt_only names {suffix}, but there is no {columns.file(suffix)}: leave {suffix} out")
         for name in names:
-            _require_in(columns, name, suffix, "prompt_only", first=True)
             if name in loaded.get(suffix, {}):
                 raise ValueError(
                     f"{name!r} is loaded (load_col) and in prompt_only: the CTR model sees the first; drop one, with "
@@ -219,12 +212,12 @@ def _further(config: Mapping[str, Any]) -> list[str]:
     names = [] if given is None else names_in(given, "additional_feat_suffix")
     for suffix in names:
         if suffix in _RESERVED:
-            raise ValueError(f"additional_feat_suffix: {suffix!r} is a file of RecBole's own: name further files alone")
+            raise ValueError(f"additional_feat_suffix: {suffix!r} is a file of RecBole's own: name only further files")
     return names
 
 
 def _first_part(config: Mapping[str, Any]) -> str:
-    """Suffix of the file whose columns are those of the interactions."""
+    """The suffix of the file whose first line names the columns of the interactions."""
     given = config.get("benchmark_filename")
     if given is None:
         return "inter"

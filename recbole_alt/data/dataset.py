@@ -1,8 +1,7 @@
 """``ALTDataset``: RecBole's dataset, with prompts for its rows.
 
-The CTR model sees exactly what RecBole's own ``Dataset`` gives it. Beside that, the words of every prompt
-field are taken from the atomic files before RecBole fills gaps, normalises or discretises, and the prompts
-are built from them the first time they are asked for.
+The CTR model sees exactly what RecBole's own ``Dataset`` gives it. The words of the prompts are taken from the atomic
+files before RecBole fills gaps, normalises or discretises; the prompts are made when they are first used.
 """
 
 from __future__ import annotations
@@ -15,24 +14,16 @@ from recbole.data.interaction import Interaction
 from recbole.utils import FeatureSource, FeatureType
 
 from recbole_alt import compat
-from recbole_alt.data.atomic import AtomicFile
 from recbole_alt.data.identity import DataIdentity
 from recbole_alt.data.labels import check_parts
 from recbole_alt.data.prompts import PromptTable
 from recbole_alt.data.reading import AtomicDataset
 from recbole_alt.data.template import CONTEXT, ITEM, USER, build_template
-from recbole_alt.data.words import (
-    FieldWords,
-    exchange,
-    float_sequence_words,
-    float_words,
-    sequence_words,
-    token_words,
-)
+from recbole_alt.data.words import FieldWords, exchange, float_words, sequence_words, token_words
 from recbole_alt.keys import check_values
 from recbole_alt.pretrained import load_tokenizer
 
-#: Key of the row number in interactions, present when a prompt field can't be read off the batch itself.
+#: Key of the row number in interactions, which are given one if the batch itself does not determine a prompt field.
 ROW_KEY = "alt_row"
 
 _SOURCES = {
@@ -43,27 +34,24 @@ _SOURCES = {
     FeatureSource.INTERACTION: CONTEXT,
 }
 _CHUNK = 200_000
-_LOOKED_AT = 32  # rows whose texts are compared with the tokenizer's own reading
+_COMPARED = 32  # rows whose texts are compared with the tokens of the whole sentence
 
 
 class ALTDataset(AtomicDataset):
-    """RecBole's ``Dataset`` that can put its rows into words.
+    """RecBole's ``Dataset`` with prompts.
 
-    Reads, beside RecBole's keys, ``template``, ``prompt_scope``, ``prompt_only`` (text fields for the prompt
-    alone, as ``{item: [title]}``), ``max_text_tokens`` and ``language_model``.
+    It reads RecBole's keys and ``template``, ``prompt_scope``, ``prompt_only``, ``max_text_tokens``,
+    ``language_model``, ``shuffle_texts``, ``train_share`` and ``split_seed``.
 
     Attributes:
-        identity: of the ids and the split, once :meth:`build` has made it; its parts have it, too.
-        number_ranges: numeric field of the CTR model that is normalised or discretised → its least and greatest value.
-
-    Raises:
-        ValueError: an unknown field, a wrong key, and all that :class:`AtomicDataset` refuses.
+        identity: the record of the ids and the split, which :meth:`build` makes; the parts of the split share it.
+        number_ranges: numeric field that is normalised or discretised → its least and greatest value.
     """
 
     def __init__(self, config: Any):
         check_values(config.final_config_dict)
         self._field_words: dict[str, FieldWords] = {}
-        self._prompts: list[PromptTable] = []  # shared by the copies that splitting makes
+        self._prompts: list[PromptTable] = []  # one at most, shared by the parts of the split
         self.identity: DataIdentity | None = None
         self.number_ranges: dict[str, tuple[float, float]] = {}
         super().__init__(config)
@@ -81,22 +69,15 @@ class ALTDataset(AtomicDataset):
                 f"where FOLDER/{self.dataset_name}/ holds them"
             ) from None
 
-    def _texts(self, suffix: str, file: AtomicFile, names: list[str]) -> list[str]:
-        """The columns of ``prompt_only``, each one token a row; :meth:`_fill_nan` takes them away again."""
-        return self._prompt_only(suffix)
-
-    def _prompt_only(self, suffix: str) -> list[str]:
-        return list((self.config["prompt_only"] or {}).get(suffix) or [])
-
     def _fill_nan(self) -> None:
         self._read_words()
-        for source, names in (self.config["prompt_only"] or {}).items():
+        for source, names in self._columns.prompt_only.items():
             for name in names:
                 self._del_col(getattr(self, f"{source}_feat"), name)
         super()._fill_nan()
 
     def _normalize(self) -> None:
-        """As RecBole's; ranges are lost with it."""
+        """As RecBole's, which does not keep the ranges."""
         by_range = set(self.config["normalize_field"] or []) | set(self.config["discretization"] or {})
         for name in self.config["numerical_features"] or []:
             if name not in by_range and not self.config["normalize_all"]:
@@ -111,14 +92,14 @@ class ALTDataset(AtomicDataset):
     # -- words -------------------------------------------------------------------------------------------
 
     def forbidden_in_prompts(self) -> dict[str, str]:
-        """Fields that would tell the label, or that are no content: name → why."""
+        """Fields that would reveal the label or are not content: name → why."""
         forbidden = dict.fromkeys(self.config["threshold"] or {}, "what the threshold makes the label from")
-        forbidden |= {self.config["RATING_FIELD"]: "the rating", self.time_field: "the timestamp"}
-        forbidden |= {self.label_field: "the label"}
+        forbidden[self.config["RATING_FIELD"]] = "the rating"
+        forbidden |= {self.time_field: "the timestamp", self.label_field: "the label"}
         return {name: why for name, why in forbidden.items() if name}
 
     def _read_words(self) -> None:
-        """Take the words of each field that may be in a prompt, before RecBole changes its values."""
+        """Take the words of the prompt fields before RecBole changes their values."""
         sources = {name: _SOURCES[s] for name, s in self.field2source.items() if s in _SOURCES}
         self.template = build_template(
             self.config["template"],
@@ -132,7 +113,7 @@ class ALTDataset(AtomicDataset):
             self._exchange_texts(self.config["shuffle_texts"], sources)
 
     def _exchange_texts(self, side: str, sources: dict[str, str]) -> None:
-        """Tell each user, or each item, by the words of another one; what the CTR model sees stays."""
+        """Give each user, or each item, the words of another one; the CTR model's input stays the same."""
         owner = {USER: self.uid_field, ITEM: self.iid_field}[side]
         names = [name for name in self._field_words if sources[name] == side]
         if owner is None or not names:
@@ -148,22 +129,26 @@ class ALTDataset(AtomicDataset):
             if name in (self.uid_field, self.iid_field) or (side == CONTEXT and self._stays(name)):
                 return FieldWords(words, name)
             return FieldWords(words, key, feat[name].fillna(0).to_numpy(dtype=np.int64))
-        if kind == FeatureType.TOKEN_SEQ:
-            words, entries = sequence_words(self.template, name, self.field2id_token[name], feat[name])
-            return FieldWords(words, key, entries)
-        if name in self.template.values:
+        if name in self.template.values and kind != FeatureType.TOKEN_SEQ:
             raise ValueError(
                 f"template.values.{name} names codes, but {name!r} is a {kind.value} field: load it as token"
             )
-        if kind == FeatureType.FLOAT:
+        if kind == FeatureType.TOKEN_SEQ:
+            tokens = self.field2id_token[name]
+            words, entries = sequence_words(
+                self.template, feat[name], lambda ids: self.template.sequence(name, [str(tokens[i]) for i in ids])
+            )
+        elif kind == FeatureType.FLOAT:
             words, entries = float_words(self.template, feat[name])
         else:
-            words, entries = float_sequence_words(self.template, name, feat[name])
+            words, entries = sequence_words(
+                self.template, feat[name], lambda numbers: self.template.numbers(name, numbers)
+            )
         return FieldWords(words, key, entries)
 
     def _stays(self, name: str) -> bool:
-        """Whether a field of the interaction will still be in its batches."""
-        leaving = [*(self.config["prompt_only"] or {}).values(), *(self.config["unused_col"] or {}).values()]
+        """True if batches will have this field of the interactions."""
+        leaving = [*self._columns.prompt_only.values(), *(self.config["unused_col"] or {}).values()]
         return all(name not in names for names in leaving)
 
     def _change_feat_format(self) -> None:
@@ -175,15 +160,10 @@ class ALTDataset(AtomicDataset):
 
     @property
     def _split_seed(self) -> int:
-        seed = self.config["split_seed"]
-        return int(self.config["seed"] if seed is None else seed)
+        return int(self.config["seed"] if self.config["split_seed"] is None else self.config["split_seed"])
 
     def build(self) -> list[Any]:
-        """As RecBole's: the datasets of each part. ``train_share`` of the first one's rows stay, in their order.
-
-        Raises:
-            ValueError: a part without both labels; see :func:`check_parts`.
-        """
+        """Split as RecBole's ``build``, keep only ``train_share`` of the training rows, and check the labels."""
         if self.config["split_seed"] is None:
             parts = super().build()
         else:
@@ -205,7 +185,7 @@ class ALTDataset(AtomicDataset):
 
     @property
     def prompts(self) -> PromptTable:
-        """The prompts, tokenised on first use with the tokenizer of ``language_model``."""
+        """The prompts, tokenised when they are first used."""
         if not self._prompts:
             table = PromptTable(
                 self.template,
@@ -216,31 +196,28 @@ class ALTDataset(AtomicDataset):
                 progress=bool(self.config["show_progress"]),
             )
             self._prompts.append(table)
-            self._report_cut(table)
-            self._report_unlike(table)
+            self._warn_about(table)
         return self._prompts[0]
 
-    def _report_unlike(self, table: PromptTable) -> None:
-        rows = {key: self._column(key)[:_LOOKED_AT] for key in {field.key for field in self._field_words.values()}}
-        text = table.unlike_whole(rows)
-        if text is not None:
-            self.logger.warning(
-                f"the tokenizer of {self.config['language_model']!r} merges across spaces: it reads {text!r} otherwise "
-                "than clause by clause, as it will be given; results may suffer"
-            )
-
-    def _report_cut(self, table: PromptTable) -> None:
+    def _warn_about(self, table: PromptTable) -> None:
+        """Log which texts are cut, and whether clauses are tokenised otherwise than the whole sentence."""
+        columns = {field.key: self._column(field.key) for field in self._field_words.values()}
         report: dict[str, tuple[int, int]] = {}
         for start in range(0, len(self.inter_feat), _CHUNK):
-            rows = slice(start, start + _CHUNK)
-            chunk = {key: self._column(key)[rows] for key in {field.key for field in self._field_words.values()}}
-            for name, (count, longest) in table.cut(chunk).items():
+            rows = {key: column[start : start + _CHUNK] for key, column in columns.items()}
+            for name, (count, longest) in table.cut(rows).items():
                 before = report.get(name, (0, 0))
                 report[name] = (before[0] + count, max(before[1], longest))
         for name, (count, longest) in report.items():
             self.logger.warning(
                 f"max_text_tokens={self.config['max_text_tokens']} cuts {count} value(s) of {name!r} at their end; "
                 f"the longest has {longest} tokens"
+            )
+        text = table.unlike_whole({key: column[:_COMPARED] for key, column in columns.items()})
+        if text is not None:
+            self.logger.warning(
+                f"the tokenizer of {self.config['language_model']!r} merges across spaces: it reads {text!r} otherwise "
+                "than clause by clause, as it will be given; results may suffer"
             )
 
     def _column(self, key: str) -> torch.Tensor:
@@ -255,6 +232,13 @@ class ALTDataset(AtomicDataset):
         """Rows by index; as RecBole's, without turning an index tensor into one Python list per field."""
         rows = _take(self.inter_feat, index)
         return self.join(rows) if join else rows
+
+    def column(self, name: str) -> torch.Tensor:
+        """One field of all interactions, [n, ...]; where it is the user's or the item's, joined."""
+        for feat, owner in ((self.item_feat, self.iid_field), (self.user_feat, self.uid_field)):
+            if feat is not None and owner in self.inter_feat and name in feat:
+                return feat[name][self.inter_feat[owner]]
+        return self.inter_feat[name]
 
     def join(self, df: Interaction) -> Interaction:
         """Add the user's and the item's features to interactions, as RecBole's ``join``."""

@@ -1,4 +1,4 @@
-"""A file's text, by its encoding."""
+"""Reads a file of any encoding as UTF-8."""
 
 from __future__ import annotations
 
@@ -8,15 +8,11 @@ from pathlib import Path
 _PIECE = 1 << 24  # bytes decoded at a time
 
 
-def read_utf8(path: str, encoding: str) -> bytes:
-    """The text of a file in UTF-8, without a byte order mark.
-
-    Args:
-        path: of the file.
-        encoding: that it is stored in.
+def read_as_utf8(path: str, encoding: str) -> bytes:
+    """Read a file stored in ``encoding``; returns its text in UTF-8, without a byte order mark.
 
     Raises:
-        ValueError: names the file, the line and ``encoding:`` where the two don't go together.
+        ValueError: the file can't be read, or is in another encoding; names the file, the line and ``encoding:``.
     """
     try:
         content = Path(path).read_bytes()
@@ -25,7 +21,12 @@ def read_utf8(path: str, encoding: str) -> bytes:
             return content.decode(kind).removeprefix("\ufeff").encode()
         if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
             raise ValueError(f"{path}, line 1: this is UTF-16, not {encoding}: set encoding: utf-16")
-        _check_utf8(content)
+        pieces = (content[start : start + _PIECE] for start in range(0, len(content), _PIECE))
+        try:
+            for _ in codecs.iterdecode(pieces, "utf-8"):
+                pass  # a piece at a time, since the whole text would need several times the memory
+        except UnicodeDecodeError:
+            content.decode("utf-8")  # fails with the position in the file
         return content.removeprefix(codecs.BOM_UTF8)
     except OSError as error:
         raise ValueError(f"{path} can't be read: {error.strerror}") from None
@@ -39,13 +40,3 @@ def read_utf8(path: str, encoding: str) -> bytes:
         ) from None
     except UnicodeError as error:
         raise ValueError(f"{path} can't be read as {encoding} ({error}): set encoding:") from None
-
-
-def _check_utf8(content: bytes) -> None:
-    """Raise UnicodeDecodeError, with ``content`` and the place, where it isn't UTF-8."""
-    decoder = codecs.getincrementaldecoder("utf-8")()
-    try:
-        for start in range(0, len(content), _PIECE):
-            decoder.decode(content[start : start + _PIECE], start + _PIECE >= len(content))
-    except UnicodeDecodeError:
-        content.decode("utf-8")

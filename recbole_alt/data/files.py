@@ -1,4 +1,4 @@
-"""The atomic files of a dataset: which are read, and whether they go together."""
+"""The atomic files of a dataset: finds those that exist, and checks that they go together."""
 
 from __future__ import annotations
 
@@ -8,29 +8,28 @@ from logging import getLogger
 from typing import Any
 
 from recbole_alt.data.atomic import AtomicFile
+from recbole_alt.data.columns import OWNERS, Header, loaded_columns
 
-#: The atomic files by suffix; ``inter`` has several where ``benchmark_filename`` names them.
+#: The atomic files by suffix; ``inter`` has several if ``benchmark_filename`` names them.
 Files = Mapping[str, list[AtomicFile]]
 
-_ID_KEYS = {"user": "USER_ID_FIELD", "item": "ITEM_ID_FIELD"}
 
-
-def atomic_files(config: Any) -> dict[str, list[AtomicFile]]:
-    """The files that exist by suffix, none of them opened yet.
+def atomic_files(config: Mapping[str, Any]) -> dict[str, list[AtomicFile]]:
+    """The files that exist, by suffix; none is opened yet.
 
     Raises:
-        ValueError: no ``.inter`` file, or not all of those that ``benchmark_filename`` names.
+        ValueError: there is no ``.inter`` file, or not every one that ``benchmark_filename`` names.
     """
-    folder, name = config["data_path"], config["dataset"]
-    parts = config["benchmark_filename"]
+    folder, name, parts = config["data_path"], config["dataset"], config["benchmark_filename"]
     names = {"inter": [f"{name}.inter"] if parts is None else [f"{name}.{part}.inter" for part in parts]}
     names |= {suffix: [f"{name}.{suffix}"] for suffix in ("user", "item", *(config["additional_feat_suffix"] or []))}
+    form = config["field_separator"], config["encoding"], config["seq_separator"]
     files = {}
     for suffix, of_suffix in names.items():
         paths = [os.path.join(folder, file) for file in of_suffix]
         absent = next((i for i, path in enumerate(paths) if not os.path.isfile(path)), None)
         if absent is None:
-            files[suffix] = [_file(config, path) for path in paths]
+            files[suffix] = [AtomicFile(path, *form) for path in paths]
         elif suffix == "inter" and parts is None:
             raise ValueError(f"{paths[0]} does not exist: put the interactions there")
         elif suffix == "inter":
@@ -38,33 +37,13 @@ def atomic_files(config: Any) -> dict[str, list[AtomicFile]]:
     return files
 
 
-def _file(config: Any, path: str) -> AtomicFile:
-    return AtomicFile(path, config["field_separator"], config["encoding"], config["seq_separator"])
-
-
-def headers_of(config: Any) -> dict[str, dict[str, str]]:
-    """Type of each column by its name, in the file's order, for each suffix of which there is a file.
-
-    Raises:
-        ValueError: a file that isn't there or isn't an atomic file; see :meth:`AtomicFile.header`.
-    """
-    return headers(atomic_files(config))
-
-
-def headers(files: Files) -> dict[str, dict[str, str]]:
-    """As :func:`headers_of`, of files that are at hand."""
+def headers_of(files: Files) -> dict[str, Header]:
+    """The columns of each file by suffix: name → type; see :meth:`AtomicFile.header`."""
     return {suffix: of_suffix[0].header() for suffix, of_suffix in files.items()}
 
 
-def loaded(config: Any, suffix: str, header: Mapping[str, str]) -> list[str]:
-    """Columns of ``header`` that ``load_col`` and ``unload_col`` leave for the CTR model."""
-    load = "*" if config["load_col"] is None else config["load_col"].get(suffix) or ()
-    unload = (config["unload_col"] or {}).get(suffix) or ()
-    return [name for name in header if (load == "*" or name in load) and name not in unload]
-
-
-def check_files(config: Any, files: Files) -> None:
-    """Refuse files that do not go together, or whose rows have not the cells that their first lines name.
+def check_files(config: Mapping[str, Any], files: Files) -> None:
+    """Refuse files that do not go together, or whose rows do not have the cells that their first lines name.
 
     Rows of a ``.user`` or ``.item`` file that all end with one separator too many are read without it.
 
@@ -72,25 +51,24 @@ def check_files(config: Any, files: Files) -> None:
         ValueError: names the file, the line or column, the key, and what to do.
     """
     _check_parts(config, files["inter"])
-    _check_ids(config, files)
-    _check_owners(config, files)
+    _check_columns(config, files)
     _check_cells(config, files)
 
 
-def _read(config: Any, files: Files) -> Iterator[tuple[str, AtomicFile, list[str]]]:
-    """Suffix, file, and the columns that are loaded of it, for every file that is read."""
+def _loaded(config: Mapping[str, Any], files: Files) -> Iterator[tuple[str, AtomicFile, Header]]:
+    """Suffix, file and loaded columns of every file of which columns are loaded."""
     for suffix, of_suffix in files.items():
         for file in of_suffix:
-            columns = loaded(config, suffix, file.header())
+            columns = loaded_columns(config, suffix, file.header())
             if columns:
                 yield suffix, file, columns
 
 
-def _check_parts(config: Any, parts: list[AtomicFile]) -> None:
+def _check_parts(config: Mapping[str, Any], parts: list[AtomicFile]) -> None:
     first = parts[0].header()
     for part in parts[1:]:
         header = part.header()
-        for name in loaded(config, "inter", first | header):
+        for name in loaded_columns(config, "inter", first | header):
             if first.get(name) != header.get(name):
                 raise ValueError(
                     f"benchmark_filename: column {name!r} is {first.get(name) or 'not there'} in {parts[0]} and "
@@ -98,47 +76,34 @@ def _check_parts(config: Any, parts: list[AtomicFile]) -> None:
                 )
 
 
-def _check_ids(config: Any, files: Files) -> None:
-    for suffix, file, _ in _read(config, files):
-        for side, key in _ID_KEYS.items():
-            field = config[key]
+def _check_columns(config: Mapping[str, Any], files: Files) -> None:
+    """Ids are token columns, and only ids are in two files: in ``.inter`` and in that of their side."""
+    ids = {config[key]: (side, key) for side, key in OWNERS.items() if config[key] is not None}
+    for suffix, file, _ in _loaded(config, files):
+        for field, (side, key) in ids.items():
             kind = file.header().get(field)
             if suffix in (side, "inter") and kind not in (None, "token"):
                 raise ValueError(
                     f"{file}, line 1: column {field!r} is of type {kind}; {key} must be a token column: write "
                     f"{field}:token"
                 )
-
-
-def _check_owners(config: Any, files: Files) -> None:
-    """A column may be in one file alone, save for ids, which ``.inter`` and their owner share."""
     owner: dict[str, tuple[str, AtomicFile]] = {}
-    shared = {config[key]: {"inter", side} for side, key in _ID_KEYS.items() if config[key] is not None}
-    for suffix, file, columns in _read(config, files):
+    for suffix, file, columns in _loaded(config, files):
         for name in columns:
             first, before = owner.setdefault(name, (suffix, file))
-            if first != suffix and {first, suffix} != shared.get(name) and suffix != "link":
+            if first != suffix and (name not in ids or {first, suffix} != {"inter", ids[name][0]}):
                 raise ValueError(
                     f"column {name!r} is in {before} and in {file}: load one of them (load_col, unload_col), or rename "
                     "one"
                 )
 
 
-def _check_cells(config: Any, files: Files) -> None:
-    faults, mended, refused = [], [], False
-    for suffix, file, _ in _read(config, files):
-        fault = file.fault()
-        if fault is None:
-            continue
-        faults.append(fault)
-        if suffix in ("user", "item") and file.trails():
-            mended.append(file)
-        else:
-            refused = True
-    if refused:
+def _check_cells(config: Mapping[str, Any], files: Files) -> None:
+    faulty = [(suffix, file) for suffix, file, _ in _loaded(config, files) if file.fault() is not None]
+    if not all(suffix in OWNERS and file.trails() for suffix, file in faulty):
         raise ValueError(
-            f"{'; '.join(faults)}: give each row one cell per column, separated by "
+            f"{'; '.join(str(file.fault()) for _, file in faulty)}: give each row one cell per column, separated by "
             f"{config['field_separator']!r} (field_separator); quotation marks protect no separator"
         )
-    for file in mended:
+    for _, file in faulty:
         getLogger().warning(f"{file}: each row ends with a separator more than the first line has; it is left out")

@@ -1,10 +1,10 @@
-"""Which data a run was made with: a record of its ids and of its split that goes wherever its weights go."""
+"""The record of the data that weights were trained with: ids, ranges of numbers, and rows of the split."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from hashlib import blake2b
 from logging import getLogger
 from typing import Any
@@ -13,12 +13,12 @@ import numpy as np
 from recbole.utils import FeatureType
 from torch import Tensor
 
-#: Where checkpoints and ``config.json`` hold the record.
+#: The key of the record in checkpoints and in ``config.json``.
 IDENTITY_KEY = "data_identity"
-#: Names of what a split makes, in RecBole's order.
+#: The parts of a split, in RecBole's order.
 PARTS = ("train", "valid", "test")
 
-_SHOWN = 40  # characters of a token that is kept as an example
+_SHOWN = 40  # characters kept of an example
 
 
 @dataclass(frozen=True)
@@ -26,14 +26,14 @@ class Vocabulary:
     """The tokens of a field in the order of their ids.
 
     Attributes:
-        size: how many there are, without ``[PAD]``, which is id 0.
-        digest: of all of them in order.
-        examples: some ids (1, 2, 4, 8, …) → their tokens, so that a difference can be shown.
+        size: the number of tokens without ``[PAD]``, which is id 0.
+        digest: a digest of all tokens in order.
+        examples: some ids (1, 2, 4, 8, …) → their tokens, to show a difference.
     """
 
     size: int
     digest: str
-    examples: dict[str, str]
+    examples: dict[str, str] = field(compare=False)
 
     @classmethod
     def of(cls, id2token: Sequence[str]) -> Vocabulary:
@@ -44,12 +44,11 @@ class Vocabulary:
         ids = [1 << power for power in range((len(tokens) - 1).bit_length()) if 1 << power < len(tokens)]
         return cls(len(tokens) - 1, digest, {str(i): tokens[i][:_SHOWN] for i in ids})
 
-    def difference(self, now: Vocabulary) -> str | None:
-        """What became of it, in words; None if it is the same."""
-        if self.digest == now.digest:
-            return None
-        same = f"has {self.size} values, as now, but with other ids"
-        said = same if self.size == now.size else f"had {self.size} values and has {now.size} now"
+    def difference(self, now: Vocabulary) -> str:
+        """How the data of ``now`` differ, in words that follow the field's name."""
+        said = f"had {self.size} values and has {now.size} now"
+        if self.size == now.size:
+            said = f"has {self.size} values, as now, but with other ids"
         for i, token in self.examples.items():
             if i in now.examples and now.examples[i] != token:
                 return f"{said} (id {i} was {token!r} and is {now.examples[i]!r} now)"
@@ -58,27 +57,23 @@ class Vocabulary:
 
 @dataclass(frozen=True)
 class Numbers:
-    """The range that a numeric field was normalised by or cut into buckets by.
+    """The range of a numeric field that is normalised or discretised.
 
     Attributes:
         low, high: its least and its greatest value.
-        buckets: rows of its embedding; None without discretisation.
+        buckets: rows of its embedding; None if it is not discretised.
     """
 
     low: float
     high: float
     buckets: int | None
 
-    def difference(self, now: Numbers) -> str | None:
-        """What became of it, in words; None if it is the same."""
-        if self == now:
-            return None
-        return f"{self.in_words('was')} and {now.in_words('is')} now"
+    def difference(self, now: Numbers) -> str:
+        """How the data of ``now`` differ, in words that follow the field's name."""
+        return f"was {self} and is {now} now"
 
-    def in_words(self, verb: str) -> str:
-        """Such as ``is from 0.5 to 9 in 4 buckets``."""
-        buckets = f" in {self.buckets} buckets" if self.buckets else ""
-        return f"{verb} from {self.low} to {self.high}{buckets}"
+    def __str__(self) -> str:
+        return f"from {self.low} to {self.high}" + (f" in {self.buckets} buckets" if self.buckets else "")
 
 
 @dataclass(frozen=True)
@@ -86,30 +81,28 @@ class Part:
     """The rows of one part of the split.
 
     Attributes:
-        rows: how many.
-        digest: of users, items, times and labels, in order.
+        rows: the number of rows.
+        digest: a digest of their users, items, times and labels, in order; of all columns without users and items.
     """
 
     rows: int
     digest: str
 
-    def difference(self, now: Part) -> str | None:
-        """What became of it, in words; None if it is the same."""
-        if self == now:
-            return None
+    def difference(self, now: Part) -> str:
+        """How the data of ``now`` differ, in words that follow the part's name."""
         other = f"had {self.rows} rows and has {now.rows} now"
         return other if self.rows != now.rows else f"has {self.rows} rows, as now, but other ones or in another order"
 
 
 @dataclass(frozen=True)
 class DataIdentity:
-    """The ids that weights were trained for, and the rows that they were trained, chosen and tested on.
+    """The ids that weights were trained for, and the rows of training, validation and test.
 
-    Equal for equal data, wherever they lie and on whatever machine they are read.
+    It is equal for equal data on every machine.
 
     Attributes:
-        vocabularies: token and token sequence field → its tokens.
-        numbers: numeric field of the CTR model that is normalised or discretised → its range.
+        vocabularies: token field or token sequence field → its tokens.
+        numbers: numeric field that is normalised or discretised → its range.
         parts: ``train`` (after ``train_share``), ``valid``, ``test`` → their rows.
     """
 
@@ -119,7 +112,7 @@ class DataIdentity:
 
     @classmethod
     def of(cls, dataset: Any, parts: Sequence[Any]) -> DataIdentity:
-        """Of RecBole's ``dataset`` and of the ``parts`` that ``dataset.build()`` made of it."""
+        """The identity of RecBole's ``dataset`` and of the ``parts`` that ``dataset.build()`` made of it."""
         fields = parts[0].field2type
         tokens = [name for name, kind in fields.items() if kind in (FeatureType.TOKEN, FeatureType.TOKEN_SEQ)]
         buckets = {name: dataset.field2bucketnum[name] for name in dataset.config["discretization"] or {}}
@@ -130,16 +123,12 @@ class DataIdentity:
         )
 
     def to_plain(self) -> dict[str, Any]:
-        """Dictionaries, texts and numbers alone, for JSON and for checkpoints."""
+        """The record as dictionaries, texts and numbers, for JSON and for checkpoints."""
         return asdict(self)
 
     @classmethod
     def from_plain(cls, plain: Any) -> DataIdentity:
-        """What :meth:`to_plain` made.
-
-        Raises:
-            ValueError: it is something else.
-        """
+        """The identity that :meth:`to_plain` made a record of; anything else is a ValueError."""
         try:
             return cls(
                 {name: Vocabulary(**one) for name, one in plain["vocabularies"].items()},
@@ -157,29 +146,27 @@ class DataIdentity:
         what: str = "",
         held_out_only: bool = False,
     ) -> None:
-        """Refuse to use weights of these data with others.
+        """Refuse to use weights of these data with the data of ``now``.
 
         Args:
-            now: of the data that are there now.
-            file: that holds this record, for the message; None if whoever calls will name it.
-            what: the key that names it, for the message.
-            held_out_only: whether the training rows may be others as long as none of the rows that are held out now
+            now: the identity of the data that are there now.
+            file: the file that holds this record, for the error; None if the caller will name it.
+            what: the key that names the file, for the error.
+            held_out_only: True if the training rows may differ as long as none of the rows that are held out now
                 can have been among them.
 
         Raises:
-            ValueError: the first field whose ids or range, or the first part whose rows, are others.
+            ValueError: names the first field whose ids or range differ, or the first part whose rows do.
         """
         start = f"{what}: " if what else ""
         start += f"{'this' if file is None else repr(os.fspath(file))} was made from other data than are there now: "
-        for kind in ("vocabularies", "numbers"):
-            difference = _first_difference(getattr(self, kind), getattr(now, kind))
+        for before, after in ((self.vocabularies, now.vocabularies), (self.numbers, now.numbers)):
+            difference = _first_difference(before, after)
             if difference:
                 raise ValueError(f"{start}field {difference}; give the data that it was trained with, or train anew")
         if held_out_only and self.parts.get("train") == now.parts.get("train"):
             return
-        names = PARTS[1:] if held_out_only else PARTS
-        before, after = ({name: parts[name] for name in names if name in parts} for parts in (self.parts, now.parts))
-        difference = _first_difference(before, after)
+        difference = _first_difference(self.parts, now.parts, PARTS[1:] if held_out_only else PARTS)
         if difference:
             raise ValueError(
                 f"{start}of the split, {difference}; give the data and the split that it was trained with (seed, "
@@ -188,7 +175,7 @@ class DataIdentity:
 
 
 def record_of(owner: Any) -> dict[str, Any]:
-    """What a checkpoint, or ``config.json``, holds of the data of ``owner``: a dataset that is built, or a model."""
+    """The record of the data of ``owner``, a built dataset or a model, for a checkpoint or ``config.json``."""
     identity = getattr(owner, "identity", None)
     return {} if identity is None else {IDENTITY_KEY: identity.to_plain()}
 
@@ -201,40 +188,36 @@ def require_same_data(
     what: str = "",
     held_out_only: bool = False,
 ) -> None:
-    """Refuse weights that were trained with other data than those of ``owner``.
+    """Refuse weights that were trained with other data than those of ``owner``; see :meth:`DataIdentity.require_same`.
 
     Args:
-        state: a checkpoint, or the content of ``config.json``. One without the record, as older versions wrote it, is
-            taken, with a warning.
-        owner: a dataset that is built, one of its parts, or a model made for it.
-        file, what, held_out_only: see :meth:`DataIdentity.require_same`.
-
-    Raises:
-        ValueError: other ids, or another split.
+        state: a checkpoint, or the content of ``config.json``. If older versions wrote it and it has no record, it is
+            accepted with a warning.
+        owner: a built dataset, one of its parts, or a model made for it.
     """
     plain, now = state.get(IDENTITY_KEY), getattr(owner, "identity", None)
-    if now is None:
-        return
-    if plain is None:
+    if now is not None and plain is not None:
+        DataIdentity.from_plain(plain).require_same(now, file=file, what=what, held_out_only=held_out_only)
+    elif now is not None:
         getLogger().warning(
             f"{os.fspath(file)!r} holds no record of its data, as it is of an older version: nothing tells whether its "
             "ids and its split are those of the data that are there now"
         )
-    else:
-        DataIdentity.from_plain(plain).require_same(now, file=file, what=what, held_out_only=held_out_only)
 
 
-def _first_difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:
-    for name, one in before.items():
-        difference = one.difference(now[name]) if name in now else "was there and is not now"
-        if difference:
-            return f"{name!r} {difference}"
-    new = next((name for name in now if name not in before), None)
-    return None if new is None else f"{new!r} is there now and was not"
+def _first_difference(before: dict[str, Any], now: dict[str, Any], names: Iterable[str] = ()) -> str | None:
+    """The first of ``names`` (of all, by default) that is not the same, with how it differs."""
+    for name in names or before | now:
+        if name in before and name not in now:
+            return f"{name!r} was there and is not now"
+        if name in now and name not in before:
+            return f"{name!r} is there now and was not"
+        if before.get(name) != now.get(name):
+            return f"{name!r} {before[name].difference(now[name])}"
+    return None
 
 
 def _part(part: Any) -> Part:
-    """Of all columns where neither a user nor an item is named."""
     columns = part.inter_feat.interaction
     named = [name for name in (part.uid_field, part.iid_field) if name in columns]
     if named:
@@ -246,7 +229,7 @@ def _part(part: Any) -> Part:
 
 
 def _pieces(column: Tensor) -> tuple[bytes, bytes]:
-    """Shape and content, in the same bytes on every machine."""
+    """The shape and the content of a column, as the same bytes on every machine."""
     values = column.detach().cpu().numpy()
     is_float = values.dtype.kind == "f"
     values = values.astype("<f4") + np.float32(0) if is_float else values.astype("<i8")  # -0 is 0

@@ -1,4 +1,4 @@
-"""What is a label: keys that go together, values that are 0 and 1, and both of them in every part."""
+"""Checks of labels: their keys go together, their values are 0 and 1, and every part of the split has both."""
 
 from __future__ import annotations
 
@@ -9,20 +9,17 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-#: The place of a row of the interactions, as ``<file>, line <number>``.
+#: Tells the place of a row of the interactions, as ``<file>, line <number>``.
 Place = Callable[[int], str]
 
 
 def check_label_keys(config: Any, columns: Mapping[str, str], file: str) -> None:
-    """Refuse keys about labels and their order that contradict one another or the interactions.
+    """Refuse keys about labels that contradict one another or the interactions; names the key, the field and the file.
 
     Args:
-        config: RecBole's.
+        config: a RecBole configuration.
         columns: the loaded columns of the interactions: name → type.
-        file: that they are loaded from.
-
-    Raises:
-        ValueError: names the key, the field and what to do.
+        file: the file that they are loaded from.
     """
     label, threshold = config["LABEL_FIELD"], config["threshold"]
     distribution = config["train_neg_sample_args"]["distribution"]
@@ -52,47 +49,34 @@ def check_label_keys(config: Any, columns: Mapping[str, str], file: str) -> None
             raise ValueError(f"eval_args: mode: labeled needs a label, and {file} has none loaded: write mode: full")
 
 
-def time_uses(config: Any) -> str | None:
-    """The key that makes the order of rows depend on their timestamps, if any."""
-    if config["benchmark_filename"] is not None:
-        return None
-    if config["eval_args"]["order"] == "TO":
-        return "eval_args: order: TO"
-    return "rm_dup_inter" if config["rm_dup_inter"] is not None else None
-
-
 def check_label_values(config: Any, rows: pd.DataFrame, place: Place) -> None:
     """Refuse interactions without a label of 0 or 1, or without the timestamp that orders them.
 
     Args:
-        config: RecBole's.
-        rows: the interactions that filters left, with their gaps.
-        place: of each.
-
-    Raises:
-        ValueError: names the first row's place, the field, how many rows, and what to do.
+        config: a RecBole configuration.
+        rows: the interactions that filters left, before missing values are filled.
+        place: tells the file and the line of each, for the error.
     """
     label, threshold, time = config["LABEL_FIELD"], config["threshold"], config["TIME_FIELD"]
     if threshold:
         (field,) = threshold
-        check_filled(rows, field, place, f"and the threshold makes the label from it: fill it, or leave such rows out "
-                      f"with val_interval: {{{field}: '(-inf,inf)'}}")  # fmt: skip
+        check_filled(rows, field, place, "the threshold makes the label from it: fill it", "(-inf,inf)")
     elif label in rows:
-        check_filled(rows, label, place, f"and it is the label: write 0 or 1, or leave such rows out with "
-                      f"val_interval: {{{label}: '[0,1]'}}")  # fmt: skip
+        check_filled(rows, label, place, "it is the label: write 0 or 1", "[0,1]")
         _check_binary(rows, label, place)
-    uses = time_uses(config)
-    if uses and time in rows:
-        check_filled(rows, time, place, f"and {uses} goes by it: fill it, or leave such rows out with "
-                      f"val_interval: {{{time}: '(-inf,inf)'}}")  # fmt: skip
+    if config["benchmark_filename"] is None and config["eval_args"]["order"] == "TO" and time in rows:
+        check_filled(rows, time, place, "eval_args: order: TO goes by it: fill it", "(-inf,inf)")
 
 
-def check_filled(rows: pd.DataFrame, field: str, place: Place, what: str) -> None:
-    """Refuse interactions without a value of ``field``; ``what`` ends the message."""
+def check_filled(rows: pd.DataFrame, field: str, place: Place, why: str, interval: str = "") -> None:
+    """Refuse interactions without a value of ``field``, saying ``why``, and the ``val_interval`` that has no gaps."""
     empty = np.flatnonzero(rows[field].isna())
     if len(empty):
         count = f" (so in {len(empty)} rows)" if len(empty) > 1 else ""
-        raise ValueError(f"{place(empty[0])}: column {field!r} is empty{count}, {what}")
+        leave = (
+            f"leave such rows out with val_interval: {{{field}: {interval!r}}}" if interval else "take such rows out"
+        )
+        raise ValueError(f"{place(empty[0])}: column {field!r} is empty{count}, and {why}, or {leave}")
 
 
 def _check_binary(rows: pd.DataFrame, label: str, place: Place) -> None:
@@ -108,14 +92,9 @@ def _check_binary(rows: pd.DataFrame, label: str, place: Place) -> None:
 
 
 def check_parts(config: Any, parts: Sequence[Any]) -> None:
-    """Refuse a training part that teaches nothing, and a validation part that chooses nothing.
+    """Refuse training on fewer than two rows or only one label, and validation whose AUC is undefined if it chooses.
 
-    Args:
-        config: RecBole's.
-        parts: the split's datasets: training, validation, test.
-
-    Raises:
-        ValueError: fewer than two training rows; one label alone in training, or in validation by AUC.
+    ``parts`` are the datasets of training, validation and test; RecBole's ``config`` has the metric that chooses.
     """
     names, label = ("training", "validation", "test"), config["LABEL_FIELD"]
     rows = len(parts[0].inter_feat)
@@ -125,12 +104,10 @@ def check_parts(config: Any, parts: Sequence[Any]) -> None:
             "(eval_args)"
         )
     for name, part in zip(names, parts, strict=False):
-        if label not in part.inter_feat or not len(part.inter_feat):
-            continue
-        values = part.inter_feat[label].unique()
-        if len(values) > 1:
-            continue
         count = len(part.inter_feat)
+        values = part.inter_feat[label].unique().tolist() if label in part.inter_feat else []
+        if len(values) != 1:
+            continue
         said = f"all {count} {name} labels are" if count > 1 else f"the only {name} label is"
         said += f" {values[0]:g}"
         if name == "training":

@@ -1,4 +1,4 @@
-"""Training batches for finetuning with text: RecBole's rows, in the order of our own batches."""
+"""Training batches for finetuning: RecBole's own, or with text its rows in batches that share texts."""
 
 from __future__ import annotations
 
@@ -6,6 +6,21 @@ from collections.abc import Iterator
 from typing import Any
 
 from recbole_alt.data.batches import Batches
+from recbole_alt.data.steps import build_batches
+
+
+def training_loader(config: Any, loader: Any, *, encodes_texts: bool) -> Any:
+    """A fresh loader of the same rows for one stage of finetuning.
+
+    Args:
+        config: of the stage.
+        loader: RecBole's ``TrainDataLoader``; it stays as it is.
+        encodes_texts: whether every step encodes its texts, which is cheaper in batches that share them.
+    """
+    fresh = type(loader)(config, loader._dataset, loader._sampler, shuffle=config["shuffle"])
+    if not encodes_texts:
+        return fresh
+    return BatchLoader(fresh, build_batches(config, loader._dataset, config["text_batch_size"]))
 
 
 class BatchLoader:

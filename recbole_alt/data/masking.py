@@ -1,6 +1,6 @@
-"""Which fields of a row are masked, in its text and in its table (method, stage 1).
+"""Masks for the fields of a row, in its text and in its table (method, stage 1).
 
-Masks come from a generator made for one step, so they depend on (seed, epoch, step) and on nothing else.
+Masks come from a generator made for one step, so they depend only on (seed, epoch, step).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from recbole_alt.data.prompts import SegmentBatch
 
 
 def step_generator(seed: int, epoch: int, step: int, stream: int = 0) -> torch.Generator:
-    """A CPU generator for one step; ``stream`` separates different uses within it."""
+    """A CPU generator for one step; ``stream`` tells different uses within the step apart."""
     state = np.random.SeedSequence([seed, epoch, step, stream]).generate_state(1, np.uint64)[0]
     return torch.Generator().manual_seed(int(state) & 0x7FFF_FFFF_FFFF_FFFF)
 
@@ -35,12 +35,12 @@ def draw_field_mask(rows: int, n_fields: int, ratio: float, generator: torch.Gen
 
 
 def masked_tokens(field_ids: Tensor, field_mask: Tensor) -> Tensor:
-    """Every token of the chosen fields' values: bool [N, L] from ``field_ids`` [N, L] and mask [N, F]."""
+    """The tokens of the values of the masked fields: bool [N, L] from ``field_ids`` [N, L] and the mask [N, F]."""
     return field_mask.gather(1, field_ids.clamp(min=0)) & (field_ids >= 0)
 
 
 def draw_token_mask(field_ids: Tensor, ratio: float, generator: torch.Generator) -> Tensor:
-    """Token-level masking (ablation): in each text ``max(1, int(T · ratio))`` of its T value tokens, [N, L]."""
+    """Choose ``max(1, int(T · ratio))`` of the T value tokens of each text, uniformly (ablation): bool [N, L]."""
     is_value = field_ids >= 0
     score = torch.rand(field_ids.shape, generator=generator).masked_fill(~is_value, 2.0)
     count = is_value.sum(1, keepdim=True)
@@ -50,11 +50,11 @@ def draw_token_mask(field_ids: Tensor, ratio: float, generator: torch.Generator)
 
 @dataclass(frozen=True)
 class Masks:
-    """What one step hides.
+    """The masks of one step.
 
     Attributes:
         tokens: per segment, bool [N, L]: the tokens of its texts that become ``[MASK]``.
-        table: bool [B, F]: the table fields of each interaction whose value is hidden.
+        table: bool [B, F]: the table fields of each interaction that are hidden.
     """
 
     tokens: list[Tensor]
@@ -63,17 +63,17 @@ class Masks:
 
 @dataclass(frozen=True)
 class Masking:
-    """How masks are drawn.
+    """Draws masks.
+
+    The fields of a text are chosen among *all* fields of the prompt, so that a field is masked equally often whether
+    a row has one text or several; a text without a chosen field stays whole.
 
     Args:
-        text_fields: fields of the prompt, in the order ``field_ids`` count them.
-        table_fields: fields of the CTR model.
-        ratio: share of the fields (or tokens) to mask.
+        text_fields: the fields of the prompt, in the order of ``field_ids``.
+        table_fields: the fields of the CTR model.
+        ratio: the share of the fields (or tokens) to mask.
         level: ``field`` for whole values, ``token`` for single tokens of the text (ablation).
         fields: ``independent`` for one draw per modality, ``shared`` for the same fields in both.
-
-    A text's fields are chosen among *all* fields of the prompt, so a field is masked equally often whether
-    a row is one text or several; a text none of whose fields was chosen is left whole.
 
     Raises:
         ValueError: ``shared`` with token-level masking, or without a field both modalities have.
@@ -93,14 +93,10 @@ class Masking:
                 raise ValueError("mask_fields: shared needs a field that is both in the prompt and in the CTR model")
 
     def forms(self, segment: Sequence[str], *, most: int) -> Tensor | None:
-        """Every way in which :meth:`draw` can mask a text of a segment, but for not at all.
-
-        Args:
-            segment: its fields.
-            most: give up where there are more.
+        """All masks that :meth:`draw` can give a text of the segment with these fields, except the empty one.
 
         Returns:
-            bool [K, F], the fields of the prompt that are hidden; None for more than ``most``, and for single tokens.
+            bool [K, F], the fields of the prompt that are hidden; None if K exceeds ``most`` or tokens are masked.
         """
         if self.level == "token":
             return None

@@ -1,7 +1,6 @@
-"""Keys that name fields: every field and file they name exists, and every value has its form.
+"""Checks of the keys that name fields: the fields and files exist, and the values have their form.
 
-RecBole takes a wrong name for nothing asked, a wrong type for nothing to do, or fails far from the cause; here each is
-one line before anything is loaded.
+RecBole ignores a wrong name or type, or fails far from the cause.
 """
 
 from __future__ import annotations
@@ -10,28 +9,31 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from recbole_alt.data.columns import Columns, Header, columns_of
-from recbole_alt.data.intervals import Interval, parse_intervals
-from recbole_alt.data.naming import field_name, listed, lists_by_file, meant, names_in
-from recbole_alt.kinds import is_number, is_whole
+from recbole_alt.data.columns import OWNERS, Columns, Header, columns_of
+from recbole_alt.data.naming import listed, lists_by_file, names_in
+from recbole_alt.data.numbers import Interval, parse_intervals
+from recbole_alt.kinds import is_number, whole
 
 _NUMBERS = ("float", "float_seq")
 _TOKENS = ("token", "token_seq")
 _SEQUENCES = ("token_seq", "float_seq")
 _ANY = (*_TOKENS, *_NUMBERS)
 _COUNTS = ("user_inter_num_interval", "item_inter_num_interval")
-_ALL = Interval(0.0, math.inf, True, False)
-#: Keys that name a column of the interactions, and the name RecBole gives each.
+_ALL: Interval = ("[", 0.0, math.inf, ")")
+_AT_LEAST_ONE = whole(1)
+#: Keys that name a column of the interactions, and RecBole's default for each.
 _OPTIONAL = {"RATING_FIELD": "rating", "TIME_FIELD": "timestamp"}
 
 
-def check_named_fields(config: Mapping[str, Any], headers: Mapping[str, Header]) -> None:
-    """Refuse a key that names a field or a file there is not, or whose value has not its form.
+def check_named_fields(config: Mapping[str, Any], headers: Mapping[str, Header]) -> Columns:
+    """Refuse keys that name a field or a file that does not exist, or whose value has a wrong form.
 
     Args:
         config: a whole configuration.
-        headers: suffix of each atomic file there is (user, item, inter, those of ``additional_feat_suffix``) →
-            {column: type}, types being those of RecBole; "inter" is the first part of ``benchmark_filename``.
+        headers: see :func:`~recbole_alt.data.columns.columns_of`.
+
+    Returns:
+        The columns that are loaded.
 
     Raises:
         ValueError: one line that names the key, the value, the file with what it has, and what to do.
@@ -41,7 +43,7 @@ def check_named_fields(config: Mapping[str, Any], headers: Mapping[str, Header])
     _check_order(config, columns)
     _check_filters(config, columns)
     _check_numbers(config, columns, label)
-    ids = [field_name(config, key) for key in ("USER_ID_FIELD", "ITEM_ID_FIELD")]
+    ids = [config.get(key) for key in OWNERS.values()]
     for suffix, names in (lists_by_file(config, "unused_col", [*columns.loaded]) or {}).items():
         for name in names:
             columns.require(f"unused_col: {suffix}", name, _ANY, of=[suffix])
@@ -49,14 +51,14 @@ def check_named_fields(config: Mapping[str, Any], headers: Mapping[str, Header])
                 raise ValueError(f"unused_col: {suffix} names {name!r}, an id or the label, which every run uses")
     for name, length in _mapping(config, "seq_len", "{genres: 5}").items():
         columns.require("seq_len", name, _SEQUENCES)
-        if not (is_whole(length) and length >= 1):
-            raise ValueError(f"seq_len: {name} must be a whole number, 1 or more, not {length!r}")
+        _AT_LEAST_ONE.refuse(f"seq_len: {name}", length)
     _check_aliases(config, columns, ids)
     _check_weights(config, columns)
+    return columns
 
 
 def _mapping(config: Mapping[str, Any], key: str, example: str) -> Mapping[Any, Any]:
-    """A value ``{field: …}``; empty where the key is."""
+    """The value of a key such as ``example``, empty if the key is."""
     given = config.get(key)
     if given is not None and not isinstance(given, Mapping):
         raise ValueError(f"{key} must be like {example}, not {given!r}")
@@ -64,17 +66,12 @@ def _mapping(config: Mapping[str, Any], key: str, example: str) -> Mapping[Any, 
 
 
 def _check_roles(config: Mapping[str, Any], columns: Columns) -> str:
-    """The label's name; what names the label, the rating, the time and the threshold is there."""
+    """Check the names of the label, the rating, the time and the threshold; returns the label's."""
     header = columns.headers["inter"]
     for key, usual in _OPTIONAL.items():
-        name = field_name(config, key)
-        if name not in (None, usual, *header):
-            raise ValueError(
-                f"{columns.file('inter')} has no field {name!r} ({key}); it has {listed(header)}{meant(name, header)}"
-            )
-    label = field_name(config, "LABEL_FIELD")
-    if label is None:
-        raise ValueError("LABEL_FIELD must name the field of clicks, or the one that threshold makes")
+        if config.get(key) not in (None, usual):
+            columns.require_in_file(key, config[key], "inter")
+    label = config["LABEL_FIELD"]
     threshold = config.get("threshold")
     if threshold is not None:
         if not isinstance(threshold, Mapping) or len(threshold) != 1:
@@ -88,18 +85,18 @@ def _check_roles(config: Mapping[str, Any], columns: Columns) -> str:
         if label in header:
             raise ValueError(f"load_col: inter must hold {label!r} (LABEL_FIELD), or {mend}")
         raise ValueError(
-            f"{columns.file('inter')} has no field {label!r} (LABEL_FIELD); it has {listed(header)}: {mend}"
+            f"LABEL_FIELD: {columns.file('inter')} has no field {label!r}; it has {listed(header)}: {mend}"
         )
     return label
 
 
 def _check_order(config: Mapping[str, Any], columns: Columns) -> None:
-    """``eval_args`` has the fields it needs; parts of ``benchmark_filename`` are not split again."""
-    given = config["eval_args"]
+    """Check that the fields exist that ``eval_args`` needs; parts of ``benchmark_filename`` are not split again."""
     if config.get("benchmark_filename") is not None:
         return
+    given = config["eval_args"]
     if given.get("order") == "TO":
-        name = field_name(config, "TIME_FIELD")
+        name = config.get("TIME_FIELD")
         if name is None:
             raise ValueError("eval_args: order: TO needs TIME_FIELD, which is empty: name the column of the time")
         columns.require("eval_args: order: TO needs a time: TIME_FIELD", name, ["float"], of=["inter"])
@@ -109,13 +106,13 @@ def _check_order(config: Mapping[str, Any], columns: Columns) -> None:
         "split: LS": isinstance(split, Mapping) and "LS" in split,
     }
     for part, needs in by_user.items():
-        if needs and field_name(config, "USER_ID_FIELD") is None:
+        if needs and config.get("USER_ID_FIELD") is None:
             raise ValueError(f"eval_args: {part} needs USER_ID_FIELD, which is empty: write group_by: ~ and a split RS")
 
 
 def _check_filters(config: Mapping[str, Any], columns: Columns) -> None:
-    """Which rows stay."""
-    has_ids = field_name(config, "USER_ID_FIELD") is not None
+    """Check the keys that leave out rows."""
+    has_ids = config.get("USER_ID_FIELD") is not None
     for name, wanted in _mapping(config, "val_interval", '{rating: "[1,5]"}').items():
         text = any(name in names for names in columns.prompt_only.values())
         kind = "token" if text else columns.require("val_interval", name, ["float", "token"])
@@ -130,32 +127,26 @@ def _check_filters(config: Mapping[str, Any], columns: Columns) -> None:
     for key in _COUNTS:
         if config.get(key) is not None:
             intervals = parse_intervals(config[key], key)
-            if len(intervals) > 1 or intervals[0].lower < 0:
+            if len(intervals) > 1 or intervals[0][1] < 0:
                 raise ValueError(f'{key} must be one interval of 0 or more, such as "[5,inf)", not {config[key]!r}')
             if intervals != [_ALL]:
                 active.append(key)
     duplicates = config.get("rm_dup_inter")
-    if duplicates not in (None, "first", "last"):
-        raise ValueError(f"rm_dup_inter must be one of first, last, or empty, not {duplicates!r}")
     for key in active:
         if key != "val_interval" and not has_ids:
             raise ValueError(f"{key} needs USER_ID_FIELD and ITEM_ID_FIELD, which are empty: leave it out")
         if config.get("benchmark_filename") is not None:
             raise ValueError(f"{key}: the parts of benchmark_filename are taken as they are: leave it out ({key}: ~)")
-    time = field_name(config, "TIME_FIELD")
+    time = config.get("TIME_FIELD")
     if duplicates is not None and time is not None and columns.loaded["inter"].get(time) != "float":
         raise ValueError(
             f"rm_dup_inter: {duplicates} needs a time: load TIME_FIELD {time!r} of type float from "
             f"{columns.file('inter')}, or write TIME_FIELD: ~ to go by the order of its lines"
         )
-    if not isinstance(config.get("filter_inter_by_user_or_item", True), bool):
-        raise ValueError(
-            f"filter_inter_by_user_or_item must be true or false, not {config['filter_inter_by_user_or_item']!r}"
-        )
 
 
 def _check_numbers(config: Mapping[str, Any], columns: Columns, label: str) -> None:
-    """What becomes of numbers."""
+    """Check the keys that make features of numbers."""
     spent = [name for name in config.get("threshold") or {} if name != label]
     lists = {}
     for key in ("numerical_features", "normalize_field"):
@@ -165,10 +156,7 @@ def _check_numbers(config: Mapping[str, Any], columns: Columns, label: str) -> N
             columns.require(key, name, _NUMBERS)
             if name in spent or (name == label and key == "numerical_features"):
                 raise ValueError(f"{key} names {name!r}, which is the label or what threshold makes it from")
-    normalize_all = config.get("normalize_all")
-    if normalize_all is not None and not isinstance(normalize_all, bool):
-        raise ValueError(f"normalize_all must be true, false or empty, not {normalize_all!r}")
-    if normalize_all and config.get("normalize_field") is not None:
+    if config.get("normalize_all") and config.get("normalize_field") is not None:
         raise ValueError("normalize_field and normalize_all: give one; normalize_all: false leaves normalize_field")
     for name, how in _mapping(config, "discretization", "{price: {method: ED, bucket: 10}}").items():
         columns.require("discretization", name, _NUMBERS)
@@ -184,10 +172,9 @@ def _check_buckets(name: str, how: Any) -> None:
     known = ("method", "bucket") if how["method"] == "ED" else ("method",)
     for key in how:
         if key not in known:
-            raise ValueError(f"{where}: {key!r} is no part of method {how['method']}: known are {', '.join(known)}")
-    bucket = how.get("bucket")
-    if how["method"] == "ED" and not (is_whole(bucket) and bucket >= 1):
-        raise ValueError(f"{where}: bucket must be a whole number, 1 or more, not {bucket!r}")
+            raise ValueError(f"{where}: {key!r} is no part of method {how['method']}: its parts are {', '.join(known)}")
+    if how["method"] == "ED":
+        _AT_LEAST_ONE.refuse(f"{where}: bucket", how.get("bucket"))
 
 
 def _check_aliases(config: Mapping[str, Any], columns: Columns, ids: list[str | None]) -> None:
@@ -200,7 +187,7 @@ def _check_aliases(config: Mapping[str, Any], columns: Columns, ids: list[str | 
             raise ValueError(f"{key} must be a list such as [{', '.join(map(str, given))}], not {given!r}")
         names = names_in(given, key)
         of = key.removeprefix("alias_of_")
-        if of in ("user_id", "item_id") and names and field_name(config, f"{of.upper()}_FIELD") is None:
+        if of in ("user_id", "item_id") and names and config.get(f"{of.upper()}_FIELD") is None:
             raise ValueError(f"{key} needs {of.upper()}_FIELD, which is empty: leave it out")
         for name in names:
             columns.require(key, name, _TOKENS)
@@ -212,7 +199,7 @@ def _check_aliases(config: Mapping[str, Any], columns: Columns, ids: list[str | 
 
 
 def _check_weights(config: Mapping[str, Any], columns: Columns) -> None:
-    further = [suffix for suffix in columns.loaded if suffix not in ("inter", "user", "item")]
+    further = [suffix for suffix in columns.loaded if suffix not in ("inter", *OWNERS)]
     for name, weight in _mapping(config, "preload_weight", "{entity_id: vector}").items():
         if not further:
             raise ValueError(

@@ -1,19 +1,20 @@
-"""Names of fields and files as keys give them: their form, and what a misspelt one was meant to be."""
+"""Names of fields and files in the values of keys."""
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
+
+from recbole_alt.kinds import did_you_mean
 
 _SHOWN = 20  # columns of a file that an error lists
 
 
 def names_in(given: Any, where: str) -> list[str]:
-    """A list of different names.
+    """A list of different names; ``where`` is the key, for the error.
 
     Raises:
-        ValueError: no list, something in it that is not text, or a name twice.
+        ValueError: it is no list, holds something else than text, or a name twice.
     """
     if not isinstance(given, (list, tuple)):
         raise ValueError(
@@ -28,10 +29,10 @@ def names_in(given: Any, where: str) -> list[str]:
 
 
 def lists_by_file(config: Mapping[str, Any], key: str, files: Sequence[str]) -> dict[str, list[str]] | None:
-    """``{file: [column]}``; None where the key is empty.
+    """The value of a key such as ``{inter: [user_id, item_id]}``; None if it is empty.
 
     Raises:
-        ValueError: another form, or a file that is none of ``files``.
+        ValueError: it has another form, or names a file that is none of ``files``.
     """
     given = config.get(key)
     if given is None:
@@ -40,32 +41,15 @@ def lists_by_file(config: Mapping[str, Any], key: str, files: Sequence[str]) -> 
         raise ValueError(f"{key} must be like {{inter: [user_id, item_id]}}, not {given!r}")
     for suffix in given:
         if suffix not in files:
-            raise ValueError(f"{key}: unknown file {suffix!r}; known are {', '.join(files)}{meant(suffix, files)}")
+            hint = did_you_mean(suffix, files)
+            raise ValueError(f"{key}: unknown file {suffix!r}; known are {', '.join(files)}{hint}")
     return {
         suffix: ["*"] if key == "load_col" and names == "*" else names_in(names, f"{key}: {suffix}")
         for suffix, names in given.items()
     }
 
 
-def field_name(config: Mapping[str, Any], key: str) -> str | None:
-    """The field that ``key`` names, or None.
-
-    Raises:
-        ValueError: something else than a name.
-    """
-    name = config.get(key)
-    if name is not None and (not isinstance(name, str) or not name):
-        raise ValueError(f"{key} must be the name of a field, or empty, not {name!r}")
-    return name
-
-
-def meant(name: Any, known: Collection[str]) -> str:
-    """The known name closest to ``name`` as the end of an error, if one is close."""
-    near = difflib.get_close_matches(str(name), list(known), n=1)
-    return f": did you mean {near[0]!r}?" if near else ""
-
-
 def listed(names: Collection[str]) -> str:
-    """Names in a row, the first of many."""
+    """Names separated by commas; only the first of many."""
     shown = ", ".join(list(names)[:_SHOWN])
     return shown if len(names) <= _SHOWN else f"{shown}, … ({len(names)} in all)"

@@ -1,9 +1,9 @@
-"""Prompts: the texts a batch of interactions needs, each distinct one made once.
+"""Prompts: the texts that a batch of interactions needs, each distinct one made once.
 
-No text is kept per interaction. A field has a ragged table of token ids, one run per distinct value
-(:mod:`recbole_alt.data.tokens`); a batch of interactions asks for the runs of its values, identical texts are
-made once, and every interaction refers to its texts by index. Joined runs equal the tokenizer's output on the
-whole sentence, because clauses meet at white space (:mod:`recbole_alt.data.template`).
+No text is kept per interaction. A field has a ragged table of the token ids of its distinct values
+(:mod:`recbole_alt.data.tokens`), from which the texts of a batch are joined; interactions refer to texts by index.
+Joined clauses equal the tokens of the whole sentence, because clauses meet at white space
+(:mod:`recbole_alt.data.template`).
 """
 
 from __future__ import annotations
@@ -30,6 +30,8 @@ class SegmentBatch:
         field_ids: [N, L], the field (column of the prompt's fields) whose *value* a token belongs to, else -1.
         row: [B], the text of each interaction.
         owner: [N], the first interaction with each text.
+        segment: the segment's name.
+        pieces: [N, F] row of each field's table; with the segment, what tells one text from another.
     """
 
     input_ids: Tensor
@@ -37,10 +39,13 @@ class SegmentBatch:
     field_ids: Tensor
     row: Tensor
     owner: Tensor
+    segment: str
+    pieces: np.ndarray
 
     def to(self, device: torch.device) -> SegmentBatch:
         """The same batch on ``device``."""
-        return replace(self, **{name: tensor.to(device) for name, tensor in vars(self).items()})
+        moved: dict[str, Any] = {name: x.to(device) for name, x in vars(self).items() if isinstance(x, Tensor)}
+        return replace(self, **moved)
 
     def select(self, texts: Tensor) -> SegmentBatch:
         """Only the texts [M] given by index, without trailing padding; ``row`` is empty."""
@@ -52,16 +57,18 @@ class SegmentBatch:
             self.field_ids[texts, :length],
             self.row[:0],
             self.owner[texts],
+            self.segment,
+            self.pieces[texts.cpu().numpy()],
         )
 
 
 @dataclass(frozen=True)
 class DistinctTexts:
-    """The texts ``B`` interactions need of one segment, each once, not yet joined.
+    """The texts of one segment that ``B`` interactions need, each once, not yet joined.
 
     Attributes:
-        segment: what joins them.
-        pieces: [N, F] row of each field's table.
+        segment: joins them.
+        pieces: [N, F] the row of each field's table.
         row: [B], the text of each interaction.
         owner: [N], the first interaction with each text.
     """
@@ -72,22 +79,22 @@ class DistinctTexts:
     owner: Tensor
 
     def join(self, which: np.ndarray | None = None) -> SegmentBatch:
-        """Tokens of all texts, or of those in ``which`` [M] (then ``row`` is as before, and to be ignored)."""
+        """The tokens of all texts, or of those in ``which`` [M]; then ``row`` has no meaning."""
         pieces, owner = (self.pieces, self.owner) if which is None else (self.pieces[which], self.owner[which])
         input_ids, attention_mask, field_ids = map(torch.from_numpy, self.segment.assemble(pieces))
-        return SegmentBatch(input_ids, attention_mask, field_ids, self.row, owner)
+        return SegmentBatch(input_ids, attention_mask, field_ids, self.row, owner, self.segment.name, pieces)
 
 
 class PromptTable:
-    """All prompts of a dataset, ready to be joined for any batch of its interactions.
+    """The prompts of a dataset, for any batch of its interactions.
 
     Args:
         template: the checked template.
         tokenizer: a Hugging Face fast tokenizer.
-        words: field → the words of each of its distinct values; entry 0 stands for a missing value.
-        pieces: field → a function that reads, from a batch, the entry of ``words`` each row has, [B].
-        max_tokens: longest text, special tokens included.
-        progress: show a progress bar while tokenising.
+        words: field → the words of each of its distinct values; entry 0 is a missing value.
+        pieces: field → a function from a batch to the entries of ``words`` [B] of its rows.
+        max_tokens: the longest text, special tokens included.
+        progress: True to show a progress bar while tokenising.
     """
 
     def __init__(
@@ -100,12 +107,9 @@ class PromptTable:
         max_tokens: int,
         progress: bool = False,
     ):
-        self.template = template
-        self.fields = template.fields
+        self.template, self.fields, self.words = template, template.fields, words
         self.special = SpecialTokens.of(tokenizer)
-        self._pieces = pieces
-        self.words = words
-        self._tokenizer = tokenizer
+        self._pieces, self._tokenizer = pieces, tokenizer
         self.segments: list[SegmentTokens] = []
         value_ids = [np.zeros(0, dtype=np.int32)]
         for segment in template.segments:
@@ -114,16 +118,16 @@ class PromptTable:
             prefix = tokenizer(segment.prefix, add_special_tokens=False, split_special_tokens=True, verbose=False)
             columns = [self.fields.index(name) for name in segment.fields]
             self.segments.append(SegmentTokens(segment, tables, columns, prefix["input_ids"], self.special, max_tokens))
-        self.value_token_ids = np.unique(np.concatenate(value_ids))  # every token a masked position may ask for
+        self.value_token_ids = np.unique(np.concatenate(value_ids))  # what a masked token can be
 
     @property
     def token_ids(self) -> np.ndarray:
-        """Every token id that a text of these prompts can hold, masked and padded ones included; ascending."""
+        """All token ids that the prompts can hold, with those of mask and padding; ascending."""
         extra = np.asarray([self.special.mask, self.special.pad], dtype=np.int32)
         return np.unique(np.concatenate([extra, *(segment.ids for segment in self.segments)]))
 
     def distinct(self, interaction: Any) -> list[DistinctTexts]:
-        """Which texts a batch of interactions needs, per segment, before any is joined."""
+        """The texts that a batch of interactions needs, per segment, not yet joined."""
         found = []
         for segment in self.segments:
             pieces = self.pieces(segment, interaction)
@@ -132,11 +136,11 @@ class PromptTable:
         return found
 
     def batches(self, interaction: Any) -> list[SegmentBatch]:
-        """The texts of a batch of interactions, one :class:`SegmentBatch` per segment, on the CPU."""
+        """The tokens of the texts of a batch of interactions, per segment, on the CPU."""
         return [texts.join() for texts in self.distinct(interaction)]
 
     def texts(self, interaction: Any) -> list[list[str]]:
-        """Each row's texts as the language model reads them, special tokens included; for people to look at."""
+        """The texts of each row, decoded with their special tokens, for people to read."""
         batches = self.batches(interaction)
         decoded = [
             [self._tokenizer.decode(ids[mask > 0]) for ids, mask in zip(b.input_ids, b.attention_mask, strict=True)]
@@ -146,10 +150,9 @@ class PromptTable:
         return [[texts[i] for texts, i in zip(decoded, row, strict=True)] for row in rows]
 
     def unlike_whole(self, interaction: Any) -> str | None:
-        """A text of these rows whose clauses, joined, are other tokens than the tokenizer makes of the whole sentence.
+        """A text of these rows whose joined clauses differ from the tokens of the whole sentence, or None.
 
-        None where there is none, as with every tokenizer that separates words at spaces; texts cut at ``max_tokens``
-        are left out.
+        There is none if the tokenizer separates words at spaces; texts cut at ``max_tokens`` are not compared.
         """
         for template, texts in zip(self.template.segments, self.distinct(interaction), strict=True):
             batch = texts.join()
@@ -161,11 +164,11 @@ class PromptTable:
         return None
 
     def pieces(self, segment: SegmentTokens, interaction: Any) -> np.ndarray:
-        """[B, F] the entry each row has in the tables of the segment's fields."""
+        """[B, F] the entry of each row in the table of each field of the segment."""
         return np.stack([self._pieces[name](interaction) for name in segment.fields], 1)
 
     def cut(self, interaction: Any) -> dict[str, tuple[int, int]]:
-        """Which fields are cut in the distinct texts of these interactions; see :meth:`SegmentTokens.cut`."""
+        """The fields that are cut in the distinct texts of these interactions; see :meth:`SegmentTokens.cut`."""
         report: dict[str, tuple[int, int]] = {}
         for segment in self.segments:
             report |= segment.cut(np.unique(self.pieces(segment, interaction), axis=0))

@@ -1,4 +1,4 @@
-"""``AtomicDataset``: RecBole's dataset, whose files are read as they are written and whose filters are counted."""
+"""``AtomicDataset``: RecBole's dataset with checked files, exact reading, and counted filters."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from recbole.utils import FeatureType
 
 from recbole_alt.data.atomic import AtomicFile
 from recbole_alt.data.columns import check_forms
-from recbole_alt.data.files import atomic_files, check_files, headers, loaded
+from recbole_alt.data.files import atomic_files, check_files, headers_of
 from recbole_alt.data.labels import check_filled, check_label_keys, check_label_values
 from recbole_alt.data.left_out import LeftOut
 from recbole_alt.data.named_fields import check_named_fields
@@ -22,78 +22,63 @@ from recbole_alt.data.named_fields import check_named_fields
 class AtomicDataset(Dataset):
     """RecBole's ``Dataset``, read by :class:`~recbole_alt.data.atomic.AtomicFile`.
 
-    Whatever RecBole would read otherwise than it is written, or train on without a word, is refused before a row is
-    used; rows that filters take away are counted.
-
-    Attributes:
-        left_out: number of rows that are not used, by ``<file>: <reason>``.
-
-    Raises:
-        ValueError: names the file, the line and the column, or the key, and says what to do.
+    Files that RecBole would misread, and labels and ids that it would train on silently, are refused before a row is
+    used, in one line with the file, the line and the column, or the key. Rows that filters leave out are counted.
     """
 
     inter_feat: Any  # a DataFrame while read, an Interaction once built
 
     def __init__(self, config: Any):
-        self._begin()
-        super().__init__(config)
-
-    def _begin(self) -> None:
         self._left_out = LeftOut()
-        self._lines: list[tuple[AtomicFile, np.ndarray]] = []  # of the interactions as read
-        self._kept: np.ndarray | None = None  # which of these are left, in their order
-        self._exact = False  # whether values may hold NUL, at which pandas' table of texts cuts
+        self._lines: list[tuple[AtomicFile, np.ndarray]] = []  # files and lines of the interactions as read
+        self._kept: np.ndarray | None = None  # indices of the interactions that filters left, in their order
+        self._exact = False  # True if values may hold NUL, at which pandas' hash table cuts texts
+        super().__init__(config)
 
     @property
     def left_out(self) -> dict[str, int]:
-        """Number of rows that are not used, by ``<file>: <reason>``."""
+        """The number of rows that are not used, by ``<file>: <reason>``."""
         return self._left_out.counts
 
     # -- reading -----------------------------------------------------------------------------------------
 
     def _from_scratch(self) -> None:
         super()._from_scratch()
-        self._left_out.say(self.logger)
-        self._say_unseen_numbers()
+        self._left_out.log(self.logger)
+        self._log_unseen_numbers()
         self._lines, self._kept = [], None
 
     def _load_data(self, token: str, dataset_path: str) -> None:
         if not os.path.exists(dataset_path):
             self._download()
-        check_forms(self.config.final_config_dict)
-        self._files = atomic_files(self.config)
-        self._check_files()
+        self._open_files()
         super()._load_data(token, dataset_path)
-        for file in (file for of_suffix in self._files.values() for file in of_suffix):
-            file.release()
         self._check_common_ids()
 
-    def _check_files(self) -> None:
-        """Refuse what keys, first lines and numbers of cells tell, before anything is loaded."""
-        columns = headers(self._files)
-        check_named_fields(self.config.final_config_dict, columns)
-        interactions = columns["inter"]
-        names = loaded(self.config, "inter", interactions)
-        check_label_keys(self.config, {name: interactions[name] for name in names}, str(self._files["inter"][0]))
-        check_files(self.config, self._files)
+    def _open_files(self) -> None:
+        """Find the files and refuse what their first lines, their numbers of cells and the keys tell is wrong."""
+        config = self.config.final_config_dict
+        check_forms(config)
+        self._files = atomic_files(config)
+        self._columns = check_named_fields(config, headers_of(self._files))
+        check_label_keys(config, self._columns.loaded["inter"], str(self._files["inter"][0]))
+        check_files(config, self._files)
 
     def _load_feat(self, filepath: str, source: Any) -> pd.DataFrame | None:
         suffix = getattr(source, "value", source)
         file = next(file for file in self._files[suffix] if file.path == filepath)
-        types = {name: FeatureType(kind) for name, kind in file.header().items()}
-        names = loaded(self.config, suffix, file.header())
-        texts = self._texts(suffix, file, names)
-        if not names:
+        columns, texts = self._columns.loaded.get(suffix, {}), self._columns.prompt_only.get(suffix, ())
+        if not columns:
+            file.release()
             return None
-        frame = file.read(names, texts)
+        frame = file.read(columns, texts)
         self._exact |= not file.is_plain
         frame = self._with_ids(frame, file, suffix)
         for name in frame:
-            kind = types[name] if name not in texts else FeatureType.TOKEN
-            if source != "link":
-                self.field2source[name], self.field2type[name] = source, kind
-                if "float" in kind.value:
-                    self.field2bucketnum[name] = 2
+            kind = FeatureType(columns.get(name, "token"))
+            self.field2source[name], self.field2type[name] = source, kind
+            if "float" in kind.value:
+                self.field2bucketnum[name] = 2
             self.field2seqlen[name] = self._length(frame, name) if kind.value.endswith("seq") else 1
         if suffix == "inter":
             self._lines.append((file, file.lines[frame.index]))
@@ -101,17 +86,12 @@ class AtomicDataset(Dataset):
         frame.index = pd.RangeIndex(len(frame))
         return frame
 
-    def _texts(self, suffix: str, file: AtomicFile, names: list[str]) -> list[str]:
-        """Further columns of ``file``, to be read as they stand."""
-        return []
-
     def _length(self, frame: pd.DataFrame, name: str) -> int:
-        """Length of the longest sequence of a column, cut to ``seq_len`` where that is given."""
+        """Cut the sequences of a column to ``seq_len``, if that is given; returns the length of the longest."""
         longest = max(map(len, frame[name]))
-        most = (self.config["seq_len"] or {}).get(name)
-        if most is None:
-            return longest
-        frame[name] = [members[:most] for members in frame[name]]
+        most = (self.config["seq_len"] or {}).get(name, longest)
+        if most < longest:
+            frame[name] = [members[:most] for members in frame[name]]
         return min(most, longest)
 
     # -- ids ---------------------------------------------------------------------------------------------
@@ -122,12 +102,12 @@ class AtomicDataset(Dataset):
         return [(side, field) for side, field in ids.items() if field is not None]
 
     def _with_ids(self, frame: pd.DataFrame, file: AtomicFile, suffix: str) -> pd.DataFrame:
-        """Without rows that name nobody, and with the first row alone of each user or item."""
-        self._left_out.read(file.name, len(frame))
+        """Leave out rows without an id, and all but the first row of each user or item in the files about them."""
+        self._left_out.set_total(file.name, len(frame))
         for side, field in self._sides:
             if suffix not in (side, "inter"):
                 continue
-            if pd.api.types.infer_dtype(frame[field], skipna=False) != "string":  # quicker than to look for each gap
+            if pd.api.types.infer_dtype(frame[field], skipna=False) != "string":  # quicker than notna
                 frame = self._keep(frame, frame[field].notna(), file.name, f"having no {field}")
             if suffix == side:
                 rows = len(frame)
@@ -146,7 +126,7 @@ class AtomicDataset(Dataset):
         return kept
 
     def _check_common_ids(self) -> None:
-        """Refuse a ``.user`` or ``.item`` file that knows nobody."""
+        """Refuse a ``.user`` or ``.item`` file that has none of the ids in the interactions."""
         for side, field in self._sides:
             feat = getattr(self, f"{side}_feat")
             if feat is None:
@@ -165,7 +145,7 @@ class AtomicDataset(Dataset):
     # -- filters -----------------------------------------------------------------------------------------
 
     def _filter_nan_user_or_item(self) -> None:
-        """Nothing: :meth:`_with_ids` keeps no such rows. RecBole's drops others where two kinds of ids are missing."""
+        """Do nothing: :meth:`_with_ids` did it. RecBole's drops wrong rows if users and items are missing."""
 
     def _remove_duplication(self) -> None:
         keep = self.config["rm_dup_inter"]
@@ -173,7 +153,7 @@ class AtomicDataset(Dataset):
             return
         feat, time = self.inter_feat, self.time_field
         if time in feat:
-            check_filled(feat, time, self._place, "and rm_dup_inter goes by it: fill it, or take such rows out")
+            check_filled(feat, time, self._place, "rm_dup_inter goes by it: fill it")
             feat = feat.sort_values(time, kind="stable")
         else:
             self.logger.warning(f"rm_dup_inter: keeps the {keep} in the file's order, as no TIME_FIELD is loaded")
@@ -181,10 +161,6 @@ class AtomicDataset(Dataset):
         repeated = pd.DataFrame(pairs, index=feat.index).duplicated(keep=keep)
         why = f"repeating a user and an item (rm_dup_inter: {keep})"
         self.inter_feat = self._keep(feat, ~repeated, self._name("inter"), why)
-
-    def _filter_by_field_value(self) -> None:
-        fields = ", ".join(self.config["val_interval"] or {})
-        self._counted(super()._filter_by_field_value, f"val_interval of {fields}")
 
     def _filter_inter_by_user_or_item(self) -> None:
         if self.config["filter_inter_by_user_or_item"] is not True:
@@ -195,6 +171,9 @@ class AtomicDataset(Dataset):
                 known = self.inter_feat[field].isin(feat[field].values)
                 why = f"having no row in {self._name(side)} (filter_inter_by_user_or_item)"
                 self.inter_feat = self._keep(self.inter_feat, known, self._name("inter"), why)
+
+    def _filter_by_field_value(self) -> None:
+        self._counted(super()._filter_by_field_value, f"val_interval of {', '.join(self.config['val_interval'] or {})}")
 
     def _filter_by_inter_num(self) -> None:
         self._counted(super()._filter_by_inter_num, "user_inter_num_interval and item_inter_num_interval")
@@ -215,7 +194,7 @@ class AtomicDataset(Dataset):
     # -- values ------------------------------------------------------------------------------------------
 
     def _place(self, row: int) -> str:
-        """File and line of an interaction, by its number among those that are left."""
+        """The file and line of an interaction, by its index among those that are left."""
         number = int(row if self._kept is None else self._kept[row])
         for file, lines in self._lines:
             if number < len(lines):
@@ -228,7 +207,7 @@ class AtomicDataset(Dataset):
         super()._remap_ID_all()
 
     def _remap(self, remap_list: list[Any]) -> None:
-        """As RecBole's, also of values with NUL in or behind them."""
+        """As RecBole's, and exact for values with NUL characters."""
         if not remap_list:
             return
         tokens, _ = self._concat_remaped_tokens(remap_list)
@@ -244,8 +223,8 @@ class AtomicDataset(Dataset):
             part, start = ids[start : start + size] + 1, start + size
             feat[field] = part if lengths is None else np.split(part, np.cumsum(lengths)[:-1])
 
-    def _say_unseen_numbers(self) -> None:
-        """Name the numbers that no CTR model sees, as RecBole embeds those of ``numerical_features`` alone."""
+    def _log_unseen_numbers(self) -> None:
+        """Warn about float fields that the CTR model does not see: RecBole embeds only ``numerical_features``."""
         known = {self.label_field, self.time_field, self.config["RATING_FIELD"], *(self.config["threshold"] or {})}
         known |= {*self.config["numerical_features"], *(self.config["preload_weight"] or {}).values()}
         known |= {name for names in (self.config["unused_col"] or {}).values() for name in names}
@@ -258,11 +237,9 @@ class AtomicDataset(Dataset):
 
 
 def factorize(tokens: np.ndarray, *, exact: bool) -> tuple[np.ndarray, np.ndarray]:
-    """Number distinct tokens in order of appearance, and list them; a missing one is -1.
+    """Number distinct tokens [n] in order of appearance, and list them; NaN is -1.
 
-    Args:
-        tokens: [n] texts, and NaN.
-        exact: whether they may hold NUL, where ``pandas.factorize`` takes a text to end.
+    ``exact`` is needed for tokens with NUL characters, at which ``pandas.factorize`` ends a text.
     """
     if not exact:
         return pd.factorize(tokens)

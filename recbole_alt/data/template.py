@@ -1,26 +1,31 @@
 """Prompt templates: how the fields of a row are put into words.
 
 A template is a sequence of *clauses*, one per field (``"gender is {value}."``), grouped into *segments*: one
-with all fields (``prompt_scope: interaction``, the paper's prompt) or one per side, so that a user and an
-item are each encoded once however often they meet (``prompt_scope: entity``). Nothing here knows RecBole,
-a tokenizer or a tensor.
+with all fields (``prompt_scope: interaction``, the paper's prompt) or one per side, so that every user and every
+item is encoded only once (``prompt_scope: entity``). This module depends on neither RecBole nor a tokenizer nor torch.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+
+from recbole_alt.kinds import whole
 
 USER, ITEM, CONTEXT, PROMPT = "user", "item", "context", "prompt"
 SLOT = "{value}"
 
-_KEYS = ("fields", "order", "exclude", "separator", "values", "missing", "prefix", "join", "digits")
+_SEGMENTS = (USER, ITEM, CONTEXT, PROMPT)
+#: Parts of the section and their defaults.
+_PARTS = dict.fromkeys(("fields", "order", "exclude")) | {
+    "separator": " ", "values": None, "missing": "unknown", "prefix": None, "join": None, "digits": 4
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Clause:
-    """The words around one field's value: ``before + value + after``.
+    """The words around the value of one field.
 
     ``before`` starts with white space unless the clause opens its segment, so that clauses can be tokenised
     one by one and joined.
@@ -45,7 +50,7 @@ class SegmentTemplate:
 
     @property
     def fields(self) -> tuple[str, ...]:
-        """Fields in prompt order."""
+        """The fields in the order of the prompt."""
         return tuple(clause.field for clause in self.clauses)
 
     def text(self, values: Mapping[str, str]) -> str:
@@ -58,11 +63,11 @@ class PromptTemplate:
     """A checked template for one dataset.
 
     Attributes:
-        segments: the texts of a row, without any that would have no field.
+        segments: the texts of a row; each has at least one field.
         values: field → {code: name}, for fields whose codes have names.
         missing: the words for a missing value.
-        join: field → what stands between the members of a sequence.
-        digits: significant digits of a float.
+        join: field → the text between the members of a sequence.
+        digits: the number of significant digits of a float.
     """
 
     segments: tuple[SegmentTemplate, ...]
@@ -73,28 +78,31 @@ class PromptTemplate:
 
     @property
     def fields(self) -> tuple[str, ...]:
-        """Every field of the prompt, segment by segment."""
+        """All fields of the prompt, segment by segment."""
         return tuple(name for segment in self.segments for name in segment.fields)
 
     def word(self, name: str, code: str) -> str:
-        """The words for one value as the atomic file has it; white space collapsed.
+        """The words for one value of the atomic file, with single spaces.
 
         Raises:
-            ValueError: the field's codes have names and this one has none.
+            ValueError: the codes of the field have names, but this one has none.
         """
-        names = self.values.get(name)
-        if names is not None:
-            if code not in names:
+        if name in self.values:
+            if code not in self.values[name]:
                 raise ValueError(f"template.values.{name} has no name for the value {code!r}: add one")
-            code = names[code]
+            code = self.values[name][code]
         return " ".join(code.split()) or self.missing
 
     def sequence(self, name: str, members: Sequence[str]) -> str:
-        """The words for a sequence of values."""
+        """The words for a sequence of values of the atomic file."""
         return self.join.get(name, ", ").join(self.word(name, member) for member in members) or self.missing
 
+    def numbers(self, name: str, members: Iterable[float]) -> str:
+        """The words for a sequence of floats."""
+        return self.join.get(name, ", ").join(map(self.number, members))
+
     def number(self, value: float) -> str:
-        """A float in at most ``digits`` significant digits, or its whole part where that has more; NaN is missing."""
+        """A float in ``digits`` significant digits, or its whole part if that has more; NaN is missing."""
         if value != value:
             return self.missing
         return f"{value:.0f}" if 10**self.digits <= abs(value) < 1e15 else f"{value:.{self.digits}g}"
@@ -113,24 +121,23 @@ def build_template(
     forbidden: Mapping[str, str] | None = None,
     default_exclude: Sequence[str] = (),
 ) -> PromptTemplate:
-    """Check a ``template:`` section and turn it into a :class:`PromptTemplate`.
+    """Check a ``template:`` section and make a :class:`PromptTemplate` of it.
 
     Args:
-        spec: the YAML section; None or missing parts get default wording from the fields' names.
-        sources: every field that may be in a prompt → ``user``, ``item`` or ``context``, in dataset order.
-        scope: ``interaction`` for one text a row, ``entity`` for one a side.
+        spec: the section; parts that are missing get default wording from the names of the fields.
+        sources: every field that may be in a prompt → ``user``, ``item`` or ``context``, in the dataset's order.
+        scope: ``interaction`` for one text per row, ``entity`` for one per side.
         forbidden: fields that must never be in a prompt → why (label, rating, timestamp).
-        default_exclude: fields left out where ``exclude`` is not given, unless their segment has no other.
+        default_exclude: fields left out if ``exclude`` is not given, unless their segment has no other.
 
     Raises:
-        ValueError: an unknown or forbidden field, wording without exactly one ``{value}``, a separator
-            without white space; the message names the field and what to do.
+        ValueError: an unknown or forbidden field, wording without exactly one ``{value}``, or a separator
+            without white space; names the field and what to do.
     """
     forbidden = forbidden or {}
     spec = _checked_parts(spec)
-    _check_keys(spec.get("prefix") or {}, (USER, ITEM, CONTEXT, PROMPT), "template.prefix")
     for part in ("fields", "order", "exclude", "values", "join"):
-        for name in spec.get(part) or ():
+        for name in spec[part] or ():
             if name in forbidden and part == "exclude":
                 continue
             if name in forbidden:
@@ -141,53 +148,52 @@ def build_template(
                     "(load it with load_col, or list it in prompt_only)"
                 )
     names = [name for name in sources if name not in forbidden]
-    if spec.get("exclude") is None:
+    if spec["exclude"] is None:
         names = _without_defaults(names, sources, default_exclude, scope)
     else:
         names = [name for name in names if name not in spec["exclude"]]
     if not names:
         raise ValueError("the prompt has no field left: give fewer in template.exclude, or load more with load_col")
-    names = _ordered(names, spec)
+    first = list(spec["order"] or spec["fields"] or ())
+    names = [name for name in first if name in names] + [name for name in names if name not in first]
 
-    wording = {name: str((spec.get("fields") or {}).get(name) or default_wording(name)) for name in names}
-    separator = str(spec.get("separator", " "))
-    groups = _segments_of(names, sources, scope)
+    wording = {name: str((spec["fields"] or {}).get(name) or default_wording(name)) for name in names}
+    if scope == "interaction":
+        groups = {PROMPT: names}
+    else:
+        groups = {side: [name for name in names if sources[name] == side] for side in (USER, ITEM, CONTEXT)}
     return PromptTemplate(
         segments=tuple(
-            _segment(segment, members, wording, separator, str((spec.get("prefix") or {}).get(segment) or ""))
+            _segment(segment, members, wording, str(spec["separator"]), str((spec["prefix"] or {}).get(segment) or ""))
             for segment, members in groups.items()
+            if members
         ),
-        values=_names_of_codes(spec),
-        missing=_words(spec.get("missing", "unknown"), "template.missing"),
-        join={name: str(between) for name, between in (spec.get("join") or {}).items()},
-        digits=_positive(spec.get("digits", 4), "template.digits"),
+        values=_names_of_codes(spec["values"] or {}),
+        missing=" ".join(str(spec["missing"]).split()),
+        join={name: str(between) for name, between in (spec["join"] or {}).items()},
+        digits=spec["digits"],
     )
 
 
 def _checked_parts(spec: Mapping[str, Any] | None) -> dict[str, Any]:
-    """The section as a dictionary whose parts are of the right kind."""
+    """All parts of the section, each of the right kind; None or a default for those that are not given."""
     if spec is not None and not isinstance(spec, Mapping):
-        raise ValueError(f"template must be a section of {', '.join(_KEYS)}, not {spec!r}")
-    parts = dict(spec or {})
-    _check_keys(parts, _KEYS, "template")
+        raise ValueError(f"template must be a section of {', '.join(_PARTS)}, not {spec!r}")
+    parts = _PARTS | dict(spec or {})
     for part in ("fields", "values", "join", "prefix"):
-        if parts.get(part) is not None and not isinstance(parts[part], Mapping):
+        if parts[part] is not None and not isinstance(parts[part], Mapping):
             raise ValueError(f"template.{part} must be 'name: value' pairs, not {parts[part]!r}")
+    for given, known, where in ((parts, _PARTS, ""), (parts["prefix"] or {}, _SEGMENTS, ".prefix")):
+        for key in given:
+            if key not in known:
+                raise ValueError(f"template{where}: unknown key {key!r}; known are {', '.join(known)}")
     for part in ("order", "exclude"):
-        if parts.get(part) is not None and not isinstance(parts[part], (list, tuple)):
+        if parts[part] is not None and not isinstance(parts[part], (list, tuple)):
             raise ValueError(f"template.{part} must be a list such as [{parts[part]}], not {parts[part]!r}")
+    if parts["missing"] is None or not str(parts["missing"]).split():
+        raise ValueError("template.missing must not be empty")
+    whole(1).refuse("template.digits", parts["digits"])
     return parts
-
-
-def _segments_of(names: Sequence[str], sources: Mapping[str, str], scope: str) -> dict[str, list[str]]:
-    if scope == "interaction":
-        return {PROMPT: list(names)}
-    groups: dict[str, list[str]] = {}
-    for side in (USER, ITEM, CONTEXT):
-        members = [name for name in names if sources[name] == side]
-        if members:
-            groups[side] = members
-    return groups
 
 
 def _without_defaults(
@@ -200,18 +206,12 @@ def _without_defaults(
     return kept or names
 
 
-def _ordered(names: list[str], spec: Mapping[str, Any]) -> list[str]:
-    first = list(spec.get("order") or spec.get("fields") or ())
-    return [name for name in first if name in names] + [name for name in names if name not in first]
-
-
 def _segment(
     segment: str, names: Sequence[str], wording: Mapping[str, str], separator: str, prefix: str
 ) -> SegmentTemplate:
-    """Split ``separator`` at its white space: what precedes it closes a clause, the rest opens the next.
+    """Join clauses at the white space of ``separator``: the text before it closes a clause, the rest opens the next.
 
-    So every clause but the first starts with white space and ends where the next one's starts, which is
-    where every tokenizer family separates words.
+    So every clause but the first starts with white space, which is where all families of tokenizers separate words.
     """
     at = next((i for i, character in enumerate(separator) if character.isspace()), None)
     if at is None:
@@ -232,34 +232,10 @@ def _segment(
     return SegmentTemplate(segment, prefix, tuple(clauses))
 
 
-def _names_of_codes(spec: Mapping[str, Any]) -> dict[str, dict[str, str]]:
-    values = {}
-    for name, names in (spec.get("values") or {}).items():
+def _names_of_codes(values: Mapping[str, Any]) -> dict[str, dict[str, str]]:
+    for name, names in values.items():
         if not isinstance(names, Mapping) or not names:
             raise ValueError(f"template.values.{name} must map codes to names, not {names!r}")
-        for code, word in names.items():
-            if isinstance(code, bool) or isinstance(word, bool):
-                raise ValueError(
-                    f"template.values.{name}: YAML reads a bare yes, no, on or off as a truth value: quote it"
-                )
-        values[name] = {str(code): str(word) for code, word in names.items()}
-    return values
-
-
-def _check_keys(given: Mapping[str, Any], known: Sequence[str], where: str) -> None:
-    for key in given:
-        if key not in known:
-            raise ValueError(f"{where}: unknown key {key!r}; known are {', '.join(known)}")
-
-
-def _words(value: Any, where: str) -> str:
-    words = " ".join(str(value if value is not None else "").split())
-    if not words:
-        raise ValueError(f"{where} must not be empty")
-    return words
-
-
-def _positive(value: Any, where: str) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise ValueError(f"{where} must be a whole number above 0, not {value!r}")
-    return value
+        if any(isinstance(one, bool) for one in (*names, *names.values())):
+            raise ValueError(f"template.values.{name}: YAML reads a bare yes, no, on or off as a truth value: quote it")
+    return {name: {str(code): str(word) for code, word in names.items()} for name, names in values.items()}

@@ -1,4 +1,4 @@
-"""Clauses as tokens: tokenised once per distinct value, joined into texts of bounded length."""
+"""Tokens of clauses: made once per distinct value, and joined into texts of bounded length."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from recbole_alt.data.template import Clause, SegmentTemplate
 
-#: ``field_ids`` of a token that belongs to no field's value: special tokens, template words, padding.
+#: The field id of tokens that belong to no value: special tokens, words of the template, padding.
 NO_FIELD = -1
 
 _CHUNK = 8192
@@ -19,7 +19,7 @@ _CHUNK = 8192
 
 @dataclass(frozen=True)
 class SpecialTokens:
-    """What a tokenizer puts around a text, and its mask and padding ids."""
+    """The tokens that a tokenizer puts around a text, and its mask and padding ids."""
 
     before: tuple[int, ...]
     after: tuple[int, ...]
@@ -28,10 +28,10 @@ class SpecialTokens:
 
     @classmethod
     def of(cls, tokenizer: Any) -> SpecialTokens:
-        """Read them off a Hugging Face fast tokenizer that has a mask and a padding token.
+        """The special tokens of a Hugging Face fast tokenizer that has a mask and a padding token.
 
         Raises:
-            ValueError: it reads a text otherwise where special tokens surround it.
+            ValueError: the tokens of a text change if special tokens surround it.
         """
         bare = tokenizer("a", add_special_tokens=False)["input_ids"]
         whole = tokenizer("a")["input_ids"]
@@ -51,13 +51,13 @@ class SpecialTokens:
 
 @dataclass(frozen=True)
 class ClauseTokens:
-    """One field's clause for each of its ``V`` distinct values, ragged.
+    """The tokens of a field's clause for each of its ``V`` distinct values, as a ragged table.
 
     Attributes:
         ids: [T] token ids of all clauses, one after another.
-        value_index: [T] position inside the value, -1 for template words.
-        offsets: [V + 1] where each clause starts.
-        value_lengths: [V] tokens of each value.
+        value_index: [T] position inside the value, -1 for words of the template.
+        offsets: [V + 1] the start of each clause, and T.
+        value_lengths: [V] number of tokens of each value.
     """
 
     ids: np.ndarray
@@ -65,12 +65,18 @@ class ClauseTokens:
     offsets: np.ndarray
     value_lengths: np.ndarray
 
+    @classmethod
+    def fixed(cls, ids: Sequence[int]) -> ClauseTokens:
+        """A table of one clause without a value."""
+        tokens = np.asarray(ids, dtype=np.int32)
+        return cls(tokens, np.full_like(tokens, -1), np.array([0, len(tokens)]), np.zeros(1, dtype=np.int32))
+
 
 def tokenise(tokenizer: Any, clause: Clause, words: Sequence[str], *, progress: bool = False) -> ClauseTokens:
     """Tokenise ``clause`` once for each of ``words``.
 
-    A token belongs to the value if any of its characters does. A clause that follows another is read behind a full
-    stop, which is then dropped: some tokenizers treat the start of a text differently from the start of a word.
+    A token belongs to the value if any of its characters does. Some tokenizers treat the start of a text differently
+    from the start of a word, so a clause that follows another is tokenised after a full stop, which is then dropped.
     """
     stop = "." if clause.before[:1].isspace() else ""
     ids: list[np.ndarray] = []
@@ -113,14 +119,14 @@ class SegmentTokens:
 
     Args:
         template: the segment.
-        tables: one table per field, in the template's order.
-        columns: each field's column among all fields of the prompt.
-        prefix_ids: tokens of the segment's prefix.
-        special: the tokenizer's special tokens.
-        max_tokens: longest text, special tokens included. Values are cut from their ends, longest first.
+        tables: one table per field, in the order of the template.
+        columns: the index of each field among all fields of the prompt.
+        prefix_ids: the tokens of the segment's prefix.
+        special: the special tokens of the tokenizer.
+        max_tokens: the longest text, special tokens included. Values are cut from their ends, longest first.
 
     Raises:
-        ValueError: the template's own words leave no room for one token of each value.
+        ValueError: the words of the template leave no room for one token of each value.
     """
 
     def __init__(
@@ -132,55 +138,40 @@ class SegmentTokens:
         special: SpecialTokens,
         max_tokens: int,
     ):
-        self.name = template.name
-        self.fields = template.fields
-        self.max_tokens = max_tokens
-        self.pad = special.pad
-        head = np.asarray([*special.before, *prefix_ids], dtype=np.int32)
-        tail = np.asarray(special.after, dtype=np.int32)
-        runs = [head, *(table.ids for table in tables), tail]
-        bases = np.cumsum([0, *(len(run) for run in runs)])
-        self.ids = np.concatenate(runs)
-        self.value_index = np.concatenate(
-            [np.full(len(head), -1, np.int32), *(t.value_index for t in tables), np.full(len(tail), -1, np.int32)]
-        )
-        owner = [NO_FIELD, *columns, NO_FIELD]
-        of_run = np.repeat(np.asarray(owner, dtype=np.int64), [len(run) for run in runs])
+        self.name, self.fields = template.name, template.fields
+        self.max_tokens, self.pad = max_tokens, special.pad
+        runs = [ClauseTokens.fixed([*special.before, *prefix_ids]), *tables, ClauseTokens.fixed(special.after)]
+        sizes = [len(run.ids) for run in runs]
+        self.ids = np.concatenate([run.ids for run in runs])
+        self.value_index = np.concatenate([run.value_index for run in runs])
+        of_run = np.repeat(np.asarray([NO_FIELD, *columns, NO_FIELD], dtype=np.int64), sizes)
         self.field_ids = np.where(self.value_index >= 0, of_run, NO_FIELD)
-        self._starts = [np.array([bases[0]]), *(t.offsets[:-1] + b for t, b in zip(tables, bases[1:], strict=False))]
-        self._starts.append(np.array([bases[-2]]))
-        self._lengths = [np.array([len(head)]), *(np.diff(t.offsets) for t in tables), np.array([len(tail)])]
-        self._value_lengths = [t.value_lengths for t in tables]
-        widest = sum(int((np.diff(t.offsets) - t.value_lengths).max(initial=0)) for t in tables)
-        needed = len(head) + len(tail) + widest + len(tables)
-        if needed > max_tokens:
+        first = np.cumsum([0, *sizes[:-1]])
+        self._starts = [run.offsets[:-1] + start for run, start in zip(runs, first, strict=True)]
+        self._lengths = [np.diff(run.offsets) for run in runs]
+        self._value_lengths = [run.value_lengths for run in runs]
+        words = sum(int((t - v).max(initial=0)) for t, v in zip(self._lengths, self._value_lengths, strict=True))
+        if words + len(columns) > max_tokens:
             raise ValueError(
                 f"max_text_tokens={max_tokens} is too short for the {self.name!r} template: its own words need "
-                f"{needed - len(tables)} tokens, its {len(tables)} values at least one each: give {needed} or more"
+                f"{words} tokens, its {len(columns)} values at least one each: give {words + len(columns)} or more"
             )
 
     def assemble(self, pieces: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Join clauses into padded texts.
-
-        Args:
-            pieces: [N, F] row of each field's table.
+        """Join clauses, given the rows [N, F] of the fields' tables, into padded texts.
 
         Returns:
             ``input_ids``, ``attention_mask`` and ``field_ids``, each [N, L].
         """
         count = len(pieces)
-        columns = [np.zeros(count, dtype=np.int64), *pieces.T, np.zeros(count, dtype=np.int64)]
-        starts = np.stack([table[column] for table, column in zip(self._starts, columns, strict=True)], 1)
-        lengths = np.stack([table[column] for table, column in zip(self._lengths, columns, strict=True)], 1)
+        starts, lengths = _look_up(self._starts, pieces), _look_up(self._lengths, pieces)
         run_lengths = lengths.ravel()
         run_ends = np.cumsum(run_lengths)
         total = int(run_ends[-1]) if count else 0
         flat = np.arange(total) + np.repeat(starts.ravel() - (run_ends - run_lengths), run_lengths)
         text = np.repeat(np.arange(count), lengths.sum(1))
         if total and lengths.sum(1).max() > self.max_tokens:
-            keep = np.full_like(lengths, np.iinfo(np.int32).max)
-            keep[:, 1:-1] = self.kept(pieces)
-            within = self.value_index[flat] < np.repeat(keep.ravel(), run_lengths)
+            within = self.value_index[flat] < np.repeat(self._kept(pieces).ravel(), run_lengths)
             flat, text = flat[within], text[within]
         text_lengths = np.bincount(text, minlength=count)
         position = np.arange(len(flat)) - np.repeat(np.cumsum(text_lengths) - text_lengths, text_lengths)
@@ -193,9 +184,9 @@ class SegmentTokens:
         field_ids[text, position] = self.field_ids[flat]
         return input_ids, attention_mask, field_ids
 
-    def kept(self, pieces: np.ndarray) -> np.ndarray:
-        """[N, F] how many tokens of each value stay so that each text fits; the longest are cut first."""
-        values = np.stack([table[column] for table, column in zip(self._value_lengths, pieces.T, strict=True)], 1)
+    def _kept(self, pieces: np.ndarray) -> np.ndarray:
+        """[N, 1 + F + 1] the number of tokens of each value that stay in the text; the longest are cut first."""
+        values = _look_up(self._value_lengths, pieces)
         total = self.total_lengths(pieces)
         room = self.max_tokens - (total - values.sum(1))
         low = np.ones(len(pieces), dtype=np.int64)  # the longest allowed value: invariant, low fits
@@ -207,22 +198,29 @@ class SegmentTokens:
         return np.minimum(values, low[:, None])
 
     def total_lengths(self, pieces: np.ndarray) -> np.ndarray:
-        """[N] tokens of each text before any cut."""
-        lengths = sum(table[column] for table, column in zip(self._lengths[1:-1], pieces.T, strict=True))
-        return np.asarray(lengths) + self._lengths[0][0] + self._lengths[-1][0]
+        """[N] the number of tokens of each text before any cut, given the rows [N, F] of its fields' tables."""
+        head, *tables, tail = self._lengths
+        return head[0] + tail[0] + sum(table[column] for table, column in zip(tables, pieces.T, strict=True))
 
     def cut(self, pieces: np.ndarray) -> dict[str, tuple[int, int]]:
-        """Which fields of these texts [N, F] are cut: field → (values cut, tokens of the longest)."""
-        if sum(int(t.max(initial=0)) for t in self._lengths) <= self.max_tokens:
+        """The fields that are cut in these texts [N, F]: field → (number of values cut, tokens of the longest)."""
+        if sum(int(lengths.max(initial=0)) for lengths in self._lengths) <= self.max_tokens:
             return {}
         long = pieces[self.total_lengths(pieces) > self.max_tokens]
-        if not len(long):
-            return {}
-        keep = self.kept(long)
-        report = {}
-        for i, name in enumerate(self.fields):
-            values = self._value_lengths[i][long[:, i]]
-            shortened = values[keep[:, i] < values]
-            if len(shortened):
-                report[name] = (len(shortened), int(shortened.max()))
-        return report
+        values = _look_up(self._value_lengths, long)
+        is_cut = self._kept(long) < values
+        columns = enumerate(self.fields, 1)  # column 0 is the prefix
+        return {
+            name: (int(is_cut[:, i].sum()), int(values[is_cut[:, i], i].max()))
+            for i, name in columns
+            if is_cut[:, i].any()
+        }
+
+
+def _look_up(tables: Sequence[np.ndarray], pieces: np.ndarray) -> np.ndarray:
+    """[N, 1 + F + 1] the entries of a text's prefix, of its ``pieces`` [N, F], and of its end."""
+    found = np.empty((len(pieces), len(tables)), dtype=np.int64)
+    found[:, 0], found[:, -1] = tables[0][0], tables[-1][0]
+    for i, column in enumerate(pieces.T, 1):
+        found[:, i] = tables[i][column]
+    return found

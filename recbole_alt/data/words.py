@@ -1,8 +1,8 @@
-"""The words of a field's distinct values, and how a row finds its own."""
+"""The words of the distinct values of a prompt field, and the entry of each row."""
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,12 +14,12 @@ from recbole_alt.data.template import PromptTemplate
 
 @dataclass(frozen=True)
 class FieldWords:
-    """One prompt field.
+    """The words of one prompt field.
 
     Attributes:
-        words: [V], what each distinct value is called; entry 0 is a missing value.
-        key: the column of a batch that tells a row's entry: the field itself, an id, or a row number.
-        entry_of: [K], the entry of each value of ``key``; None where ``key`` holds the entry itself.
+        words: [V], the words of each distinct value; entry 0 is a missing value.
+        key: the column of a batch that determines a row's entry: the field itself, an id, or a row number.
+        entry_of: [K], the entry of each value of ``key``; None if ``key`` holds the entry itself.
     """
 
     words: list[str]
@@ -27,50 +27,39 @@ class FieldWords:
     entry_of: np.ndarray | None = None
 
     def read(self, interaction: Any) -> np.ndarray:
-        """Entries [B] of a batch's rows."""
+        """The entries [B] of the rows of a batch."""
         ids = np.asarray(interaction[self.key].cpu())
         return ids if self.entry_of is None else self.entry_of[ids]
 
     def swapped(self, order: np.ndarray) -> FieldWords:
-        """The same words, where value ``i`` of ``key`` is told by those of ``order[i]``."""
+        """The same words, with those of ``order[i]`` for value ``i`` of ``key``."""
         return replace(self, entry_of=order if self.entry_of is None else self.entry_of[order])
 
 
 def token_words(template: PromptTemplate, name: str, tokens: np.ndarray) -> list[str]:
-    """Words of a token field, in the order of RecBole's ids; ``tokens[0]`` is ``[PAD]``."""
+    """The words of a token field, in the order of RecBole's ids; ``tokens[0]`` is ``[PAD]``."""
     return [template.missing, *(template.word(name, str(token)) for token in tokens[1:])]
 
 
-def sequence_words(
-    template: PromptTemplate, name: str, tokens: np.ndarray, column: pd.Series
-) -> tuple[list[str], np.ndarray]:
-    """Words of the distinct sequences of ids in ``column``, and the entry of each row."""
-    entries, sequences = _number(
-        tuple(value) if isinstance(value, np.ndarray) and len(value) else None for value in column
-    )
-    words = [template.sequence(name, [str(tokens[i]) for i in sequence]) for sequence in sequences]
-    return [template.missing, *words], entries
-
-
 def float_words(template: PromptTemplate, column: pd.Series) -> tuple[list[str], np.ndarray]:
-    """Words of the numbers in ``column``, equal ones once, and the entry of each row."""
+    """The words of the distinct numbers in ``column``, and the entry of each row."""
     numbers, which = np.unique(column.to_numpy(dtype=np.float64), return_inverse=True)
     entries, words = _number(None if np.isnan(number) else template.number(number) for number in numbers)
     return [template.missing, *words], entries[which.reshape(-1)]
 
 
-def float_sequence_words(template: PromptTemplate, name: str, column: pd.Series) -> tuple[list[str], np.ndarray]:
-    """Words of the sequences of numbers in ``column``, and the entry of each row."""
+def sequence_words(
+    template: PromptTemplate, column: pd.Series, in_words: Callable[[tuple[Any, ...]], str]
+) -> tuple[list[str], np.ndarray]:
+    """The words of the distinct sequences in ``column`` by ``in_words``, and the entry of each row."""
     entries, sequences = _number(
         tuple(value) if isinstance(value, np.ndarray) and len(value) else None for value in column
     )
-    between = template.join.get(name, ", ")
-    words = [between.join(template.number(number) for number in sequence) for sequence in sequences]
-    return [template.missing, *words], entries
+    return [template.missing, *map(in_words, sequences)], entries
 
 
 def exchange(size: int, seed: int) -> np.ndarray:
-    """A permutation of the ids below ``size`` that leaves the padding id 0 and no other where it is."""
+    """A random permutation of the ids below ``size`` in which only the padding id 0 keeps its place."""
     order = np.arange(size)
     drawn = np.random.default_rng(seed).permutation(np.arange(1, size))
     order[drawn] = np.roll(drawn, 1)
@@ -78,7 +67,7 @@ def exchange(size: int, seed: int) -> np.ndarray:
 
 
 def _number(keys: Iterable[Hashable | None]) -> tuple[np.ndarray, list[Any]]:
-    """Number distinct keys from 1 in order of appearance; None is 0."""
+    """Number distinct keys from 1 in order of appearance, None being 0, and list them."""
     seen: dict[Hashable, int] = {}
     entries = [0 if key is None else seen.setdefault(key, len(seen) + 1) for key in keys]
     return np.asarray(entries, dtype=np.int64), list(seen)

@@ -40,7 +40,7 @@ def add_lora(encoder: Any, *, rank: int, alpha: int | None, trained_tokens: list
 
 
 class AdapterState(nn.Module):
-    """A module whose state is its trained weights alone, with a fingerprint of the frozen ones in their stead.
+    """A module whose state holds only its trained weights, with a fingerprint of the frozen ones in their stead.
 
     Its checkpoints are loaded onto the same frozen weights again, and refused by others.
     """

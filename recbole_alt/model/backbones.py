@@ -88,7 +88,7 @@ class Backbone(nn.Module):
         return CTROutput(torch.cat(parts, dim=1), logits, returned)
 
     def score(self, interaction: Interaction) -> Tensor:
-        """Logits [B] alone, at the cost of the plain model."""
+        """Only the logits [B], at the cost of the plain model."""
         if self.captures.logits is None:  # the model returns them
             return self.model.forward(interaction).view(-1)
         return self._run(interaction, ())[1]

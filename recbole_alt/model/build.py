@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
+from pkgutil import resolve_name
 from typing import Any
 
-import numpy as np
 import torch
-from torch import nn
 
 from recbole_alt.data.prompts import PromptTable
+from recbole_alt.key_table import OBJECTIVES
 from recbole_alt.model.alignment import AlignmentModel
 from recbole_alt.model.backbones import Backbone
-from recbole_alt.model.language import LanguageModel, TextTower, load_language_model
-from recbole_alt.model.objectives.contrastive import ContrastiveObjective
-from recbole_alt.model.objectives.masked_language import MaskedLanguageObjective
-from recbole_alt.model.objectives.masked_tabular import MaskedTabularObjective
+from recbole_alt.model.language import LanguageModel, load_language_model
+from recbole_alt.model.objectives.objective import Objective
 from recbole_alt.model.pruning import prune_vocabulary
-from recbole_alt.model.targets import TableTargets
+from recbole_alt.model.text_tower import TextTower
 
 
 def build_backbone(config: Any, dataset: Any, model_class: type) -> Backbone:
@@ -72,39 +70,16 @@ def build_alignment(config: Any, dataset: Any, model_class: type) -> AlignmentMo
     text = build_text(config, prompts)
     if config["language_model_vocabulary"] == "prompts":
         prune_vocabulary(text.language_model.encoder, prompts.token_ids)
-    table_size, text_size = backbone.representation_size, text.hidden_size
-    objectives: dict[str, nn.Module] = {}
-    targets = None
-    if "contrastive" in config["objectives"]:
-        objectives["contrastive"] = ContrastiveObjective(
-            table_size,
-            text_size,
-            size=config["contrast_size"],
-            head=config["contrast_head"],
-            temperature=config["contrast_temperature"],
-            max_rows=config["contrast_rows"],
-        )
-    if "masked_language" in config["objectives"]:
-        vocabulary = text.language_model.encoder.config.vocab_size
-        token_ids = prompts.value_token_ids if config["masked_language_vocabulary"] == "prompts" else range(vocabulary)
-        objectives["masked_language"] = MaskedLanguageObjective(
-            text_size, table_size, torch.as_tensor(np.asarray(token_ids))
-        )
-    if "masked_tabular" in config["objectives"]:
-        targets = TableTargets(dataset[:], backbone.fields, bins=config["float_target_bins"])
-        objectives["masked_tabular"] = MaskedTabularObjective(
-            table_size,
-            text_size,
-            targets.fields,
-            loss=config["masked_tabular_loss"],
-            n_noise=config["masked_tabular_noise"],
-            size=config["masked_tabular_size"],
-        )
+    objectives: dict[str, Objective] = {
+        name: resolve_name(place).build(config, backbone, text, dataset)
+        for name, place in OBJECTIVES.items()
+        if name in config["objectives"]
+    }
     if not objectives:
-        raise ValueError("objectives is empty: name at least one of contrastive, masked_language, masked_tabular")
+        raise ValueError(f"objectives is empty: it must name at least one of {', '.join(OBJECTIVES)}")
     weights = config["objective_weights"] or {}
     for name in weights:
         if name not in objectives:
             raise ValueError(f"objective_weights: {name!r} is not among the objectives {', '.join(objectives)}")
-    model = AlignmentModel(backbone, text, objectives, weights=weights, targets=targets, mask_id=prompts.special.mask)
+    model = AlignmentModel(backbone, text, objectives, weights=weights, mask_id=prompts.special.mask)
     return model.to(config["device"])

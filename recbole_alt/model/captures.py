@@ -57,7 +57,7 @@ def _kd_dagfm(model: Any) -> Captures:
         logits=CapturePoint(f"{network}.logits", "attribute"),
         field_embeddings=replace(FIELD_EMBEDDINGS, reduce="fixed") if distilled else FIELD_EMBEDDINGS,
         join=network == "student_network",
-        note="`phase` says whether teacher or student, whose embeddings are joined; `distillation` keeps them fixed",
+        note="`phase` chooses the teacher or the student, whose embeddings are joined; `distillation` keeps them fixed",
     )
 
 
@@ -77,12 +77,12 @@ CAPTURES: dict[str, Captures | Callable[[Any], Captures]] = {
         note="sees the fields of users and items, not those of the interaction",
     ),
     "DeepFM": _input("deep_predict_layer"),
-    "EulerNet": _input("reg", note="called for the real and for the imaginary part"),
+    "EulerNet": _input("reg", note="`reg` is called for the real and for the imaginary part"),
     "FFM": Captures(
         (CapturePoint("ffm", "output", "sum_pairs"),),
         field_embeddings=CapturePoint("ffm", "output"),
         join=True,
-        note="its fields meet in pairs: joined is the product of each pair",
+        note="each pair of fields has its own embeddings; the products of the pairs are joined",
     ),
     "FM": Captures((CapturePoint("fm", "input", "bi_interaction"),), join=True),
     "FNN": _input("predict_layer"),
@@ -96,7 +96,7 @@ CAPTURES: dict[str, Captures | Callable[[Any], Captures]] = {
     "LR": Captures(
         (CapturePoint("first_order_linear", "terms"),),
         field_embeddings=None,
-        note="one number per field: what the field adds to the logit",
+        note="one number per field: what that field adds to the logit",
     ),
     "NFM": _input("predict_layer"),
     "PNN": _input("predict_layer", note="`use_inner`, `use_outer` or both"),
@@ -161,7 +161,7 @@ def _found_logits(model: Any, points: Sequence[CapturePoint], example: Interacti
 
 
 def reached(model: Any, point: CapturePoint, example: Interaction) -> bool:
-    """Whether a forward of ``model`` passes ``point``, with every row of ``example``."""
+    """True if a forward of ``model`` passes ``point``, with every row of ``example``."""
     captured: list[list[Tensor]] = [[]]
     with recording(model, [point], captured):
         model.forward(example)

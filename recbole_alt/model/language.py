@@ -1,9 +1,8 @@
-"""The language side: any Hugging Face encoder or decoder, and the texts of a row brought together."""
+"""The language model: any Hugging Face encoder or decoder, and what is made of it when it is loaded."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import reduce
 from logging import getLogger
 from typing import Any
 
@@ -12,11 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from recbole_alt import pretrained
-from recbole_alt.data.prompts import SegmentBatch
 from recbole_alt.data.tokens import SpecialTokens
 from recbole_alt.families import family_of, freeze_first_layers, keep_first_layers
 from recbole_alt.model.adapters import AdapterState, add_lora
-from recbole_alt.model.attention import SegmentStates, take_rows
 from recbole_alt.model.precision import autocast
 
 _LEAST_TEXTS, _MOST_GROUPS = 64, 4  # texts worth a group of their own; groups a batch is cut into
@@ -41,7 +38,7 @@ class LanguageModel(nn.Module):
 
     @property
     def is_fixed(self) -> bool:
-        """Whether none of its parameters is trained."""
+        """True if none of its parameters is trained."""
         return not any(parameter.requires_grad for parameter in self.parameters())
 
     def train(self, mode: bool = True) -> LanguageModel:
@@ -119,7 +116,7 @@ class LanguageModel(nn.Module):
 
 
 class AdaptedLanguageModel(AdapterState, LanguageModel):
-    """A language model with LoRA: its state holds the adapters alone."""
+    """A language model with LoRA: its state holds only the adapters."""
 
 
 def load_language_model(
@@ -220,68 +217,3 @@ def make_room(encoder: Any, tokenizer: Any, name: str) -> list[int]:
         encoder.resize_token_embeddings(max(ids) + 1, mean_resizing=False)
         encoder.get_input_embeddings().weight.data[rows:] = mean
     return added
-
-
-class TextTower(nn.Module):
-    """The language model over all segments of a row.
-
-    With one segment the row's pooled state is that text's. With several (``prompt_scope: entity``) the
-    pooled states meet in a small network, since neither text alone knows the pair:
-    ``Linear→GELU→Linear`` of ``[h_1; …; h_S; h_1 ⊙ … ⊙ h_S]``, added to their mean.
-
-    Args:
-        language_model: the encoder.
-        n_segments: texts per row.
-    """
-
-    def __init__(self, language_model: LanguageModel, n_segments: int):
-        super().__init__()
-        self.language_model = language_model
-        self.hidden_size = size = language_model.hidden_size
-        self.fusion: nn.Sequential | None = None
-        if n_segments > 1:
-            self.fusion = nn.Sequential(nn.Linear((n_segments + 1) * size, size), nn.GELU(), nn.Linear(size, size))
-
-    def forward(self, batches: Sequence[SegmentBatch]) -> list[SegmentStates]:
-        """The states of every segment; each distinct text is encoded once."""
-        encoded = self.language_model.encode([(batch.input_ids, batch.attention_mask) for batch in batches])
-        return self.gather(batches, encoded)
-
-    @staticmethod
-    def gather(batches: Sequence[SegmentBatch], encoded: Sequence[tuple[Tensor, Tensor]]) -> list[SegmentStates]:
-        """The states of every segment, from its token states and pooled states."""
-        return [
-            SegmentStates(states, batch.attention_mask, pooled, batch.row)
-            for batch, (states, pooled) in zip(batches, encoded, strict=True)
-        ]
-
-    def fuse(self, rows: Sequence[Tensor]) -> Tensor:
-        """The pooled state of every interaction from those of its texts: S × [B, H] → [B, H]."""
-        if self.fusion is None:
-            return rows[0]
-        stacked = torch.stack(list(rows))
-        return stacked.mean(0) + self.fusion(torch.cat([*rows, stacked.prod(0)], dim=-1))
-
-    def score(self, texts: Sequence[tuple[Tensor, Tensor]], head: nn.Linear) -> Tensor:
-        """``head`` of every interaction's pooled state, [B], without making that state.
-
-        The same function as ``head(self.fuse(...))``, for less: what is linear in one text's state is computed once per
-        text, and the last two linear layers are one.
-
-        Args:
-            texts: per segment the pooled states [N, H] of its distinct texts, and the text of each interaction [B].
-            head: ``H → 1``.
-        """
-        if self.fusion is None:
-            ((states, row),) = texts
-            return take_rows(head(states), row).squeeze(-1)
-        first: nn.Linear = self.fusion[0]  # type: ignore[assignment]
-        last: nn.Linear = self.fusion[2]  # type: ignore[assignment]
-        *of_texts, of_product = first.weight.split(self.hidden_size, dim=1)
-        product = reduce(torch.mul, [take_rows(states, row) for states, row in texts])
-        hidden = F.linear(product, of_product, first.bias)
-        logits = F.linear(last.bias, head.weight, head.bias)
-        for (states, row), weight in zip(texts, of_texts, strict=True):
-            hidden = hidden + take_rows(F.linear(states, weight), row)
-            logits = logits + take_rows(F.linear(states, head.weight / len(texts)), row).squeeze(-1)
-        return logits + F.linear(self.fusion[1](hidden), head.weight @ last.weight).squeeze(-1)

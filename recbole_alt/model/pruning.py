@@ -53,7 +53,7 @@ class PrunedEmbedding(nn.Module):
 
 
 def prune_vocabulary(encoder: Any, token_ids: np.ndarray) -> None:
-    """Keep the word embeddings of ``token_ids`` alone, in place; nothing where they are not trained.
+    """Keep only the word embeddings of ``token_ids``, in place; nothing where they are not trained.
 
     Args:
         encoder: an ``AutoModel``.

@@ -15,15 +15,16 @@ from torch import Tensor, nn
 from recbole_alt.data.identity import IDENTITY_KEY, DataIdentity, record_of
 from recbole_alt.model.backbones import Backbone, embedding_tables
 from recbole_alt.model.build import build_backbone, build_text
-from recbole_alt.model.language import TextTower
 from recbole_alt.model.text_cache import TextCache
+from recbole_alt.model.text_tower import TextTower
 from recbole_alt.model.weights import load_weights, misfit
+from recbole_alt.stages import stage_config
 
 
 class ALTRecommender(AbstractRecommender):
     """An aligned CTR model, an aligned language model, or both (method, stage 2).
 
-    - ``ctr``: the CTR model alone; its cost is the plain backbone's and its loss the backbone's own.
+    - ``ctr``: only the CTR model; its cost is the plain backbone's and its loss the backbone's own.
     - ``lm``: a linear layer on the pooled state of the row's texts; binary cross-entropy.
     - ``joint``: ``σ(α·z_ctr + (1−α)·z_lm)`` with α learnable; the sum of the cross-entropies of the joint
       score and of ``z_lm``, and the backbone's own loss.
@@ -34,7 +35,8 @@ class ALTRecommender(AbstractRecommender):
     distinct text is encoded once and its pooled state kept.
 
     Args:
-        config: RecBole's, with ``finetune_mode``; where that is empty, the first of ``finetune_modes``.
+        config: RecBole's, with ``finetune_mode``; where that is empty, the first of ``finetune_modes``. The overrides
+            of ``finetune: {mode: ...}`` apply.
         dataset: the built training dataset.
     """
 
@@ -44,10 +46,11 @@ class ALTRecommender(AbstractRecommender):
 
     def __init__(self, config: Any, dataset: Any):
         super().__init__()
+        self.mode = config["finetune_mode"] or next(iter(config["finetune_modes"] or []), "ctr")
+        config = stage_config(config, self.mode)
         self.LABEL = config["LABEL_FIELD"]
         self.device = config["device"]
         self.identity: DataIdentity | None = getattr(dataset, "identity", None)
-        self.mode = config["finetune_mode"] or next(iter(config["finetune_modes"] or []), "ctr")
         self.backbone: Backbone | None = None
         self.text: TextTower | None = None
         if self.mode in ("ctr", "joint"):
@@ -61,6 +64,11 @@ class ALTRecommender(AbstractRecommender):
             self.text_cache = TextCache(self.text.language_model)
         if self.mode == "joint":
             self.alpha = nn.Parameter(torch.tensor(0.5))
+
+    @property
+    def encodes_texts(self) -> bool:
+        """True if every training step encodes texts: there are some, and the language model is not frozen."""
+        return self.text is not None and not self.text.language_model.is_fixed
 
     @property
     def texts_encoded(self) -> int:
@@ -116,7 +124,7 @@ class ALTRecommender(AbstractRecommender):
         return {**super().other_parameter(), **record_of(self)}
 
     def load_other_parameter(self, para: Mapping[str, Any] | None) -> None:
-        """Take back what :meth:`other_parameter` gave; stock RecBole hands a checkpoint's data to the model here alone.
+        """Take back what :meth:`other_parameter` gave; only here stock RecBole hands a checkpoint's data over.
 
         Raises:
             ValueError: it is of other data than this model was built for.
@@ -130,7 +138,7 @@ class ALTRecommender(AbstractRecommender):
     def train(self, mode: bool = True) -> ALTRecommender:
         """As torch's; states of texts are forgotten where the language model is about to change."""
         super().train(mode)
-        if mode and self.text is not None and not self.text.language_model.is_fixed:
+        if mode and self.encodes_texts:
             self._forget_texts()
         return self
 
@@ -161,7 +169,7 @@ class ALTRecommender(AbstractRecommender):
     def _text_logits(self, interaction: Interaction) -> Tensor:
         assert self.text is not None
         texts = self.prompts.distinct(interaction)
-        if self.text.language_model.is_fixed or not (self.training or torch.is_grad_enabled()):
+        if not self.encodes_texts or not (self.training or torch.is_grad_enabled()):
             known = [(self.text_cache.pooled(segment, self.device), segment.row.to(self.device)) for segment in texts]
         else:
             segments = self.text([segment.join().to(self.device) for segment in texts])

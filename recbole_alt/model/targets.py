@@ -2,17 +2,32 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from recbole_alt.model.backbones import TableField
-from recbole_alt.model.objectives.masked_tabular import TargetField
+
+
+@dataclass(frozen=True)
+class TargetField:
+    """A table field whose masked values are to be found again.
+
+    Attributes:
+        name: field name.
+        column: its column in the field mask.
+        counts: [V] how often each value occurs in training rows; value 0 (missing) is never a target.
+    """
+
+    name: str
+    column: int
+    counts: Tensor
 
 
 class TableTargets:
-    """Reads the targets of masked tabular modelling off a batch; learned from training rows.
+    """Reads the targets of masked tabular modelling off a batch; learned from the training dataset.
 
     Token fields are their own targets and a sequence's members share one unit of weight. A number is
     predicted as one of at most ``bins`` quantile bins of the training rows, or as its bucket where RecBole
@@ -20,31 +35,29 @@ class TableTargets:
     of values, and RecBole's models only see its mean.
 
     Args:
-        rows: the joined training rows.
+        dataset: the training dataset, built; one column at a time is read.
         fields: the CTR model's fields.
         bins: most bins of a float field.
     """
 
-    def __init__(self, rows: Any, fields: tuple[TableField, ...], *, bins: int = 20):
+    def __init__(self, dataset: Any, fields: tuple[TableField, ...], *, bins: int = 20):
         self._edges: dict[str, Tensor] = {}
         self._fields = [field for field in fields if field.kind != "float_seq"]
         self.fields: list[TargetField] = []
         for field in self._fields:
-            size = field.size
+            size, column = field.size, dataset.column(field.name)
             if field.kind == "float" and size == 2:  # not discretised: the value itself, always in row 1
-                values = rows[field.name][..., 0].float()
                 quantiles = torch.linspace(0, 1, bins + 1)[1:-1]
-                self._edges[field.name] = torch.quantile(_thinned(values), quantiles).unique()
+                self._edges[field.name] = torch.quantile(_thinned(column[..., 0].float()), quantiles).unique()
                 size = len(self._edges[field.name]) + 2
-            counts = torch.bincount(self._read(rows, field).flatten(), minlength=size)
+            counts = torch.bincount(self._read(column, field).flatten(), minlength=size)
             self.fields.append(TargetField(field.name, fields.index(field), counts))
 
     def read(self, interaction: Any) -> list[Tensor]:
         """Per target field, [B] or [B, S] true values; 0 is missing."""
-        return [self._read(interaction, field) for field in self._fields]
+        return [self._read(interaction[field.name], field) for field in self._fields]
 
-    def _read(self, interaction: Any, field: TableField) -> Tensor:
-        column = interaction[field.name]
+    def _read(self, column: Tensor, field: TableField) -> Tensor:
         if field.kind != "float":
             return column
         edges = self._edges.get(field.name)

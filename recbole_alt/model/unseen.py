@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
-from typing import Literal
+from typing import Any, Literal
 
 import torch
-from recbole.data.interaction import Interaction
 from torch import Tensor, nn
 
 from recbole_alt.model.backbones import Backbone, embedding_tables, mask_table
@@ -15,8 +14,8 @@ _ROWS_AT_ONCE = 8192
 
 
 @torch.no_grad()
-def set_unseen_values(backbone: Backbone, rows: Interaction, to: Literal["hidden", "zero"]) -> int:
-    """Give every value that ``rows`` lack another embedding than the one it was initialised with, in place.
+def set_unseen_values(backbone: Backbone, dataset: Any, to: Literal["hidden", "zero"]) -> int:
+    """Give every value that no row of ``dataset`` has another embedding than the one it was initialised with, in place.
 
     Training never reads these embeddings: values that are new in validation are scored with what they start with.
     Fields of several values at once (``token_seq``) stay as they are: alignment hides one by emptying it, and learns no
@@ -24,7 +23,7 @@ def set_unseen_values(backbone: Backbone, rows: Interaction, to: Literal["hidden
 
     Args:
         backbone: for ``hidden`` after stage 1.
-        rows: the training interactions, joined.
+        dataset: the built training dataset.
         to: ``hidden`` is what stage 1 learned for a hidden value of the field, ``zero`` is zeros.
 
     Returns:
@@ -39,7 +38,7 @@ def set_unseen_values(backbone: Backbone, rows: Interaction, to: Literal["hidden
 
     was_training = backbone.training
     device = next(backbone.parameters()).device
-    first = rows[:2].to(device)
+    first = dataset[:2].to(device)
     nothing = mask_table(first, backbone.fields, torch.ones(len(first), len(backbone.fields), dtype=torch.bool))
     with ExitStack() as undo:
         undo.callback(backbone.train, was_training)
@@ -48,8 +47,8 @@ def set_unseen_values(backbone: Backbone, rows: Interaction, to: Literal["hidden
         backbone.eval()
         backbone.score(nothing)
         hidden = {table: seen.nonzero().squeeze(1) for table, seen in read.items()}
-        for start in range(0, len(rows), _ROWS_AT_ONCE):
-            backbone.score(rows[start : start + _ROWS_AT_ONCE].to(device))
+        for start in range(0, len(dataset), _ROWS_AT_ONCE):
+            backbone.score(dataset[start : start + _ROWS_AT_ONCE].to(device))
     changed = 0
     for table, seen in read.items():
         unseen = (~seen).nonzero().squeeze(1)

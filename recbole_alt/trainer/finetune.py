@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -12,16 +12,14 @@ import torch
 from recbole.trainer import Trainer
 from recbole.utils import dict2str, early_stopping
 from torch.nn.modules.batchnorm import _BatchNorm
-from torch.nn.utils import clip_grad_norm_
 from tqdm import tqdm
 
 from recbole_alt import checkpoints
-from recbole_alt.config import ALTConfig
-from recbole_alt.data.identity import record_of, require_same_data
 from recbole_alt.model.precision import gradient_scaler
 from recbole_alt.model.weights import load_finetuned
 from recbole_alt.trainer.diverged import Diverged
-from recbole_alt.trainer.optim import parameter_groups, scheduler
+from recbole_alt.trainer.optim import parameter_groups, scheduler, update
+from recbole_alt.trainer.resuming import batches_from, best_state, last_state, order_of, restore
 
 
 class ALTTrainer(Trainer):
@@ -103,7 +101,7 @@ class ALTTrainer(Trainer):
             if stop:
                 break
             if saved:
-                self._save_last(epoch + 1, 0, _order_of(train_data), None)
+                self._save_last(epoch + 1, 0, order_of(train_data), None)
         if saved:
             if self.epochs == 0:
                 self._save_checkpoint(-1, verbose=verbose)
@@ -171,16 +169,16 @@ class ALTTrainer(Trainer):
         resumed, self._resumed = self._resumed, None
         if resumed is not None and resumed["order"] is not None:
             train_data.generator.set_state(resumed["order"].cpu())
-        order = _order_of(train_data)
+        order = order_of(train_data)
         train_data.epoch = epoch_idx
+        done = resumed["step"] if resumed is not None else 0
         totals: list[float] = list(resumed["losses"] or []) if resumed is not None else []
         is_tuple = bool(resumed["is_tuple"]) if resumed is not None else False
-        done = resumed["step"] if resumed is not None else 0
         saved_at = monotonic()
         with tqdm(
             total=len(train_data), initial=done, ncols=100, desc=f"Train {epoch_idx:>5}", disable=not show_progress
         ) as bar:
-            for step, rows in enumerate(_from_step(train_data, done, resumed), start=done):
+            for step, rows in enumerate(batches_from(train_data, done, resumed), start=done):
                 if len(rows) == 1 and self._normalises and len(train_data) > 1:
                     continue  # the last of an epoch, and not the same one in each: it has no variance
                 losses = self._train_step(rows.to(self.device), loss_func)
@@ -199,14 +197,7 @@ class ALTTrainer(Trainer):
             losses = loss_func(rows)
         loss: Any = sum(losses) if isinstance(losses, tuple) else losses
         self._check_nan(loss)
-        self.scaler.scale(loss).backward()
-        if self.clip_grad_norm:
-            self.scaler.unscale_(self.optimizer)
-            clip_grad_norm_(self.model.parameters(), **self.clip_grad_norm)
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
-        if self.scheduler is not None:
-            self.scheduler.step()
+        update(self.model, loss, self.optimizer, self.scaler, self.scheduler, self.clip_grad_norm)
         return losses
 
     def _check_nan(self, loss: Any) -> None:
@@ -220,75 +211,23 @@ class ALTTrainer(Trainer):
         return self._without_nan(super()._full_sort_batch_eval(batched_data))
 
     def _without_nan(self, evaluated: Any) -> Any:
-        """What RecBole made of a batch, its scores second; they can be no numbers after an epoch's last step alone."""
+        """What RecBole made of a batch, its scores second; they can be no numbers after an epoch's last step only."""
         if torch.isnan(evaluated[1]).any():
             raise Diverged("a prediction is not a number after training: lower learning_rate")
         return evaluated
 
-    # -- checkpoints -------------------------------------------------------------------------------------
-
-    def _state(self, epoch: int) -> dict[str, Any]:
-        """RecBole's checkpoint (``Trainer._save_checkpoint``), in plain data."""
-        return {
-            "config": ALTConfig.snapshot(self.config),
-            **record_of(self.model),
-            "epoch": epoch,
-            "cur_step": self.cur_step,
-            "best_valid_score": float(self.best_valid_score),
-            "state_dict": self.model.state_dict(),
-            "other_parameter": self.model.other_parameter(),
-            "optimizer": self.optimizer.state_dict(),
-        }
-
     def _save_checkpoint(self, epoch: int, verbose: bool = True, **kwargs: Any) -> None:
         file = kwargs.get("saved_model_file") or self.saved_model_file
-        checkpoints.save(self._state(epoch), file)
+        checkpoints.save(best_state(self, epoch), file)
         if verbose:
             self.logger.info(f"Saving current: {file}")
 
-    def _save_last(self, epoch: int, step: int, order: Any, losses: tuple[list[float], bool] | None) -> None:
-        """Everything needed to go on before ``step`` of ``epoch``."""
-        assert self.scheduler is not None
-        state = self._state(epoch) | {
-            "step": step,
-            "order": order,
-            "losses": losses[0] if losses else None,
-            "is_tuple": losses[1] if losses else False,
-            "scheduler": self.scheduler.state_dict(),
-            "scaler": self.scaler.state_dict(),
-            "rng": checkpoints.rng_state(),
-            "best_valid_result": self.best_valid_result,
-            "train_loss_dict": self.train_loss_dict,
-            "seconds": self.seconds,
-            "texts_encoded": getattr(self.model, "texts_encoded", 0),
-        }
-        checkpoints.save(state, self.last_file)
+    def _save_last(self, *args: Any) -> None:
+        checkpoints.save(last_state(self, *args), self.last_file)
 
     def resume_checkpoint(self, resume_file: str | os.PathLike[str]) -> None:
-        """Go on from a ``-last.pth`` checkpoint at the very step it was written.
-
-        Raises:
-            ValueError: it holds no progress (a best checkpoint holds only weights), another model or other data.
-        """
-        state = checkpoints.load(resume_file, self.device)
-        if "step" not in state:
-            raise ValueError(
-                f"{os.fspath(resume_file)!r} holds the best weights, not a stopped run: give its -last.pth"
-            )
-        if state["config"]["model"] != self.config["model"]:
-            raise ValueError(
-                f"{os.fspath(resume_file)!r} is of {state['config']['model']}, not of {self.config['model']}"
-            )
-        require_same_data(state, self.model, file=resume_file)
-        load_finetuned(self.model, state, resume_file)
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.scaler.load_state_dict(state["scaler"])
-        self.start_epoch, self.cur_step = state["epoch"], state["cur_step"]
-        self.best_valid_score, self.best_valid_result = state["best_valid_score"], state["best_valid_result"]
-        self.train_loss_dict, self.seconds = dict(state["train_loss_dict"]), state["seconds"]
-        if getattr(self.model, "text", None) is not None:
-            self.model.text.language_model.texts_encoded = state["texts_encoded"]
-        self._resumed = state
+        """Go on from a ``-last.pth`` checkpoint at the very step it was written; see :func:`restore`."""
+        self._resumed = restore(self, resume_file)
 
     def evaluate(
         self,
@@ -302,19 +241,3 @@ class ALTTrainer(Trainer):
             file = model_file or self.saved_model_file
             load_finetuned(self.model, checkpoints.load(file, self.device), file)
         return super().evaluate(eval_data, load_best_model=False, show_progress=show_progress)
-
-
-def _order_of(train_data: Any) -> torch.Tensor | None:
-    """State of the generator a RecBole loader shuffles with; None for batches that depend on the step alone."""
-    generator = getattr(train_data, "generator", None)
-    return None if generator is None else generator.get_state()
-
-
-def _from_step(train_data: Any, done: int, resumed: dict[str, Any] | None) -> Iterator[Any]:
-    """The batches of an epoch from ``done`` on, with every random generator as it was then."""
-    iterator = iter(train_data)
-    for _ in range(done):
-        next(iterator)
-    if resumed is not None:
-        checkpoints.set_rng_state(resumed["rng"])
-    yield from iterator

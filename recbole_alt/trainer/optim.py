@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import clip_grad_norm_
 
 from recbole_alt.model.backbones import Backbone, embedding_tables
 from recbole_alt.model.language import LanguageModel
@@ -22,7 +23,7 @@ def parameter_groups(
     """Sort trainable parameters: the language model's, the CTR embeddings', what mixes the towers, and all others.
 
     ``mixing`` is what ``model`` owns itself rather than by a part of it: ``joint``'s α. Weight decay would pull it to
-    0, which is no smaller model but the language model alone.
+    0, which is no smaller model but only the language model.
 
     Args:
         model: holds any number of :class:`LanguageModel` and :class:`Backbone`.
@@ -85,3 +86,25 @@ def scheduler(
     """The schedule as a torch scheduler, to be stepped after every optimiser step."""
     warmup = int(total * warmup_ratio)
     return torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: schedule_factor(schedule, step, total, warmup))
+
+
+def update(
+    model: nn.Module,
+    loss: Tensor,
+    optimizer: torch.optim.Optimizer,
+    scaler: torch.amp.GradScaler,
+    schedule: torch.optim.lr_scheduler.LRScheduler | None,
+    clip: Mapping[str, Any] | None,
+) -> None:
+    """One optimiser step on the gradients of ``loss``, a scalar, added to those there are.
+
+    ``clip`` holds the arguments of :func:`torch.nn.utils.clip_grad_norm_`; None or empty clips nothing.
+    """
+    scaler.scale(loss).backward()
+    if clip:
+        scaler.unscale_(optimizer)
+        clip_grad_norm_(model.parameters(), **clip)
+    scaler.step(optimizer)
+    scaler.update()
+    if schedule is not None:
+        schedule.step()

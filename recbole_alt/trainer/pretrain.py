@@ -11,20 +11,19 @@ from typing import Any
 import torch
 from recbole.trainer.trainer import AbstractTrainer
 from recbole.utils import get_tensorboard
-from torch.nn.utils import clip_grad_norm_
 from tqdm import tqdm
 
 from recbole_alt import checkpoints
 from recbole_alt.config import ALTConfig
-from recbole_alt.data.build import build_batches, build_masking
 from recbole_alt.data.identity import record_of, require_same_data
 from recbole_alt.data.masking import step_generator
+from recbole_alt.data.steps import build_batches, build_masking
 from recbole_alt.model.alignment import AlignmentModel, AlignmentOutput
-from recbole_alt.model.kept_texts import KeptTexts, TextsOfStep
 from recbole_alt.model.precision import gradient_scaler
+from recbole_alt.model.text_cache import TextCache
 from recbole_alt.model.weights import load_weights
 from recbole_alt.trainer.diverged import Diverged
-from recbole_alt.trainer.optim import GROUPS, parameter_groups, scheduler
+from recbole_alt.trainer.optim import GROUPS, parameter_groups, scheduler, update
 
 
 class ALTPretrainTrainer(AbstractTrainer):
@@ -33,7 +32,7 @@ class ALTPretrainTrainer(AbstractTrainer):
     Reads ``pretrain_steps`` (optimiser steps; empty = ``pretrain_epochs``), ``pretrain_batch_size``,
     ``pretrain_learning_rate``, ``pretrain_language_learning_rate`` (empty = the former),
     ``pretrain_weight_decay``, ``pretrain_schedule``, ``pretrain_warmup_ratio``, ``checkpoint_seconds`` and the
-    keys of masking and batch sampling. Batch, masks and dropout of a step depend on the seed and the step alone, so a
+    keys of masking and batch sampling. Batch, masks and dropout of a step depend only on the seed and the step, so a
     run resumed from its checkpoint goes on as if never stopped.
 
     Args:
@@ -108,33 +107,33 @@ class ALTPretrainTrainer(AbstractTrainer):
         rows = self.dataset[self.batches(0)]
         texts = prompts.batches(rows)
         masks = self.masking.draw(texts, len(rows), step_generator(self.config["seed"], 0, 0)).tokens
-        step = TextsOfStep(
-            complete=sum(len(text.input_ids) for text in texts) if self.model.reads_complete_texts else 0,
-            masked=sum(int(hidden.any(1).sum()) for hidden in masks) if self.model.reads_masked_texts else 0,
+        complete = sum(len(text.input_ids) for text in texts) if "complete_texts" in self.model.reads else 0
+        masked = sum(int(hidden.any(1).sum()) for hidden in masks) if "masked_texts" in self.model.reads else 0
+        self.model.text_cache = TextCache(language_model)
+        self.model.text_cache.fill(
+            prompts.distinct(self.dataset.inter_feat),
+            self.masking,
+            prompts.special.mask,
+            self.device,
+            complete=complete * self.total_steps,
+            masked=masked * self.total_steps,
+            progress=show_progress,
         )
-        kept = KeptTexts(language_model, prompts.special.mask, self.device)
-        kept.fill(prompts.distinct(self.dataset[:]), self.masking, step, self.total_steps, progress=show_progress)
-        self.model.kept_texts = kept
 
     def _train_step(self) -> AlignmentOutput:
         epoch, within = divmod(self.step, self.batches.steps_per_epoch)
         rows = self.dataset[self.batches(self.step)]
         texts = self.dataset.prompts.batches(rows)
         masks = self.masking.draw(texts, len(rows), step_generator(self.config["seed"], epoch, within))
+        self.optimizer.zero_grad()
         output = self.model(rows.to(self.device), [text.to(self.device) for text in texts], masks)
         if not torch.isfinite(output.loss):
             losses = {name: loss.item() for name, loss in output.losses.items()}
             raise Diverged(
                 f"pretraining loss is not a number at step {self.step}: {losses}; lower pretrain_learning_rate"
             )
-        self.optimizer.zero_grad()
-        self.scaler.scale(output.loss).backward()
-        if self.config["clip_grad_norm"]:
-            self.scaler.unscale_(self.optimizer)
-            clip_grad_norm_(self.model.parameters(), **self.config["clip_grad_norm"])
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
-        self.scheduler.step()
+        clip = self.config["clip_grad_norm"]
+        update(self.model, output.loss, self.optimizer, self.scaler, self.scheduler, clip)
         self.interactions_seen += len(rows)
         return output
 

@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from recbole.data.interaction import Interaction
+from recbole.utils import init_seed
 
 from recbole_alt import checkpoints
 from recbole_alt.data.identity import require_same_data
@@ -15,6 +15,11 @@ from recbole_alt.keys import keys_of
 from recbole_alt.model.unseen import set_unseen_values
 from recbole_alt.trainer.finetune import ALTTrainer
 from recbole_alt.trainer.optim import decay_towards
+
+
+def seed_stage(config: Any) -> None:
+    """Seed every random generator as each stage of a run begins."""
+    init_seed(config["seed"] + config["local_rank"], config["reproducibility"])
 
 
 def load_aligned(config: Any, file: str | os.PathLike[str], dataset: Any) -> dict[str, Any]:
@@ -34,14 +39,14 @@ def load_aligned(config: Any, file: str | os.PathLike[str], dataset: Any) -> dic
     return state
 
 
-def start_from_aligned(trainer: ALTTrainer, towers: Mapping[str, Any], rows: Interaction) -> None:
+def start_from_aligned(trainer: ALTTrainer, towers: Mapping[str, Any], dataset: Any) -> None:
     """Start from the aligned ``towers``, as ``transfer``, ``unseen_values`` and ``decay_towards`` say.
 
     Args:
         trainer: about to make its first step.
         towers: see :meth:`~recbole_alt.model.recommender.ALTRecommender.load_towers`; a whole checkpoint also has
             their ``config``, which helps to say why they do not fit.
-        rows: the training interactions.
+        dataset: the built training dataset.
 
     Raises:
         ValueError: they do not fit, or ``decay_towards: aligned`` with a learner other than ``adamw``.
@@ -52,22 +57,22 @@ def start_from_aligned(trainer: ALTTrainer, towers: Mapping[str, Any], rows: Int
     except ValueError as error:
         raise ValueError(f"{error}{_changed_keys(towers.get('config'), config)}") from None
     if config["unseen_values"] != "initial" and model.backbone is not None:
-        set_unseen_values(model.backbone, rows, config["unseen_values"])
+        set_unseen_values(model.backbone, dataset, config["unseen_values"])
     if config["decay_towards"] == "aligned":
         if trainer.learner.lower() != "adamw":
             raise ValueError(f"decay_towards: aligned needs learner: adamw, not {trainer.learner}")
         decay_towards(trainer.optimizer, {parameter: parameter.detach().clone() for parameter in aligned})
 
 
-def start_afresh(trainer: ALTTrainer, rows: Interaction) -> None:
+def start_afresh(trainer: ALTTrainer, dataset: Any) -> None:
     """Start from RecBole's own initialisation, with ``unseen_values: zero`` where asked (``hidden`` is of stage 1).
 
     Args:
         trainer: of the plain backbone, about to make its first step.
-        rows: the training interactions.
+        dataset: the built training dataset.
     """
     if trainer.config["unseen_values"] == "zero":
-        set_unseen_values(trainer.model.backbone, rows, "zero")
+        set_unseen_values(trainer.model.backbone, dataset, "zero")
 
 
 def _changed_keys(before: Any, now: Any) -> str:

@@ -5,23 +5,37 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from recbole_alt import checkpoints
+from recbole_alt.data.loader import training_loader
+from recbole_alt.keys import check_stages
 from recbole_alt.model.build import build_alignment
+from recbole_alt.model.precision import fastest_precision
+from recbole_alt.stages import stage_config
 from recbole_alt.trainer.finetune import ALTTrainer
 from recbole_alt.trainer.pretrain import ALTPretrainTrainer
-from recbole_alt.trainer.start import load_aligned, start_from_aligned
+from recbole_alt.trainer.start import load_aligned, seed_stage, start_from_aligned
 
 
 class ALTStockTrainer(ALTTrainer):
     """For ``recbole.quick_start.run_recbole``, which knows one model and one ``fit``.
 
-    Aligns on the training data first, or takes the towers of ``pretrained_checkpoint``, then finetunes the
-    model in its mode: ``finetune_mode``, or the first of ``finetune_modes``. The aligned towers are kept
+    Aligns on the training data first, or takes the towers of ``pretrained_checkpoint``, then finetunes the model in its
+    mode: ``finetune_mode``, or the first of ``finetune_modes``. All keys of the mode apply as in ``run_recbole_alt``,
+    overrides of ``finetune`` included, and with the same seed both train the same model. The aligned towers are kept
     beside the model as ``<name>-pretrain.pth``.
     """
 
+    def __init__(self, config: Any, model: Any):
+        check_stages(config["finetune"] or {}, strict=False)  # RecBole refuses no key that it does not know
+        if config["precision"] == "auto":  # as every run settles it; fp16 is trained otherwise
+            config["precision"] = fastest_precision(config["device"])
+        super().__init__(stage_config(config, model.mode), model)
+        self._of_run = config
+        self._rng = checkpoints.rng_state()  # as building the model left it, from which finetuning goes on
+
     def fit(self, train_data: Any, valid_data: Any = None, *args: Any, **kwargs: Any) -> Any:
         """See :meth:`ALTTrainer.fit`."""
-        modes = self.config["finetune_modes"] or []
+        modes = self._of_run["finetune_modes"] or []
         if len(modes) > 1:
             self.logger.warning(
                 f"RecBole trains one model: finetuning in mode {self.model.mode!r} only; "
@@ -29,13 +43,16 @@ class ALTStockTrainer(ALTTrainer):
             )
         file = self.config["pretrained_checkpoint"] or self._align(train_data, kwargs.get("show_progress", False))
         dataset = train_data._dataset
-        start_from_aligned(self, load_aligned(self.config, file, dataset), dataset[:])
-        return super().fit(train_data, valid_data, *args, **kwargs)
+        start_from_aligned(self, load_aligned(self.config, file, dataset), dataset)
+        checkpoints.set_rng_state(self._rng)
+        loader = training_loader(self.config, train_data, encodes_texts=self.model.encodes_texts)
+        return super().fit(loader, valid_data, *args, **kwargs)
 
     def _align(self, train_data: Any, show_progress: bool) -> Path:
         best = Path(self.saved_model_file)
         file = best.with_name(f"{best.stem}-pretrain.pth")
         dataset = train_data._dataset
-        alignment = build_alignment(self.config, dataset, self.model.backbone_class)
-        ALTPretrainTrainer(self.config, alignment, dataset, file).fit(show_progress=show_progress)
+        seed_stage(self._of_run)
+        alignment = build_alignment(self._of_run, dataset, self.model.backbone_class)
+        ALTPretrainTrainer(self._of_run, alignment, dataset, file).fit(show_progress=show_progress)
         return file

@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any, Self
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from recbole_alt.model.backbones import Backbone
+from recbole_alt.model.objectives.objective import Objective
+from recbole_alt.model.text_tower import TextTower
+from recbole_alt.model.views import MaskedTexts, Views
 
 
 class PublishedHead(nn.Module):
@@ -55,7 +63,7 @@ HEADS: dict[str, tuple[type[nn.Module], float]] = {
 }
 
 
-class ContrastiveObjective(nn.Module):
+class ContrastiveObjective(Objective):
     """Symmetric InfoNCE over the batch (method, stage 1, objective 3).
 
     Args:
@@ -68,6 +76,8 @@ class ContrastiveObjective(nn.Module):
 
     Reports ``retrieval``: how often a row's own text is the nearest of the batch's.
     """
+
+    reads = frozenset({"complete_table", "complete_texts"})
 
     def __init__(
         self,
@@ -85,6 +95,27 @@ class ContrastiveObjective(nn.Module):
         self.text_head = kind(text_size, size)
         self.temperature = own if temperature is None else temperature
         self.max_rows = max_rows
+
+    @classmethod
+    def build(cls, config: Any, backbone: Backbone, text: TextTower, dataset: Any) -> Self:
+        """See :meth:`Objective.build`."""
+        return cls(
+            backbone.representation_size,
+            text.hidden_size,
+            size=config["contrast_size"],
+            head=config["contrast_head"],
+            temperature=config["contrast_temperature"],
+            max_rows=config["contrast_rows"],
+        )
+
+    def rows(self, every: Tensor, masked: Sequence[MaskedTexts]) -> Tensor:
+        """The first ``max_rows``."""
+        return every[: self.max_rows]
+
+    def measure(self, views: Views) -> tuple[Tensor, dict[str, float]]:
+        """See :meth:`Objective.measure`."""
+        rows = min(len(views.interaction), self.max_rows or len(views.interaction))
+        return self(views.complete_table.representation[:rows], views.pooled(rows))
 
     def forward(self, table: Tensor, text: Tensor) -> tuple[Tensor, dict[str, float]]:
         """Loss and report for tables [B, R] and the texts [B, H] of the same rows."""

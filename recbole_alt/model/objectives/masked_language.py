@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any, Self
+
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from recbole_alt.model.backbones import Backbone
+from recbole_alt.model.objectives.objective import Objective
+from recbole_alt.model.text_tower import TextTower
+from recbole_alt.model.views import MaskedTexts, Views
 
-class MaskedLanguageObjective(nn.Module):
+
+class MaskedLanguageObjective(Objective):
     """Cross-entropy on masked positions, from ``[token state ; v]`` (method, stage 1, objective 1).
 
     ``Linear(H+R → H)``, tanh, dropout, ``Linear → classes``; ``v`` passes a LayerNorm first, since its scale
@@ -19,7 +28,12 @@ class MaskedLanguageObjective(nn.Module):
         table_size: R, width of the CTR representation.
         token_ids: [C] distinct token ids the classes stand for.
         dropout: dropout probability.
+
+    A text shared by several interactions is helped by the table of the first of them. Reports ``token_accuracy``: how
+    often the masked token has the highest score.
     """
+
+    reads = frozenset({"complete_table", "masked_texts"})
 
     def __init__(self, text_size: int, table_size: int, token_ids: Tensor, *, dropout: float = 0.2):
         super().__init__()
@@ -32,6 +46,30 @@ class MaskedLanguageObjective(nn.Module):
             nn.Dropout(dropout),
             nn.Linear(text_size, len(token_ids)),
         )
+
+    @classmethod
+    def build(cls, config: Any, backbone: Backbone, text: TextTower, dataset: Any) -> Self:
+        """See :meth:`Objective.build`."""
+        vocabulary = text.language_model.encoder.config.vocab_size
+        of_prompts = config["masked_language_vocabulary"] == "prompts"
+        token_ids = dataset.prompts.value_token_ids if of_prompts else np.arange(vocabulary)
+        return cls(text.hidden_size, backbone.representation_size, torch.as_tensor(token_ids))
+
+    def rows(self, every: Tensor, masked: Sequence[MaskedTexts]) -> Tensor:
+        """The first row of each masked text."""
+        return torch.cat([every[:0], *(texts.batch.owner for texts in masked)])
+
+    def measure(self, views: Views) -> tuple[Tensor, dict[str, float]]:
+        """See :meth:`Objective.measure`."""
+        none = views.complete_table.representation[:0]
+        states, tables = [none.new_zeros(0, views.text.hidden_size)], [none]
+        targets = [none.new_zeros(0).long()]
+        for texts in views.masked_texts:
+            states.append(texts.states)
+            tables.append(views.representations(texts.batch.owner[texts.where.nonzero()[:, 0]]))
+            targets.append(texts.batch.input_ids[texts.where])
+        with views.autocast():
+            return self(torch.cat(states), torch.cat(tables), torch.cat(targets))
 
     def forward(self, states: Tensor, table: Tensor, target: Tensor) -> tuple[Tensor, dict[str, float]]:
         """Loss and report over M masked positions; zero, with zero gradient, when M is 0.

@@ -4,31 +4,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import Any, Self
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from recbole_alt.model.attention import SegmentStates, attend, take_rows
+from recbole_alt.model.backbones import Backbone
+from recbole_alt.model.objectives.objective import Objective
+from recbole_alt.model.targets import TableTargets, TargetField
+from recbole_alt.model.text_tower import TextTower
+from recbole_alt.model.views import Views
 
 
-@dataclass(frozen=True)
-class TargetField:
-    """A table field whose masked values are to be found again.
-
-    Attributes:
-        name: field name.
-        column: its column in the field mask.
-        counts: [V] how often each value occurs in training rows; value 0 (missing) is never a target.
-    """
-
-    name: str
-    column: int
-    counts: Tensor
-
-
-class MaskedTabularObjective(nn.Module):
+class MaskedTabularObjective(Objective):
     """The masked table asks the complete text (method, stage 1, objective 2).
 
     ``v̂`` is the query, ``Linear(R → H)`` + LayerNorm, of one attention head over the token states;
@@ -44,7 +34,12 @@ class MaskedTabularObjective(nn.Module):
         size: width of the output embeddings.
 
     Reports ``value_accuracy``: how often the true value outscores all it is compared with.
+
+    Attributes:
+        table: reads the true values off a batch; None for an objective that is only given tensors.
     """
+
+    reads = frozenset({"masked_table", "complete_texts"})
 
     def __init__(
         self,
@@ -58,6 +53,7 @@ class MaskedTabularObjective(nn.Module):
     ):
         super().__init__()
         self.targets = list(targets)
+        self.table: TableTargets | None = None
         self.loss = loss
         self.n_noise = n_noise
         self.table_norm = nn.LayerNorm(table_size)
@@ -66,6 +62,29 @@ class MaskedTabularObjective(nn.Module):
         total = sum(len(target.counts) for target in self.targets)
         self.norm_term = math.log(max(total, 2))
         self.values = nn.ModuleList(_ValueScorer(t.counts, size, self.norm_term) for t in self.targets)
+
+    @classmethod
+    def build(cls, config: Any, backbone: Backbone, text: TextTower, dataset: Any) -> Self:
+        """See :meth:`Objective.build`."""
+        table = TableTargets(dataset, backbone.fields, bins=config["float_target_bins"])
+        objective = cls(
+            backbone.representation_size,
+            text.hidden_size,
+            table.fields,
+            loss=config["masked_tabular_loss"],
+            n_noise=config["masked_tabular_noise"],
+            size=config["masked_tabular_size"],
+        )
+        objective.table = table
+        return objective
+
+    def measure(self, views: Views) -> tuple[Tensor, dict[str, float]]:
+        """See :meth:`Objective.measure`."""
+        assert self.table is not None
+        table = views.masked_table.representation
+        with views.autocast():
+            values = self.table.read(views.interaction)
+            return self(table, views.complete_texts, views.table_mask.to(table.device), values)
 
     def forward(
         self, table: Tensor, segments: Sequence[SegmentStates], mask: Tensor, values: Sequence[Tensor]

@@ -1,4 +1,4 @@
-"""Where configuration becomes batches and masks."""
+"""What a step of training reads: the batches and the masks that a configuration asks for."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from recbole_alt.pretrained import load_config
 
 
 def build_masking(config: Any, prompts: PromptTable, table_fields: Sequence[str]) -> Masking:
-    """How the fields of the prompts and of the CTR model are masked."""
+    """The masking of the fields of the prompts and of the CTR model."""
     return Masking(
         prompts.fields,
         table_fields,
@@ -26,14 +26,14 @@ def build_masking(config: Any, prompts: PromptTable, table_fields: Sequence[str]
     )
 
 
-#: Most interactions of a step that reads text, where the configuration gives none.
+#: The default number of interactions of a step that reads text.
 TEXT_BATCH_SIZE = {"block": 6000, "shuffle": 128}
-#: Texts of a block where the configuration gives none and memory holds them.
+#: The default number of texts in a block; fewer if memory does not suffice.
 BLOCK_TEXTS = 576
 
 
 def build_batches(config: Any, dataset: Any, batch_size: int | None) -> Batches:
-    """Which training interactions make a step; blocks only where texts are shared (``prompt_scope: entity``)."""
+    """The batches of training interactions; blocks by default if these share texts (``prompt_scope: entity``)."""
     kind = config["batch_sampling"]
     has_ids = dataset.uid_field is not None and dataset.iid_field is not None
     if kind == "auto":
@@ -62,9 +62,9 @@ def build_batches(config: Any, dataset: Any, batch_size: int | None) -> Batches:
 
 
 def texts_in_memory(config: Any, dataset: Any) -> int:
-    """How many texts a step of alignment can encode in half the memory there is, by a rough count; at least 2.
+    """A rough estimate of how many texts a step of alignment can encode in half of the memory; at least 2.
 
-    A layer keeps some 34 numbers per token and unit of width for its backward pass; a text is read whole and masked.
+    A layer keeps about 34 floats per token and unit of width for the backward pass; a text is encoded whole and masked.
     """
     encoder = load_config(config["language_model"])
     layers = config["language_model_layers"] or encoder.num_hidden_layers
@@ -77,7 +77,7 @@ def texts_in_memory(config: Any, dataset: Any) -> int:
 
 
 def total_memory(device: torch.device) -> int:
-    """Bytes of the card, or of the machine."""
+    """The memory of the GPU, or else of the machine, in bytes."""
     if device.type == "cuda":
         return int(torch.cuda.get_device_properties(device).total_memory)
     return int(psutil.virtual_memory().total)
