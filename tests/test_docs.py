@@ -100,7 +100,7 @@ def test_own_data_example(tmp_path: Path) -> None:
     example = next(block for block in yaml_blocks(ROOT / "README.md") if "load_col" in block)
     folder = tmp_path / "mydata"
     folder.mkdir()
-    rows = "".join(f"u{i % 6}\ti{i % 7}\t{i % 2}\n" for i in range(60))
+    rows = "".join(f"u{i % 6}\ti{i % 7}\t{i % 2}\n" for i in range(400))
     (folder / "mydata.inter").write_text("user_id:token\titem_id:token\tlabel:float\n" + rows)
     users = "".join(f"u{i}\t{20 + i}\tOslo\n" for i in range(6))
     (folder / "mydata.user").write_text("user_id:token\tage:token\tcity:token\n" + users)
