@@ -50,15 +50,10 @@ def draw_token_mask(field_ids: Tensor, ratio: float, generator: torch.Generator)
 
 @dataclass(frozen=True)
 class Masks:
-    """The masks of one step.
+    """The masks of one step."""
 
-    Attributes:
-        tokens: per segment, bool [N, L]: the tokens of its texts that become ``[MASK]``.
-        table: bool [B, F]: the table fields of each interaction that are hidden.
-    """
-
-    tokens: list[Tensor]
-    table: Tensor
+    tokens: list[Tensor]  # per segment, bool [N, L]: the tokens of its texts that become [MASK]
+    table: Tensor  # bool [B, F]: the table fields of each interaction that are hidden
 
 
 @dataclass(frozen=True)
@@ -117,14 +112,13 @@ class Masking:
         """Draw the masks of one step for ``rows`` interactions and their texts."""
         if self.fields == "shared":
             return self._draw_shared(batches, rows, generator)
-        tokens = []
-        for batch in batches:
-            if self.level == "token":
-                tokens.append(draw_token_mask(batch.field_ids, self.ratio, generator))
-            else:
-                chosen = draw_field_mask(len(batch.input_ids), len(self.text_fields), self.ratio, generator)
-                tokens.append(masked_tokens(batch.field_ids, chosen))
+        tokens = [self._draw_tokens(batch.field_ids, generator) for batch in batches]
         return Masks(tokens, draw_field_mask(rows, len(self.table_fields), self.ratio, generator))
+
+    def _draw_tokens(self, field_ids: Tensor, generator: torch.Generator) -> Tensor:
+        if self.level == "token":
+            return draw_token_mask(field_ids, self.ratio, generator)
+        return masked_tokens(field_ids, draw_field_mask(len(field_ids), len(self.text_fields), self.ratio, generator))
 
     def _draw_shared(self, batches: Sequence[SegmentBatch], rows: int, generator: torch.Generator) -> Masks:
         common = [name for name in self.table_fields if name in self.text_fields]

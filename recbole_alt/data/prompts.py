@@ -52,26 +52,14 @@ class SegmentBatch:
         attention_mask = self.attention_mask[texts]
         length = int(attention_mask.sum(1).max()) if len(texts) else 0
         return SegmentBatch(
-            self.input_ids[texts, :length],
-            attention_mask[:, :length],
-            self.field_ids[texts, :length],
-            self.row[:0],
-            self.owner[texts],
-            self.segment,
-            self.pieces[texts.cpu().numpy()],
-        )
+            self.input_ids[texts, :length], attention_mask[:, :length], self.field_ids[texts, :length], self.row[:0],
+            self.owner[texts], self.segment, self.pieces[texts.cpu().numpy()],
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)
 class DistinctTexts:
-    """The texts of one segment that ``B`` interactions need, each once, not yet joined.
-
-    Attributes:
-        segment: joins them.
-        pieces: [N, F] the row of each field's table.
-        row: [B], the text of each interaction.
-        owner: [N], the first interaction with each text.
-    """
+    """The texts of one segment that ``B`` interactions need, not yet joined; see :class:`SegmentBatch`."""
 
     segment: SegmentTokens
     pieces: np.ndarray
@@ -141,13 +129,12 @@ class PromptTable:
 
     def texts(self, interaction: Any) -> list[list[str]]:
         """The texts of each row, decoded with their special tokens, for people to read."""
-        batches = self.batches(interaction)
-        decoded = [
-            [self._tokenizer.decode(ids[mask > 0]) for ids, mask in zip(b.input_ids, b.attention_mask, strict=True)]
-            for b in batches
-        ]
-        rows = zip(*(batch.row.tolist() for batch in batches), strict=True)
-        return [[texts[i] for texts, i in zip(decoded, row, strict=True)] for row in rows]
+        by_segment = []
+        for batch in self.batches(interaction):
+            tokens = zip(batch.input_ids, batch.attention_mask, strict=True)
+            texts = [self._tokenizer.decode(ids[mask > 0]) for ids, mask in tokens]
+            by_segment.append([texts[i] for i in batch.row.tolist()])
+        return [list(row) for row in zip(*by_segment, strict=True)]
 
     def unlike_whole(self, interaction: Any) -> str | None:
         """A text of these rows whose joined clauses differ from the tokens of the whole sentence, or None.
@@ -169,7 +156,5 @@ class PromptTable:
 
     def cut(self, interaction: Any) -> dict[str, tuple[int, int]]:
         """The fields that are cut in the distinct texts of these interactions; see :meth:`SegmentTokens.cut`."""
-        report: dict[str, tuple[int, int]] = {}
-        for segment in self.segments:
-            report |= segment.cut(np.unique(self.pieces(segment, interaction), axis=0))
-        return report
+        cuts = (segment.cut(np.unique(self.pieces(segment, interaction), axis=0)) for segment in self.segments)
+        return {name: cut for of_segment in cuts for name, cut in of_segment.items()}

@@ -17,13 +17,8 @@ from recbole_alt.pretrained import load_config
 
 def build_masking(config: Any, prompts: PromptTable, table_fields: Sequence[str]) -> Masking:
     """The masking of the fields of the prompts and of the CTR model."""
-    return Masking(
-        prompts.fields,
-        table_fields,
-        ratio=config["mask_ratio"],
-        level=config["mask_level"],
-        fields=config["mask_fields"],
-    )
+    how = {name: config[f"mask_{name}"] for name in ("ratio", "level", "fields")}
+    return Masking(prompts.fields, table_fields, **how)
 
 
 #: The default number of interactions of a step that reads text.

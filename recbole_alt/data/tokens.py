@@ -37,16 +37,10 @@ class SpecialTokens:
         whole = tokenizer("a")["input_ids"]
         start = next((i for i in range(len(whole)) if bare and whole[i : i + len(bare)] == bare), None)
         if start is None:
-            raise ValueError(
-                f"language_model: its tokenizer reads 'a' as {bare}, with special tokens as {whole}; clauses can't be "
-                "joined with that: choose another"
-            )
-        return cls(
-            tuple(whole[:start]),
-            tuple(whole[start + len(bare) :]),
-            int(tokenizer.mask_token_id),
-            int(tokenizer.pad_token_id),
-        )
+            said = f"its tokenizer reads 'a' as {bare}, with special tokens as {whole}"
+            raise ValueError(f"language_model: {said}; clauses can't be joined with that: choose another")
+        before, after = tuple(whole[:start]), tuple(whole[start + len(bare) :])
+        return cls(before, after, int(tokenizer.mask_token_id), int(tokenizer.pad_token_id))
 
 
 @dataclass(frozen=True)
@@ -79,39 +73,27 @@ def tokenise(tokenizer: Any, clause: Clause, words: Sequence[str], *, progress: 
     from the start of a word, so a clause that follows another is tokenised after a full stop, which is then dropped.
     """
     stop = "." if clause.before[:1].isspace() else ""
-    ids: list[np.ndarray] = []
-    inside: list[np.ndarray] = []
-    lengths: list[int] = []
+    first = len(stop) + len(clause.before)
+    ids, inside = [], []
     starts = range(0, len(words), _CHUNK)
     for start in tqdm(starts, desc=f"Tokenise {clause.field}", disable=not progress or len(starts) < 2, ncols=100):
         chunk = words[start : start + _CHUNK]
         encoded = tokenizer(
             [stop + clause.text(word) for word in chunk],
-            add_special_tokens=False,
-            return_offsets_mapping=True,
-            return_attention_mask=False,
-            return_token_type_ids=False,
-            split_special_tokens=True,
-            verbose=False,
-        )
+            add_special_tokens=False, return_offsets_mapping=True, return_attention_mask=False,
+            return_token_type_ids=False, split_special_tokens=True, verbose=False,
+        )  # fmt: skip
         for word, tokens, spans in zip(chunk, encoded["input_ids"], encoded["offset_mapping"], strict=True):
             span = np.asarray(spans, dtype=np.int64).reshape(-1, 2)
             span = span[(own := span[:, 1] > len(stop))]
-            first = len(stop) + len(clause.before)
             ids.append(np.asarray(tokens, dtype=np.int32)[own])
             inside.append((span[:, 0] < first + len(word)) & (span[:, 1] > first))
-            lengths.append(len(span))
-    offsets = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
-    flat = np.concatenate(inside) if inside else np.zeros(0, dtype=bool)
-    before = np.concatenate([[0], np.cumsum(flat)])  # value tokens before each token
-    of_clause = np.repeat(before[offsets[:-1]], lengths)
-    value_index = np.where(flat, before[:-1] - of_clause, -1).astype(np.int32)
-    return ClauseTokens(
-        np.concatenate(ids) if ids else np.zeros(0, dtype=np.int32),
-        value_index,
-        offsets,
-        (before[offsets[1:]] - before[offsets[:-1]]).astype(np.int32),
-    )
+    lengths = list(map(len, ids))
+    offsets = np.cumsum([0, *lengths])
+    is_value = np.concatenate(inside)
+    before = np.concatenate([[0], np.cumsum(is_value)])  # value tokens before each token
+    value_index = np.where(is_value, before[:-1] - np.repeat(before[offsets[:-1]], lengths), -1).astype(np.int32)
+    return ClauseTokens(np.concatenate(ids), value_index, offsets, np.diff(before[offsets]).astype(np.int32))
 
 
 class SegmentTokens:
@@ -130,14 +112,9 @@ class SegmentTokens:
     """
 
     def __init__(
-        self,
-        template: SegmentTemplate,
-        tables: Sequence[ClauseTokens],
-        columns: Sequence[int],
-        prefix_ids: Sequence[int],
-        special: SpecialTokens,
-        max_tokens: int,
-    ):
+        self, template: SegmentTemplate, tables: Sequence[ClauseTokens], columns: Sequence[int],
+        prefix_ids: Sequence[int], special: SpecialTokens, max_tokens: int,
+    ):  # fmt: skip
         self.name, self.fields = template.name, template.fields
         self.max_tokens, self.pad = max_tokens, special.pad
         runs = [ClauseTokens.fixed([*special.before, *prefix_ids]), *tables, ClauseTokens.fixed(special.after)]
@@ -208,13 +185,8 @@ class SegmentTokens:
             return {}
         long = pieces[self.total_lengths(pieces) > self.max_tokens]
         values = _look_up(self._value_lengths, long)
-        is_cut = self._kept(long) < values
-        columns = enumerate(self.fields, 1)  # column 0 is the prefix
-        return {
-            name: (int(is_cut[:, i].sum()), int(values[is_cut[:, i], i].max()))
-            for i, name in columns
-            if is_cut[:, i].any()
-        }
+        of_field = zip(self.fields, values.T[1:-1], (self._kept(long) < values).T[1:-1], strict=True)
+        return {name: (int(is_cut.sum()), int(sizes[is_cut].max())) for name, sizes, is_cut in of_field if is_cut.any()}
 
 
 def _look_up(tables: Sequence[np.ndarray], pieces: np.ndarray) -> np.ndarray:
