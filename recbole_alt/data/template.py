@@ -56,21 +56,13 @@ class SegmentTemplate:
 
 @dataclass(frozen=True)
 class PromptTemplate:
-    """A checked template for one dataset.
+    """A checked template for one dataset."""
 
-    Attributes:
-        segments: the texts of a row; each has at least one field.
-        values: field → {code: name}, for fields whose codes have names.
-        missing: the words for a missing value.
-        join: field → the text between the members of a sequence.
-        digits: the number of significant digits of a float.
-    """
-
-    segments: tuple[SegmentTemplate, ...]
-    values: Mapping[str, Mapping[str, str]]
-    missing: str
-    join: Mapping[str, str]
-    digits: int
+    segments: tuple[SegmentTemplate, ...]  # the texts of a row; each has at least one field
+    values: Mapping[str, Mapping[str, str]]  # field → {code: name}, for fields whose codes have names
+    missing: str  # the words for a missing value
+    join: Mapping[str, str]  # field → the text between the members of a sequence
+    digits: int  # significant digits of a float
 
     @property
     def fields(self) -> tuple[str, ...]:

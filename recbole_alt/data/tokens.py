@@ -45,19 +45,12 @@ class SpecialTokens:
 
 @dataclass(frozen=True)
 class ClauseTokens:
-    """The tokens of a field's clause for each of its ``V`` distinct values, as a ragged table.
+    """The tokens of a field's clause for each of its ``V`` distinct values, as a ragged table."""
 
-    Attributes:
-        ids: [T] token ids of all clauses, one after another.
-        value_index: [T] position inside the value, -1 for words of the template.
-        offsets: [V + 1] the start of each clause, and T.
-        value_lengths: [V] number of tokens of each value.
-    """
-
-    ids: np.ndarray
-    value_index: np.ndarray
-    offsets: np.ndarray
-    value_lengths: np.ndarray
+    ids: np.ndarray  # [T] token ids of all clauses, one after another
+    value_index: np.ndarray  # [T] position inside the value, -1 for words of the template
+    offsets: np.ndarray  # [V + 1] the start of each clause, and T
+    value_lengths: np.ndarray  # [V] number of tokens of each value
 
     @classmethod
     def fixed(cls, ids: Sequence[int]) -> ClauseTokens:
