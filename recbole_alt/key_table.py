@@ -68,6 +68,8 @@ _reporting = partial(Key, belongs=REPORTING, empty=True, tunable=False)
 
 _SEED = whole(0, 2**32 - 1)
 _POSITIVE, _NOT_NEGATIVE = number(above=0), number(least=0)
+_UNSEEN = choice("initial", "zero", "hidden")
+_SAMPLING = choice("auto", "block", "shuffle")
 _SCHEDULE = choice("constant", "cosine", "linear")
 _tower_rate = partial(_finetuning, _NOT_NEGATIVE, empty=True)
 _CLIP = parts({"max_norm": _POSITIVE, "norm_type": _POSITIVE}, example="{max_norm: 1.0}")
@@ -78,6 +80,7 @@ OBJECTIVES = {
     "masked_language": "recbole_alt.model.objectives.masked_language.MaskedLanguageObjective",
     "masked_tabular": "recbole_alt.model.objectives.masked_tabular.MaskedTabularObjective",
 }
+_WEIGHTS = parts(dict.fromkeys(OBJECTIVES, _NOT_NEGATIVE), example="{contrastive: 0.5}")
 _NOTHING = Kind("left out", lambda value: False)
 _LEVELS = ("debug", "info", "warning", "error", "critical")
 _LEVEL = Kind(f"one of {', '.join(_LEVELS)}", lambda v: isinstance(v, str) and v.lower() in _LEVELS, _LEVELS)
@@ -176,19 +179,13 @@ KEYS: dict[str, Key] = {
         FLAG, "add field embeddings to the representation in alignment; empty = as the backbone needs", empty=True
     ),
     "clip_grad_norm": _towers(_CLIP, "maximum norm of the gradient", empty=True, stages=STAGES),
-    "batch_sampling": _towers(
-        choice("auto", "block", "shuffle"), "how the rows of a step that encodes texts are drawn", stages=_TEXT
-    ),
+    "batch_sampling": _towers(_SAMPLING, "how the rows of a step that encodes texts are drawn", stages=_TEXT),
     "block_texts": _blocks(whole(2), "users and items in a block; empty = up to 576"),
     "block_users": _blocks(whole(1), "users in a block; empty = found by trial"),
     "block_items": _blocks(whole(1), "items in a block; empty = the rest"),
     # stage 1
     "objectives": _alignment(choices(*OBJECTIVES), "objectives of the alignment"),
-    "objective_weights": _alignment(
-        parts(dict.fromkeys(OBJECTIVES, _NOT_NEGATIVE), example="{contrastive: 0.5}"),
-        "weights of the objectives; 1 if not given",
-        empty=True,
-    ),
+    "objective_weights": _alignment(_WEIGHTS, "weights of the objectives; 1 if not given", empty=True),
     "pretrain_steps": _alignment(whole(0), "length in optimiser steps; empty = pretrain_epochs", empty=True),
     "pretrain_epochs": _alignment(whole(0), "length in epochs", empty=True),
     "pretrain_batch_size": _alignment(whole(2), "most rows in a step; empty = 6000 in blocks, else 128", empty=True),
@@ -232,9 +229,7 @@ KEYS: dict[str, Key] = {
     "enable_scaler": _finetuning(FLAG, "RecBole's gradient scaler"),
     "transfer": _finetuning(choice("all", "embeddings"), "taken from the aligned backbone", stages=("ctr", "joint")),
     "decay_towards": _finetuning(choice("zero", "aligned"), "target of weight_decay", stages=MODES),
-    "unseen_values": _finetuning(
-        choice("initial", "zero", "hidden"), "what values without a training row start as", stages=_TABULAR
-    ),
+    "unseen_values": _finetuning(_UNSEEN, "what values without a training row start as", stages=_TABULAR),
     "require_pow": _finetuning(FLAG, "of RecBole's embedding loss", stages=_TABULAR),
     # evaluation
     "eval_args": _data(ANY, "{split: {RS: [0.8, 0.1, 0.1]}, order: RO, group_by: ~, mode: labeled}", empty=False),

@@ -52,13 +52,8 @@ class BlockBatches:
     """All interactions between a set of users and a set of items that they met.
 
     An epoch deals all users, shuffled, into groups of ``n_users``. Of the items that a group met, ``n_items`` are drawn
-    without replacement in proportion to how often they were met. A single interaction is joined by any other one.
-
-    Args:
-        users: [n] user of each interaction.
-        items: [n] item of each interaction.
-        n_users, n_items: users and items per block.
-        batch_size: the most interactions per block; more are thinned at random.
+    without replacement in proportion to how often they were met. A single interaction is joined by any other one, and
+    more than ``batch_size`` are thinned at random. ``users`` and ``items`` [n] are those of each interaction.
     """
 
     def __init__(self, users: np.ndarray, items: np.ndarray, *, n_users: int, n_items: int, batch_size: int, seed: int):

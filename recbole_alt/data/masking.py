@@ -63,22 +63,15 @@ class Masking:
     The fields of a text are chosen among *all* fields of the prompt, so that a field is masked equally often whether
     a row has one text or several; a text without a chosen field stays whole.
 
-    Args:
-        text_fields: the fields of the prompt, in the order of ``field_ids``.
-        table_fields: the fields of the CTR model.
-        ratio: the share of the fields (or tokens) to mask.
-        level: ``field`` for whole values, ``token`` for single tokens of the text (ablation).
-        fields: ``independent`` for one draw per modality, ``shared`` for the same fields in both.
-
     Raises:
         ValueError: ``shared`` with token-level masking, or without a field both modalities have.
     """
 
-    text_fields: Sequence[str]
-    table_fields: Sequence[str]
-    ratio: float = 0.15
-    level: str = "field"
-    fields: str = "independent"
+    text_fields: Sequence[str]  # the fields of the prompt, in the order of field_ids
+    table_fields: Sequence[str]  # the fields of the CTR model
+    ratio: float = 0.15  # the share of the fields (or tokens) to mask
+    level: str = "field"  # "field" for whole values, "token" for single tokens of the text (ablation)
+    fields: str = "independent"  # "independent" for one draw per modality, "shared" for the same fields in both
 
     def __post_init__(self) -> None:
         if self.fields == "shared":

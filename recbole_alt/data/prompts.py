@@ -22,25 +22,15 @@ from recbole_alt.data.tokens import SegmentTokens, SpecialTokens, tokenise
 
 @dataclass
 class SegmentBatch:
-    """The distinct texts of one segment, for ``B`` interactions.
+    """The distinct texts of one segment, for ``B`` interactions."""
 
-    Attributes:
-        input_ids: [N, L] token ids.
-        attention_mask: [N, L], 0 at padding.
-        field_ids: [N, L], the field (column of the prompt's fields) whose *value* a token belongs to, else -1.
-        row: [B], the text of each interaction.
-        owner: [N], the first interaction with each text.
-        segment: the segment's name.
-        pieces: [N, F] row of each field's table; with the segment, what tells one text from another.
-    """
-
-    input_ids: Tensor
-    attention_mask: Tensor
-    field_ids: Tensor
-    row: Tensor
-    owner: Tensor
-    segment: str
-    pieces: np.ndarray
+    input_ids: Tensor  # [N, L] token ids
+    attention_mask: Tensor  # [N, L], 0 at padding
+    field_ids: Tensor  # [N, L], the field (column of the prompt's fields) whose *value* a token belongs to, else -1
+    row: Tensor  # [B], the text of each interaction
+    owner: Tensor  # [N], the first interaction with each text
+    segment: str  # the name of the segment
+    pieces: np.ndarray  # [N, F] row of each field's table; with the segment, what tells one text from another
 
     def to(self, device: torch.device) -> SegmentBatch:
         """The same batch on ``device``."""
@@ -86,15 +76,9 @@ class PromptTable:
     """
 
     def __init__(
-        self,
-        template: PromptTemplate,
-        tokenizer: Any,
-        words: Mapping[str, Sequence[str]],
-        pieces: Mapping[str, Callable[[Any], np.ndarray]],
-        *,
-        max_tokens: int,
-        progress: bool = False,
-    ):
+        self, template: PromptTemplate, tokenizer: Any, words: Mapping[str, Sequence[str]],
+        pieces: Mapping[str, Callable[[Any], np.ndarray]], *, max_tokens: int, progress: bool = False,
+    ):  # fmt: skip
         self.template, self.fields, self.words = template, template.fields, words
         self.special = SpecialTokens.of(tokenizer)
         self._pieces, self._tokenizer = pieces, tokenizer

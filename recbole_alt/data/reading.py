@@ -103,8 +103,7 @@ class AtomicDataset(Dataset):
 
     @property
     def _sides(self) -> list[tuple[str, str]]:
-        ids = {"user": self.uid_field, "item": self.iid_field}
-        return [(side, field) for side, field in ids.items() if field is not None]
+        return [(side, field) for side, field in (("user", self.uid_field), ("item", self.iid_field)) if field]
 
     def _with_ids(self, frame: pd.DataFrame, file: AtomicFile, suffix: str) -> pd.DataFrame:
         """Leave out rows without an id, and all but the first row of each user or item in the files about them."""
@@ -235,9 +234,8 @@ class AtomicDataset(Dataset):
         """Warn about float fields that the CTR model does not see: RecBole embeds only ``numerical_features``."""
         known = {self.label_field, self.time_field, self.config["RATING_FIELD"], *(self.config["threshold"] or {})}
         known |= {*self.config["numerical_features"], *(self.config["preload_weight"] or {}).values()}
-        known |= {name for names in (self.config["unused_col"] or {}).values() for name in names}
-        unseen = [name for name in self.float_like_fields if name not in known]
-        if unseen:
+        known.update(*(self.config["unused_col"] or {}).values())
+        if unseen := [name for name in self.float_like_fields if name not in known]:
             self.logger.warning(
                 f"the CTR model doesn't see {', '.join(unseen)}: a float field is a feature only where "
                 f"numerical_features names it, as in numerical_features: [{', '.join(unseen)}]"
