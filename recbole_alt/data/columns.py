@@ -173,9 +173,8 @@ def check_forms(config: Mapping[str, Any]) -> None:
     """Refuse keys that name files and columns in a wrong form; no file is opened."""
     _first_part(config)
     files = [*_SIDES, *_further(config)]
-    for key in ("load_col", "unload_col", "unused_col"):
-        lists_by_file(config, key, files)
-    lists_by_file(config, "prompt_only", _SIDES)
+    for key in ("load_col", "unload_col", "unused_col", "prompt_only"):
+        lists_by_file(config, key, _SIDES if key == "prompt_only" else files)
 
 
 def names_in(given: Any, where: str) -> list[str]:

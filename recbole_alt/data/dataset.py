@@ -20,7 +20,7 @@ from recbole_alt.data.labels import check_parts
 from recbole_alt.data.prompts import PromptTable
 from recbole_alt.data.reading import AtomicDataset
 from recbole_alt.data.template import CONTEXT, ITEM, USER, build_template
-from recbole_alt.data.words import FieldWords, exchange, float_words, sequence_words, token_words
+from recbole_alt.data.words import FieldWords, exchange, float_words, sequence_words
 from recbole_alt.keys import check_values
 from recbole_alt.pretrained import load_tokenizer
 
@@ -122,7 +122,7 @@ class ALTDataset(AtomicDataset):
         column, kind = self.field2feats(name)[-1][name], self.field2type[name]
         key = {USER: self.uid_field, ITEM: self.iid_field, CONTEXT: ROW_KEY}[side]
         if kind == FeatureType.TOKEN:
-            words = token_words(self.template, name, self.field2id_token[name])
+            words = [self.template.missing, *(self.template.word(name, str(t)) for t in self.field2id_token[name][1:])]
             if name in (self.uid_field, self.iid_field) or (side == CONTEXT and self._stays(name)):
                 return FieldWords(words, name)
             return FieldWords(words, key, column.fillna(0).to_numpy(dtype=np.int64))
@@ -216,8 +216,7 @@ class ALTDataset(AtomicDataset):
     def _column(self, key: str) -> torch.Tensor:
         if key == ROW_KEY and key not in self.inter_feat:  # not built yet: rows are in the files' order
             return torch.arange(len(self.inter_feat))
-        column = self.inter_feat[key]
-        return column if isinstance(column, torch.Tensor) else torch.as_tensor(np.asarray(column))
+        return torch.as_tensor(np.asarray(self.inter_feat[key]))
 
     # -- access ------------------------------------------------------------------------------------------
 

@@ -15,9 +15,6 @@ from recbole_alt.kinds import number, whole
 
 _NUMBERS = ("float", "float_seq")
 _TOKENS = ("token", "token_seq")
-_COUNTS = ("user_inter_num_interval", "item_inter_num_interval")
-#: Keys that name a column of the interactions, and RecBole's default for each.
-_OPTIONAL = {"RATING_FIELD": "rating", "TIME_FIELD": "timestamp"}
 
 
 def check_named_fields(config: Mapping[str, Any], headers: Mapping[str, Header]) -> Columns:
@@ -61,7 +58,7 @@ def _by_field(
 
 def _check_roles(config: Mapping[str, Any], columns: Columns, label: str) -> None:
     """Check the names of the label, the rating, the time and the threshold."""
-    for key, usual in _OPTIONAL.items():
+    for key, usual in (("RATING_FIELD", "rating"), ("TIME_FIELD", "timestamp")):  # RecBole's defaults may be absent
         if config.get(key) not in (None, usual):
             columns.require_in_file(key, config[key], "inter")
     threshold, header = config.get("threshold"), columns.headers["inter"]
@@ -110,7 +107,7 @@ def _check_filters(config: Mapping[str, Any], columns: Columns) -> None:
                 f"not {wanted!r}; intervals are for float fields"
             )
     active = [key for key in ("val_interval", "rm_dup_inter") if config.get(key) is not None]
-    for key in _COUNTS:
+    for key in ("user_inter_num_interval", "item_inter_num_interval"):
         if config.get(key) is not None:
             intervals = parse_intervals(config[key], key)
             if len(intervals) > 1 or intervals[0][1] < 0:

@@ -169,8 +169,7 @@ class SegmentTokens:
 
     def total_lengths(self, pieces: np.ndarray) -> np.ndarray:
         """[N] the number of tokens of each text before any cut, given the rows [N, F] of its fields' tables."""
-        head, *tables, tail = self._lengths
-        return head[0] + tail[0] + sum(table[column] for table, column in zip(tables, pieces.T, strict=True))
+        return _look_up(self._lengths, pieces).sum(1)
 
     def cut(self, pieces: np.ndarray) -> dict[str, tuple[int, int]]:
         """The fields that are cut in these texts [N, F]: field → (number of values cut, tokens of the longest)."""
@@ -184,8 +183,5 @@ class SegmentTokens:
 
 def _look_up(tables: Sequence[np.ndarray], pieces: np.ndarray) -> np.ndarray:
     """[N, 1 + F + 1] the entries of a text's prefix, of its ``pieces`` [N, F], and of its end."""
-    found = np.empty((len(pieces), len(tables)), dtype=np.int64)
-    found[:, 0], found[:, -1] = tables[0][0], tables[-1][0]
-    for i, column in enumerate(pieces.T, 1):
-        found[:, i] = tables[i][column]
-    return found
+    columns = np.pad(pieces, ((0, 0), (1, 1))).T
+    return np.stack([table[column] for table, column in zip(tables, columns, strict=True)], 1)

@@ -30,11 +30,6 @@ class FieldWords:
         return replace(self, entry_of=order if self.entry_of is None else self.entry_of[order])
 
 
-def token_words(template: PromptTemplate, name: str, tokens: np.ndarray) -> list[str]:
-    """The words of a token field, in the order of RecBole's ids; ``tokens[0]`` is ``[PAD]``."""
-    return [template.missing, *(template.word(name, str(token)) for token in tokens[1:])]
-
-
 def float_words(template: PromptTemplate, column: pd.Series) -> tuple[list[str], np.ndarray]:
     """The words of the distinct numbers in ``column``, and the entry of each row."""
     numbers, which = np.unique(column.to_numpy(dtype=np.float64), return_inverse=True)
