@@ -17,7 +17,6 @@ Header = Mapping[str, str]
 _SIDES = ("inter", "user", "item")
 #: Files whose rows belong to a user or an item, and the key that names its id.
 OWNERS = {"user": "USER_ID_FIELD", "item": "ITEM_ID_FIELD"}
-_RESERVED = (*_SIDES, "link")  # RecBole loads the first three itself and gives the fourth no types
 _SHOWN = 20  # columns of a file that an error lists
 
 
@@ -130,10 +129,8 @@ class Columns:
         """Refuse interactions, and rows of a user or item file, that are loaded without the id that ``key`` names."""
         name = self._config.get(key)
         if name is None and side in self.loaded:
-            raise ValueError(
-                f"{key} is empty, so nobody owns the rows of {self.file(side)}: name its id, or leave {side} out of "
-                "load_col"
-            )
+            mend = f"name its id, or leave {side} out of load_col"
+            raise ValueError(f"{key} is empty, so nobody owns the rows of {self.file(side)}: {mend}")
         for suffix in ("inter", side) if side in self.loaded else ("inter",):
             if name is None or name in self.loaded.get(suffix, {}):
                 continue
@@ -220,7 +217,7 @@ def _further(config: Mapping[str, Any]) -> list[str]:
     given = config.get("additional_feat_suffix")
     names = [] if given is None else names_in(given, "additional_feat_suffix")
     for suffix in names:
-        if suffix in _RESERVED:
+        if suffix in (*_SIDES, "link"):  # RecBole loads the sides itself and gives "link" no types
             raise ValueError(f"additional_feat_suffix: {suffix!r} is a file of RecBole's own: name only further files")
     return names
 
@@ -232,7 +229,6 @@ def _first_part(config: Mapping[str, Any]) -> str:
         return "inter"
     if not isinstance(given, (list, tuple)) or len(given) != 3 or not all(isinstance(name, str) for name in given):
         raise ValueError(
-            "benchmark_filename must be a list of three names, of training, validation and test, such as "
-            f"[train, valid, test] for {config['dataset']}.train.inter and so on, not {given!r}"
+            f"benchmark_filename must be a list of three names, such as [train, valid, test], not {given!r}"
         )
     return f"{given[0]}.inter"

@@ -136,7 +136,6 @@ class DataIdentity:
         """Refuse to use weights of these data with the data of ``now``.
 
         Args:
-            now: the identity of the data that are there now.
             file: the file that holds this record, for the error; None if the caller will name it.
             what: the key that names the file, for the error.
             held_out_only: True if the training rows may differ as long as none of the rows that are held out now

@@ -67,12 +67,10 @@ class PromptTable:
     """The prompts of a dataset, for any batch of its interactions.
 
     Args:
-        template: the checked template.
         tokenizer: a Hugging Face fast tokenizer.
         words: field → the words of each of its distinct values; entry 0 is a missing value.
         pieces: field → a function from a batch to the entries of ``words`` [B] of its rows.
         max_tokens: the longest text, special tokens included.
-        progress: True to show a progress bar while tokenising.
     """
 
     def __init__(

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import Any
 
 from recbole_alt.kinds import whole
@@ -102,7 +101,7 @@ def build_template(
     sources: Mapping[str, str],
     *,
     scope: str,
-    forbidden: Mapping[str, str] = MappingProxyType({}),
+    forbidden: Mapping[str, str] | None = None,
     default_exclude: Sequence[str] = (),
 ) -> PromptTemplate:
     """Check a ``template:`` section and make a :class:`PromptTemplate` of it.
@@ -118,7 +117,7 @@ def build_template(
         ValueError: an unknown or forbidden field, wording without exactly one ``{value}``, or a separator
             without white space; names the field and what to do.
     """
-    spec = _checked_parts(spec)
+    spec, forbidden = _checked_parts(spec), forbidden or {}
     for part in ("fields", "order", "exclude", "values", "join"):
         for name in spec[part] or ():
             if name in forbidden and part != "exclude":

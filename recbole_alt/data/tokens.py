@@ -93,11 +93,9 @@ class SegmentTokens:
     """Joins the clauses of one segment into texts of at most ``max_tokens`` tokens.
 
     Args:
-        template: the segment.
         tables: one table per field, in the order of the template.
         columns: the index of each field among all fields of the prompt.
         prefix_ids: the tokens of the segment's prefix.
-        special: the special tokens of the tokenizer.
         max_tokens: the longest text, special tokens included. Values are cut from their ends, longest first.
 
     Raises:
