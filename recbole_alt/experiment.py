@@ -16,7 +16,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from recbole_alt.config import ALTConfig
 from recbole_alt.data.identity import IDENTITY_KEY, record_of, require_same_data
-from recbole_alt.data.loader import training_loader
+from recbole_alt.data.steps import training_loader
 from recbole_alt.files import clear, lock, new_folder, read_record, write_record
 from recbole_alt.keys import FREE
 from recbole_alt.memory import PeakMemory

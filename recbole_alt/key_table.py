@@ -46,27 +46,20 @@ _TABULAR = ("plain", "ctr", "joint")
 
 @dataclass(frozen=True)
 class Key:
-    """One key of a configuration.
+    """One key of a configuration."""
 
-    Attributes:
-        kind: the values it may have.
-        about: what it does, in one line.
-        belongs: what it belongs to: :data:`DATA`, :data:`TOWERS`, …
-        empty: True if it may be empty.
-        stages: the stages that may override it under ``finetune``.
-        tunable: True if trials that differ in it can be compared.
-    """
-
-    kind: Kind
-    about: str
-    belongs: str
-    empty: bool = False
-    stages: tuple[str, ...] = ()
-    tunable: bool = True
+    kind: Kind  # the values it may have
+    about: str  # what it does, in one line
+    belongs: str  # DATA, TOWERS, …
+    empty: bool = False  # True if it may be empty
+    stages: tuple[str, ...] = ()  # those that may override it under ``finetune``
+    tunable: bool = True  # True if trials that differ in it can be compared
 
 
 _data = partial(Key, belongs=DATA, empty=True, tunable=False)
+_features = partial(_data, tunable=True)
 _towers = partial(Key, belongs=TOWERS)
+_blocks = partial(_towers, empty=True, stages=_TEXT)
 _alignment = partial(Key, belongs=ALIGNMENT)
 _finetuning = partial(Key, belongs=FINETUNING, stages=STAGES)
 _evaluation = partial(Key, belongs=EVALUATION, empty=True, tunable=False)
@@ -75,6 +68,8 @@ _reporting = partial(Key, belongs=REPORTING, empty=True, tunable=False)
 
 _SEED = whole(0, 2**32 - 1)
 _POSITIVE, _NOT_NEGATIVE = number(above=0), number(least=0)
+_UNSEEN = choice("initial", "zero", "hidden")
+_SAMPLING = choice("auto", "block", "shuffle")
 _SCHEDULE = choice("constant", "cosine", "linear")
 _tower_rate = partial(_finetuning, _NOT_NEGATIVE, empty=True)
 _CLIP = parts({"max_norm": _POSITIVE, "norm_type": _POSITIVE}, example="{max_norm: 1.0}")
@@ -85,6 +80,7 @@ OBJECTIVES = {
     "masked_language": "recbole_alt.model.objectives.masked_language.MaskedLanguageObjective",
     "masked_tabular": "recbole_alt.model.objectives.masked_tabular.MaskedTabularObjective",
 }
+_WEIGHTS = parts(dict.fromkeys(OBJECTIVES, _NOT_NEGATIVE), example="{contrastive: 0.5}")
 _NOTHING = Kind("left out", lambda value: False)
 _LEVELS = ("debug", "info", "warning", "error", "critical")
 _LEVEL = Kind(f"one of {', '.join(_LEVELS)}", lambda v: isinstance(v, str) and v.lower() in _LEVELS, _LEVELS)
@@ -141,11 +137,11 @@ KEYS: dict[str, Key] = {
     "TIME_FIELD": _data(FIELD, "name of the column with the timestamp"),
     "LABEL_FIELD": _data(FIELD, "name of the label: 1 for a click, 0 for no click", empty=False),
     "threshold": _data(ANY, "makes the label from another column: with {rating: 4}, 4 and above is a click"),
-    "seq_len": _data(ANY, "maximum length of sequences, such as {tags: 5}", tunable=True),
-    "numerical_features": _data(ANY, "float fields that the CTR model reads, such as [price]", tunable=True),
-    "discretization": _data(ANY, "float fields to put into bins, {price: {method: ED, bucket: 20}}", tunable=True),
-    "normalize_field": _data(ANY, "float fields to scale to [0, 1]", tunable=True),
-    "normalize_all": _data(FLAG, "scale all float fields to [0, 1]", tunable=True),
+    "seq_len": _features(ANY, "maximum length of sequences, such as {tags: 5}"),
+    "numerical_features": _features(ANY, "float fields that the CTR model reads, such as [price]"),
+    "discretization": _features(ANY, "float fields to put into bins, {price: {method: ED, bucket: 20}}"),
+    "normalize_field": _features(ANY, "float fields to scale to [0, 1]"),
+    "normalize_all": _features(FLAG, "scale all float fields to [0, 1]"),
     "val_interval": _data(ANY, 'rows to keep, by value: {rating: "[1,2];[4,5]", city: [Oslo]}'),
     "filter_inter_by_user_or_item": _data(
         FLAG, "leave out interactions without a row in the .user or .item file", empty=False
@@ -159,19 +155,15 @@ KEYS: dict[str, Key] = {
     "alias_of_relation_id": _data(ANY, "of RecBole's knowledge models"),
     "preload_weight": _data(ANY, "columns of an additional file with an id and its vector, {iid: vec}"),
     "train_neg_sample_args": _data(ANY, "negatives drawn in training, such as {distribution: uniform, sample_num: 1}"),
-    "train_share": _data(SHARE, "share of the training interactions to use, drawn once", tunable=True),
-    "split_seed": _data(
-        _SEED, "seed of a random split, of train_share and of shuffle_texts; empty = seed", tunable=True
-    ),
+    "train_share": _features(SHARE, "share of the training interactions to use, drawn once"),
+    "split_seed": _features(_SEED, "seed of a random split, of train_share and of shuffle_texts; empty = seed"),
     "transform": _data(_NOTHING, "a transformation that only RecBole's sequential models use"),
     # text
-    "template": _data(ANY, "wording of the prompts", tunable=True),
-    "prompt_scope": _data(
-        choice("entity", "interaction"), "one text per side, or one per row", empty=False, tunable=True
-    ),
-    "prompt_only": _data(ANY, "columns that only the language model reads, such as {item: [title]}", tunable=True),
-    "shuffle_texts": _data(choice("item", "user"), "give each the text of another one (a control)", tunable=True),
-    "max_text_tokens": _data(whole(1), "maximum length of a text, in tokens", empty=False, tunable=True),
+    "template": _features(ANY, "wording of the prompts"),
+    "prompt_scope": _features(choice("entity", "interaction"), "one text per side, or one per row", empty=False),
+    "prompt_only": _features(ANY, "columns that only the language model reads, such as {item: [title]}"),
+    "shuffle_texts": _features(choice("item", "user"), "give each the text of another one (a control)"),
+    "max_text_tokens": _features(whole(1), "maximum length of a text, in tokens", empty=False),
     # towers
     "language_model": _towers(TEXT, "a folder, an installed package that contains a model, or a hub id"),
     "language_model_layers": _towers(whole(0), "number of layers to use, from the first; empty = all", empty=True),
@@ -187,19 +179,13 @@ KEYS: dict[str, Key] = {
         FLAG, "add field embeddings to the representation in alignment; empty = as the backbone needs", empty=True
     ),
     "clip_grad_norm": _towers(_CLIP, "maximum norm of the gradient", empty=True, stages=STAGES),
-    "batch_sampling": _towers(
-        choice("auto", "block", "shuffle"), "how the rows of a step that encodes texts are drawn", stages=_TEXT
-    ),
-    "block_texts": _towers(whole(2), "users and items in a block; empty = up to 576", empty=True, stages=_TEXT),
-    "block_users": _towers(whole(1), "users in a block; empty = found by trial", empty=True, stages=_TEXT),
-    "block_items": _towers(whole(1), "items in a block; empty = the rest", empty=True, stages=_TEXT),
+    "batch_sampling": _towers(_SAMPLING, "how the rows of a step that encodes texts are drawn", stages=_TEXT),
+    "block_texts": _blocks(whole(2), "users and items in a block; empty = up to 576"),
+    "block_users": _blocks(whole(1), "users in a block; empty = found by trial"),
+    "block_items": _blocks(whole(1), "items in a block; empty = the rest"),
     # stage 1
     "objectives": _alignment(choices(*OBJECTIVES), "objectives of the alignment"),
-    "objective_weights": _alignment(
-        parts(dict.fromkeys(OBJECTIVES, _NOT_NEGATIVE), example="{contrastive: 0.5}"),
-        "weights of the objectives; 1 if not given",
-        empty=True,
-    ),
+    "objective_weights": _alignment(_WEIGHTS, "weights of the objectives; 1 if not given", empty=True),
     "pretrain_steps": _alignment(whole(0), "length in optimiser steps; empty = pretrain_epochs", empty=True),
     "pretrain_epochs": _alignment(whole(0), "length in epochs", empty=True),
     "pretrain_batch_size": _alignment(whole(2), "most rows in a step; empty = 6000 in blocks, else 128", empty=True),
@@ -243,9 +229,7 @@ KEYS: dict[str, Key] = {
     "enable_scaler": _finetuning(FLAG, "RecBole's gradient scaler"),
     "transfer": _finetuning(choice("all", "embeddings"), "taken from the aligned backbone", stages=("ctr", "joint")),
     "decay_towards": _finetuning(choice("zero", "aligned"), "target of weight_decay", stages=MODES),
-    "unseen_values": _finetuning(
-        choice("initial", "zero", "hidden"), "what values without a training row start as", stages=_TABULAR
-    ),
+    "unseen_values": _finetuning(_UNSEEN, "what values without a training row start as", stages=_TABULAR),
     "require_pow": _finetuning(FLAG, "of RecBole's embedding loss", stages=_TABULAR),
     # evaluation
     "eval_args": _data(ANY, "{split: {RS: [0.8, 0.1, 0.1]}, order: RO, group_by: ~, mode: labeled}", empty=False),

@@ -25,13 +25,8 @@ class AtomicFile:
     """An atomic file: a first line of ``name:type`` columns, then one row per line and one cell per column.
 
     A line ends with ``\\n`` or ``\\r\\n`` and with nothing else; empty lines are skipped. Nothing is quoted. Only an
-    empty cell is a missing value. The content is kept in memory from its first use until :meth:`release`.
-
-    Args:
-        path: the path of the file.
-        separator: the text between columns (RecBole's ``field_separator``).
-        encoding: the encoding of the file; None is UTF-8, whatever the locale.
-        seq_separator: the text between the members of a sequence.
+    empty cell is a missing value. The content is kept in memory from its first use until :meth:`release`. An
+    ``encoding`` of None is UTF-8, whatever the locale.
     """
 
     def __init__(self, path: str, separator: str = "\t", encoding: str | None = None, seq_separator: str = " "):
@@ -107,11 +102,10 @@ class AtomicFile:
         """The indices of the lines that are not empty; the first line is 0."""
         if self._regular_lines is not None:
             return np.arange(self._regular_lines)
-        starts = np.concatenate(([0], self._ends[:-1] + 1))
-        empty = self._ends == starts
-        short = np.flatnonzero(self._ends - starts == 1)
-        empty[short] = np.frombuffer(self._content, dtype=np.uint8)[starts[short]] == 13
-        return np.flatnonzero(~empty)
+        lengths = np.diff(self._ends, prepend=-1) - 1
+        short = np.flatnonzero(lengths == 1)
+        lengths[short] -= np.frombuffer(self._content, dtype=np.uint8)[self._ends[short] - 1] == 13
+        return np.flatnonzero(lengths)
 
     @property
     def lines(self) -> np.ndarray:
@@ -130,16 +124,13 @@ class AtomicFile:
         if self._regular_lines is not None or not (self._cells == len(self.header()) + 1).all():
             return False
         separator = self._separator.encode()
-        ends = self._ends[self._lines[1:]].tolist()
-        tails = (self._content[max(0, end - len(separator) - 1) : end] for end in ends)
+        tails = (self._content[end - len(separator) - 1 : end] for end in self._ends[self._lines[1:]].tolist())
         return all(tail.removesuffix(b"\r").endswith(separator) for tail in tails)
 
     def fault(self) -> str | None:
         """A message about rows with another number of cells than the first line, or None."""
-        if self._regular_lines is not None:
-            return None
         width = len(self.header())
-        wrong = np.flatnonzero(self._cells != width)
+        wrong = np.flatnonzero(self._cells != width) if self._regular_lines is None else np.arange(0)
         if not len(wrong):
             return None
         count, line = self._cells[wrong[0]], self.lines[wrong[0]]
@@ -161,7 +152,7 @@ class AtomicFile:
         Raises:
             ValueError: a cell of a float or float_seq column holds no finite number.
         """
-        header = self.header()
+        header, separator = self.header(), self._seq_separator
         wanted = [name for name in header if name in names or name in as_text]
         floats = [name for name in wanted if header[name] == "float" and name not in as_text]
         frame = self._read(wanted, floats)
@@ -171,24 +162,19 @@ class AtomicFile:
                 text = self._read([name], [])[name].fillna("")
                 frame[name] = np.array(self._parsed(text, number, "holds no finite number"), dtype=np.float64)
             elif kind == "token_seq":
-                frame[name] = [
-                    np.array([word for word in cell.split(self._seq_separator) if word], dtype=object)
-                    for cell in frame[name].fillna("")
-                ]
+                cells = (filter(None, cell.split(separator)) for cell in frame[name].fillna(""))
+                frame[name] = [np.array(list(words), dtype=object) for words in cells]
             elif kind == "float_seq":
-                why = f"holds no finite numbers separated by {self._seq_separator!r} (seq_separator)"
-                frame[name] = self._parsed(
-                    frame[name].fillna(""), lambda cell: numbers(cell.split(self._seq_separator)), why
-                )
+                why = f"holds no finite numbers separated by {separator!r} (seq_separator)"
+                frame[name] = self._parsed(frame[name].fillna(""), lambda cell: numbers(cell.split(separator)), why)
         return frame
 
     @cached_property
     def is_plain(self) -> bool:
         """True if pandas reads the file exactly; it would cut values at NUL, and lines at a lone ``\\r``."""
         content = self._content
-        if b"\0" in content:
-            return False
-        return b"\r" not in content or content.count(b"\r") == content.count(b"\r\n")
+        lone = b"\r" in content and content.count(b"\r") != content.count(b"\r\n")
+        return not lone and b"\0" not in content
 
     def _read(self, names: Sequence[str], floats: Collection[str]) -> pd.DataFrame:
         """Read columns as text, and those in ``floats`` as numbers if every cell of them is one."""
@@ -201,20 +187,16 @@ class AtomicFile:
             frame = pd.read_csv(
                 io.BytesIO(self._content),
                 sep=self._separator,
-                header=None,
-                skiprows=1,
                 names=range(len(header) + self.trails()),
+                skiprows=1,
                 usecols=columns,
                 dtype=kinds,
                 index_col=False,
                 engine="c",
-                encoding="utf-8",
                 quoting=csv.QUOTE_NONE,
                 keep_default_na=False,
                 na_values=[""],
                 skip_blank_lines=False,
-                skipinitialspace=False,
-                low_memory=True,
             )
         except ValueError:
             if not floats:
@@ -237,11 +219,10 @@ class AtomicFile:
         read = [parse(cell) for cell in column]
         rows = [row for row, value in enumerate(read) if value is None]
         if rows:
-            more = "" if len(rows) == 1 else f" (so do {len(rows)} rows)"
+            cell = _short(column[rows[0]]) + ("" if len(rows) == 1 else f" (so do {len(rows)} rows)")
             raise ValueError(
-                f"{self.path}, line {self.lines[rows[0]]}: column {column.name!r} {why}: "
-                f"{_short(column[rows[0]])}{more}; write numbers such as 1234.5, leave the cell empty, or "
-                "give the column the type token"
+                f"{self.path}, line {self.lines[rows[0]]}: column {column.name!r} {why}: {cell}; write numbers such as "
+                "1234.5, leave the cell empty, or give the column the type token"
             )
         return read
 

@@ -11,8 +11,7 @@ drawn. Interactions beyond ``batch_size`` are thinned evenly. :meth:`BlockBatche
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
@@ -33,13 +32,7 @@ def _rng(seed: int, *path: int) -> np.random.Generator:
 
 
 class ShuffledBatches:
-    """Every interaction once per epoch; a single last one joins the batch before.
-
-    Args:
-        n: number of interactions, at least 1.
-        batch_size: interactions per step.
-        seed: seed of the order.
-    """
+    """Every one of ``n`` interactions, at least 1, once per epoch; a single last one joins the batch before."""
 
     def __init__(self, n: int, batch_size: int, seed: int):
         self._n, self._batch_size, self._seed = n, batch_size, seed
@@ -59,15 +52,8 @@ class BlockBatches:
     """All interactions between a set of users and a set of items that they met.
 
     An epoch deals all users, shuffled, into groups of ``n_users``. Of the items that a group met, ``n_items`` are drawn
-    without replacement in proportion to how often they were met. A single interaction is joined by any other one.
-
-    Args:
-        users: [n] user of each interaction.
-        items: [n] item of each interaction.
-        n_users: users per block.
-        n_items: items per block.
-        batch_size: the most interactions per block; more are thinned at random.
-        seed: seed of the draws.
+    without replacement in proportion to how often they were met. A single interaction is joined by any other one, and
+    more than ``batch_size`` are thinned at random. ``users`` and ``items`` [n] are those of each interaction.
     """
 
     def __init__(self, users: np.ndarray, items: np.ndarray, *, n_users: int, n_items: int, batch_size: int, seed: int):
@@ -108,19 +94,12 @@ class BlockBatches:
         return BlockSample(visits / steps, visits / texts, visits / steps * self.steps_per_epoch / len(users))
 
 
-@dataclass(frozen=True)
-class BlockSample:
-    """Averages over blocks.
+class BlockSample(NamedTuple):
+    """Averages over blocks."""
 
-    Attributes:
-        interactions: interactions per block.
-        per_text: interactions per distinct user or item of a block.
-        of_epoch: visits per epoch, as a share of all interactions.
-    """
-
-    interactions: float
-    per_text: float
-    of_epoch: float
+    interactions: float  # per block
+    per_text: float  # interactions per distinct user or item of a block
+    of_epoch: float  # visits per epoch, as a share of all interactions
 
 
 def best_block(users: np.ndarray, items: np.ndarray, *, texts: int, batch_size: int, seed: int) -> tuple[int, int]:

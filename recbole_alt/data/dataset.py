@@ -6,6 +6,7 @@ files before RecBole fills gaps, normalises or discretises; the prompts are made
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ from recbole_alt.data.labels import check_parts
 from recbole_alt.data.prompts import PromptTable
 from recbole_alt.data.reading import AtomicDataset
 from recbole_alt.data.template import CONTEXT, ITEM, USER, build_template
-from recbole_alt.data.words import FieldWords, exchange, float_words, sequence_words, token_words
+from recbole_alt.data.words import FieldWords, exchange, float_words, sequence_words
 from recbole_alt.keys import check_values
 from recbole_alt.pretrained import load_tokenizer
 
@@ -39,9 +40,6 @@ _COMPARED = 32  # rows whose texts are compared with the tokens of the whole sen
 
 class ALTDataset(AtomicDataset):
     """RecBole's ``Dataset`` with prompts.
-
-    It reads RecBole's keys and ``template``, ``prompt_scope``, ``prompt_only``, ``max_text_tokens``,
-    ``language_model``, ``shuffle_texts``, ``train_share`` and ``split_seed``.
 
     Attributes:
         identity: the record of the ids and the split, which :meth:`build` makes; the parts of the split share it.
@@ -79,9 +77,8 @@ class ALTDataset(AtomicDataset):
     def _normalize(self) -> None:
         """As RecBole's, which does not keep the ranges."""
         by_range = set(self.config["normalize_field"] or []) | set(self.config["discretization"] or {})
-        for name in self.config["numerical_features"] or []:
-            if name not in by_range and not self.config["normalize_all"]:
-                continue
+        numerical = self.config["numerical_features"] or []
+        for name in numerical if self.config["normalize_all"] else [name for name in numerical if name in by_range]:
             for feat in self.field2feats(name):
                 is_sequence = self.field2type[name] == FeatureType.FLOAT_SEQ
                 values = np.concatenate(feat[name].tolist()) if is_sequence else feat[name].to_numpy()
@@ -122,27 +119,23 @@ class ALTDataset(AtomicDataset):
         self._field_words |= {name: self._field_words[name].swapped(order) for name in names}
 
     def _words_of(self, name: str, side: str) -> FieldWords:
-        feat, kind = self.field2feats(name)[-1], self.field2type[name]
+        column, kind = self.field2feats(name)[-1][name], self.field2type[name]
         key = {USER: self.uid_field, ITEM: self.iid_field, CONTEXT: ROW_KEY}[side]
         if kind == FeatureType.TOKEN:
-            words = token_words(self.template, name, self.field2id_token[name])
+            words = [self.template.missing, *(self.template.word(name, str(t)) for t in self.field2id_token[name][1:])]
             if name in (self.uid_field, self.iid_field) or (side == CONTEXT and self._stays(name)):
                 return FieldWords(words, name)
-            return FieldWords(words, key, feat[name].fillna(0).to_numpy(dtype=np.int64))
+            return FieldWords(words, key, column.fillna(0).to_numpy(dtype=np.int64))
         if name in self.template.values and kind != FeatureType.TOKEN_SEQ:
-            raise ValueError(
-                f"template.values.{name} names codes, but {name!r} is a {kind.value} field: load it as token"
-            )
-        if kind == FeatureType.TOKEN_SEQ:
+            raise ValueError(f"template.values.{name}: {name!r} has no codes, being {kind.value}: load it as token")
+        if kind == FeatureType.FLOAT:
+            words, entries = float_words(self.template, column)
+        elif kind == FeatureType.FLOAT_SEQ:
+            words, entries = sequence_words(self.template, column, partial(self.template.numbers, name))
+        else:
             tokens = self.field2id_token[name]
             words, entries = sequence_words(
-                self.template, feat[name], lambda ids: self.template.sequence(name, [str(tokens[i]) for i in ids])
-            )
-        elif kind == FeatureType.FLOAT:
-            words, entries = float_words(self.template, feat[name])
-        else:
-            words, entries = sequence_words(
-                self.template, feat[name], lambda numbers: self.template.numbers(name, numbers)
+                self.template, column, lambda ids: self.template.sequence(name, map(str, tokens[list(ids)]))
             )
         return FieldWords(words, key, entries)
 
@@ -223,8 +216,7 @@ class ALTDataset(AtomicDataset):
     def _column(self, key: str) -> torch.Tensor:
         if key == ROW_KEY and key not in self.inter_feat:  # not built yet: rows are in the files' order
             return torch.arange(len(self.inter_feat))
-        column = self.inter_feat[key]
-        return column if isinstance(column, torch.Tensor) else torch.as_tensor(np.asarray(column))
+        return torch.as_tensor(np.asarray(self.inter_feat[key]))
 
     # -- access ------------------------------------------------------------------------------------------
 
@@ -242,10 +234,9 @@ class ALTDataset(AtomicDataset):
 
     def join(self, df: Interaction) -> Interaction:
         """Add the user's and the item's features to interactions, as RecBole's ``join``."""
-        if self.user_feat is not None and self.uid_field in df:
-            df.update(_take(self.user_feat, df[self.uid_field]))
-        if self.item_feat is not None and self.iid_field in df:
-            df.update(_take(self.item_feat, df[self.iid_field]))
+        for feat, owner in ((self.user_feat, self.uid_field), (self.item_feat, self.iid_field)):
+            if feat is not None and owner in df:
+                df.update(_take(feat, df[owner]))
         return df
 
 

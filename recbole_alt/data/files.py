@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Mapping
 from logging import getLogger
 from typing import Any
 
@@ -51,17 +51,11 @@ def check_files(config: Mapping[str, Any], files: Files) -> None:
         ValueError: names the file, the line or column, the key, and what to do.
     """
     _check_parts(config, files["inter"])
-    _check_columns(config, files)
-    _check_cells(config, files)
-
-
-def _loaded(config: Mapping[str, Any], files: Files) -> Iterator[tuple[str, AtomicFile, Header]]:
-    """Suffix, file and loaded columns of every file of which columns are loaded."""
-    for suffix, of_suffix in files.items():
-        for file in of_suffix:
-            columns = loaded_columns(config, suffix, file.header())
-            if columns:
-                yield suffix, file, columns
+    every = [(suffix, file) for suffix, of_suffix in files.items() for file in of_suffix]
+    columns = {(suffix, file): loaded_columns(config, suffix, file.header()) for suffix, file in every}
+    loaded = {key: names for key, names in columns.items() if names}
+    _check_columns(config, loaded)
+    _check_cells(config, loaded)
 
 
 def _check_parts(config: Mapping[str, Any], parts: list[AtomicFile]) -> None:
@@ -76,30 +70,26 @@ def _check_parts(config: Mapping[str, Any], parts: list[AtomicFile]) -> None:
                 )
 
 
-def _check_columns(config: Mapping[str, Any], files: Files) -> None:
+def _check_columns(config: Mapping[str, Any], loaded: Mapping[tuple[str, AtomicFile], Header]) -> None:
     """Ids are token columns, and only ids are in two files: in ``.inter`` and in that of their side."""
     ids = {config[key]: (side, key) for side, key in OWNERS.items() if config[key] is not None}
-    for suffix, file, _ in _loaded(config, files):
+    for suffix, file in loaded:
         for field, (side, key) in ids.items():
             kind = file.header().get(field)
             if suffix in (side, "inter") and kind not in (None, "token"):
-                raise ValueError(
-                    f"{file}, line 1: column {field!r} is of type {kind}; {key} must be a token column: write "
-                    f"{field}:token"
-                )
+                must = f"{key} must be a token column: write {field}:token"
+                raise ValueError(f"{file}, line 1: column {field!r} is of type {kind}; {must}")
     owner: dict[str, tuple[str, AtomicFile]] = {}
-    for suffix, file, columns in _loaded(config, files):
+    for (suffix, file), columns in loaded.items():
         for name in columns:
             first, before = owner.setdefault(name, (suffix, file))
             if first != suffix and (name not in ids or {first, suffix} != {"inter", ids[name][0]}):
-                raise ValueError(
-                    f"column {name!r} is in {before} and in {file}: load one of them (load_col, unload_col), or rename "
-                    "one"
-                )
+                mend = "load one of them (load_col, unload_col), or rename one"
+                raise ValueError(f"column {name!r} is in {before} and in {file}: {mend}")
 
 
-def _check_cells(config: Mapping[str, Any], files: Files) -> None:
-    faulty = [(suffix, file) for suffix, file, _ in _loaded(config, files) if file.fault() is not None]
+def _check_cells(config: Mapping[str, Any], loaded: Collection[tuple[str, AtomicFile]]) -> None:
+    faulty = [(suffix, file) for suffix, file in loaded if file.fault() is not None]
     if not all(suffix in OWNERS and file.trails() for suffix, file in faulty):
         raise ValueError(
             f"{'; '.join(str(file.fault()) for _, file in faulty)}: give each row one cell per column, separated by "

@@ -11,29 +11,23 @@ from typing import Any
 
 import numpy as np
 from recbole.utils import FeatureType
-from torch import Tensor
 
 #: The key of the record in checkpoints and in ``config.json``.
 IDENTITY_KEY = "data_identity"
 #: The parts of a split, in RecBole's order.
 PARTS = ("train", "valid", "test")
+AnyPath = str | os.PathLike[str]
 
 _SHOWN = 40  # characters kept of an example
 
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """The tokens of a field in the order of their ids.
-
-    Attributes:
-        size: the number of tokens without ``[PAD]``, which is id 0.
-        digest: a digest of all tokens in order.
-        examples: some ids (1, 2, 4, 8, …) → their tokens, to show a difference.
-    """
+    """The tokens of a field in the order of their ids, without ``[PAD]``, which is id 0."""
 
     size: int
     digest: str
-    examples: dict[str, str] = field(compare=False)
+    examples: dict[str, str] = field(compare=False)  # some ids (1, 2, 4, 8, …) → their tokens, to show a difference
 
     @classmethod
     def of(cls, id2token: Sequence[str]) -> Vocabulary:
@@ -41,7 +35,7 @@ class Vocabulary:
         tokens = [str(token) for token in id2token]
         lengths = np.fromiter(map(len, tokens), "<i8", len(tokens))
         digest = _digest(lengths.tobytes(), "".join(tokens).encode("utf-8", "surrogatepass"))
-        ids = [1 << power for power in range((len(tokens) - 1).bit_length()) if 1 << power < len(tokens)]
+        ids = [1 << power for power in range((len(tokens) - 1).bit_length())]
         return cls(len(tokens) - 1, digest, {str(i): tokens[i][:_SHOWN] for i in ids})
 
     def difference(self, now: Vocabulary) -> str:
@@ -57,36 +51,42 @@ class Vocabulary:
 
 @dataclass(frozen=True)
 class Numbers:
-    """The range of a numeric field that is normalised or discretised.
-
-    Attributes:
-        low, high: its least and its greatest value.
-        buckets: rows of its embedding; None if it is not discretised.
-    """
+    """The range of a numeric field that is normalised or discretised."""
 
     low: float
     high: float
-    buckets: int | None
+    buckets: int | None  # rows of its embedding, if it is discretised
+
+    def __str__(self) -> str:
+        return f"from {self.low} to {self.high}" + (f" in {self.buckets} buckets" if self.buckets else "")
 
     def difference(self, now: Numbers) -> str:
         """How the data of ``now`` differ, in words that follow the field's name."""
         return f"was {self} and is {now} now"
 
-    def __str__(self) -> str:
-        return f"from {self.low} to {self.high}" + (f" in {self.buckets} buckets" if self.buckets else "")
-
 
 @dataclass(frozen=True)
 class Part:
-    """The rows of one part of the split.
+    """The rows of one part of the split: their number, and their users, items, times and labels in order.
 
-    Attributes:
-        rows: the number of rows.
-        digest: a digest of their users, items, times and labels, in order; of all columns without users and items.
+    Where there are no users and items, the digest is of all columns.
     """
 
     rows: int
     digest: str
+
+    @classmethod
+    def of(cls, part: Any) -> Part:
+        """The rows of one of the datasets that RecBole's ``build`` returns."""
+        columns = part.inter_feat.interaction
+        named = [name for name in (part.uid_field, part.iid_field) if name in columns]
+        named += [name for name in (part.time_field, part.label_field) if named and name in columns]
+        pieces = []
+        for name in named or [name for name in columns if name in part.field2type]:
+            values = columns[name].detach().cpu().numpy()  # as the same bytes on every machine; -0 is 0
+            values = values.astype("<f4") + np.float32(0) if values.dtype.kind == "f" else values.astype("<i8")
+            pieces += [name.encode(), str(values.shape).encode(), values.tobytes()]
+        return cls(len(part.inter_feat), _digest(*pieces))
 
     def difference(self, now: Part) -> str:
         """How the data of ``now`` differ, in words that follow the part's name."""
@@ -96,19 +96,11 @@ class Part:
 
 @dataclass(frozen=True)
 class DataIdentity:
-    """The ids that weights were trained for, and the rows of training, validation and test.
+    """The ids that weights were trained for, and the rows of the split: equal for equal data on every machine."""
 
-    It is equal for equal data on every machine.
-
-    Attributes:
-        vocabularies: token field or token sequence field → its tokens.
-        numbers: numeric field that is normalised or discretised → its range.
-        parts: ``train`` (after ``train_share``), ``valid``, ``test`` → their rows.
-    """
-
-    vocabularies: dict[str, Vocabulary]
-    numbers: dict[str, Numbers]
-    parts: dict[str, Part]
+    vocabularies: dict[str, Vocabulary]  # by token field or token sequence field
+    numbers: dict[str, Numbers]  # by numeric field that is normalised or discretised
+    parts: dict[str, Part]  # by "train" (after train_share), "valid" and "test"
 
     @classmethod
     def of(cls, dataset: Any, parts: Sequence[Any]) -> DataIdentity:
@@ -119,7 +111,7 @@ class DataIdentity:
         return cls(
             {name: Vocabulary.of(dataset.field2id_token[name]) for name in tokens},
             {name: Numbers(low, high, buckets.get(name)) for name, (low, high) in dataset.number_ranges.items()},
-            {name: _part(part) for name, part in zip(PARTS, parts, strict=False)},
+            {name: Part.of(part) for name, part in zip(PARTS, parts, strict=False)},
         )
 
     def to_plain(self) -> dict[str, Any]:
@@ -139,17 +131,11 @@ class DataIdentity:
             raise ValueError(f"{IDENTITY_KEY}: the record of the data is damaged: train anew") from None
 
     def require_same(
-        self,
-        now: DataIdentity,
-        *,
-        file: str | os.PathLike[str] | None = None,
-        what: str = "",
-        held_out_only: bool = False,
+        self, now: DataIdentity, *, file: AnyPath | None = None, what: str = "", held_out_only: bool = False
     ) -> None:
         """Refuse to use weights of these data with the data of ``now``.
 
         Args:
-            now: the identity of the data that are there now.
             file: the file that holds this record, for the error; None if the caller will name it.
             what: the key that names the file, for the error.
             held_out_only: True if the training rows may differ as long as none of the rows that are held out now
@@ -161,13 +147,11 @@ class DataIdentity:
         start = f"{what}: " if what else ""
         start += f"{'this' if file is None else repr(os.fspath(file))} was made from other data than are there now: "
         for before, after in ((self.vocabularies, now.vocabularies), (self.numbers, now.numbers)):
-            difference = _first_difference(before, after)
-            if difference:
+            if difference := _first_difference(before, after, before | after):
                 raise ValueError(f"{start}field {difference}; give the data that it was trained with, or train anew")
         if held_out_only and self.parts.get("train") == now.parts.get("train"):
             return
-        difference = _first_difference(self.parts, now.parts, PARTS[1:] if held_out_only else PARTS)
-        if difference:
+        if difference := _first_difference(self.parts, now.parts, PARTS[1:] if held_out_only else PARTS):
             raise ValueError(
                 f"{start}of the split, {difference}; give the data and the split that it was trained with (seed, "
                 "split_seed, eval_args, train_share), or train anew"
@@ -181,12 +165,7 @@ def record_of(owner: Any) -> dict[str, Any]:
 
 
 def require_same_data(
-    state: Mapping[str, Any],
-    owner: Any,
-    *,
-    file: str | os.PathLike[str],
-    what: str = "",
-    held_out_only: bool = False,
+    state: Mapping[str, Any], owner: Any, *, file: AnyPath, what: str = "", held_out_only: bool = False
 ) -> None:
     """Refuse weights that were trained with other data than those of ``owner``; see :meth:`DataIdentity.require_same`.
 
@@ -205,9 +184,8 @@ def require_same_data(
         )
 
 
-def _first_difference(before: dict[str, Any], now: dict[str, Any], names: Iterable[str] = ()) -> str | None:
-    """The first of ``names`` (of all, by default) that is not the same, with how it differs."""
-    for name in names or before | now:
+def _first_difference(before: dict[str, Any], now: dict[str, Any], names: Iterable[str]) -> str | None:
+    for name in names:
         if name in before and name not in now:
             return f"{name!r} was there and is not now"
         if name in now and name not in before:
@@ -215,25 +193,6 @@ def _first_difference(before: dict[str, Any], now: dict[str, Any], names: Iterab
         if before.get(name) != now.get(name):
             return f"{name!r} {before[name].difference(now[name])}"
     return None
-
-
-def _part(part: Any) -> Part:
-    columns = part.inter_feat.interaction
-    named = [name for name in (part.uid_field, part.iid_field) if name in columns]
-    if named:
-        named += [name for name in (part.time_field, part.label_field) if name in columns]
-    else:
-        named = [name for name in columns if name in part.field2type]
-    pieces = [piece for name in named for piece in (name.encode(), *_pieces(columns[name]))]
-    return Part(len(part.inter_feat), _digest(*pieces))
-
-
-def _pieces(column: Tensor) -> tuple[bytes, bytes]:
-    """The shape and the content of a column, as the same bytes on every machine."""
-    values = column.detach().cpu().numpy()
-    is_float = values.dtype.kind == "f"
-    values = values.astype("<f4") + np.float32(0) if is_float else values.astype("<i8")  # -0 is 0
-    return str(values.shape).encode(), values.tobytes()
 
 
 def _digest(*pieces: bytes) -> str:

@@ -14,19 +14,13 @@ Place = Callable[[int], str]
 
 
 def check_label_keys(config: Any, columns: Mapping[str, str], file: str) -> None:
-    """Refuse keys about labels that contradict one another or the interactions; names the key, the field and the file.
-
-    Args:
-        config: a RecBole configuration.
-        columns: the loaded columns of the interactions: name → type.
-        file: the file that they are loaded from.
-    """
+    """Refuse keys about labels that contradict one another or the loaded ``columns`` of ``file``, the interactions."""
     label, threshold = config["LABEL_FIELD"], config["threshold"]
     distribution = config["train_neg_sample_args"]["distribution"]
     if threshold and label in columns and label not in threshold:
         raise ValueError(
-            f"threshold: {threshold} would replace the label {label!r} that is loaded from {file}: leave "
-            f"threshold out, or take {label!r} out of load_col"
+            f"threshold: {threshold} would replace the label {label!r} that is loaded from {file}: leave threshold "
+            f"out, or take {label!r} out of load_col"
         )
     if not threshold and label in columns and columns[label] != "float":
         raise ValueError(
@@ -34,16 +28,17 @@ def check_label_keys(config: Any, columns: Mapping[str, str], file: str) -> None
             ", or make it from a float column with threshold"
         )
     labelled = bool(threshold) or label in columns
+    ignored = f"would be a click, whatever its label {label!r} says"
     if labelled and distribution != "none":
         raise ValueError(
-            f"train_neg_sample_args: with distribution: {distribution} every row of {file} would be a click, whatever "
-            f"its label {label!r} says: leave it out, or load no label and no threshold"
+            f"train_neg_sample_args: with distribution: {distribution} every row of {file} {ignored}: leave it out, or "
+            "load no label and no threshold"
         )
     for part, mode in config["eval_args"]["mode"].items():
         if labelled and mode != "labeled":
             raise ValueError(
-                f"eval_args: with mode: {mode} every row of the {part} part would be a click, whatever its label "
-                f"{label!r} says: write mode: labeled, or load no label and no threshold"
+                f"eval_args: with mode: {mode} every row of the {part} part {ignored}: write mode: labeled, or load no "
+                "label and no threshold"
             )
         if not labelled and mode == "labeled":
             raise ValueError(f"eval_args: mode: labeled needs a label, and {file} has none loaded: write mode: full")
@@ -52,10 +47,7 @@ def check_label_keys(config: Any, columns: Mapping[str, str], file: str) -> None
 def check_label_values(config: Any, rows: pd.DataFrame, place: Place) -> None:
     """Refuse interactions without a label of 0 or 1, or without the timestamp that orders them.
 
-    Args:
-        config: a RecBole configuration.
-        rows: the interactions that filters left, before missing values are filled.
-        place: tells the file and the line of each, for the error.
+    ``rows`` are the interactions that filters left, before missing values are filled.
     """
     label, threshold, time = config["LABEL_FIELD"], config["threshold"], config["TIME_FIELD"]
     if threshold:
@@ -63,7 +55,16 @@ def check_label_values(config: Any, rows: pd.DataFrame, place: Place) -> None:
         check_filled(rows, field, place, "the threshold makes the label from it: fill it", "(-inf,inf)")
     elif label in rows:
         check_filled(rows, label, place, "it is the label: write 0 or 1", "[0,1]")
-        _check_binary(rows, label, place)
+        values = rows[label].to_numpy()
+        wrong = np.flatnonzero((values != 0) & (values != 1))
+        if len(wrong):
+            found = [f"{value:g}" for value in np.unique(values)]
+            shown = ", ".join(found if len(found) <= 8 else [*found[:4], "…", *found[-4:]])
+            raise ValueError(
+                f"{place(wrong[0])}: the label {label!r} must be 0 or 1, and it is {values[wrong[0]]:g} ({len(wrong)} "
+                f"of {len(values)} rows are neither; values found: {shown}): make clicks of it with threshold: "
+                f"{{{label}: …}}"
+            )
     if config["benchmark_filename"] is None and config["eval_args"]["order"] == "TO" and time in rows:
         check_filled(rows, time, place, "eval_args: order: TO goes by it: fill it", "(-inf,inf)")
 
@@ -73,22 +74,8 @@ def check_filled(rows: pd.DataFrame, field: str, place: Place, why: str, interva
     empty = np.flatnonzero(rows[field].isna())
     if len(empty):
         count = f" (so in {len(empty)} rows)" if len(empty) > 1 else ""
-        leave = (
-            f"leave such rows out with val_interval: {{{field}: {interval!r}}}" if interval else "take such rows out"
-        )
+        leave = f"leave such rows out with val_interval: {{{field}: {interval!r}}}" if interval else "take them out"
         raise ValueError(f"{place(empty[0])}: column {field!r} is empty{count}, and {why}, or {leave}")
-
-
-def _check_binary(rows: pd.DataFrame, label: str, place: Place) -> None:
-    values = rows[label].to_numpy()
-    wrong = np.flatnonzero((values != 0) & (values != 1))
-    if len(wrong):
-        found = [f"{value:g}" for value in np.unique(values)]
-        shown = ", ".join(found if len(found) <= 8 else [*found[:4], "…", *found[-4:]])
-        raise ValueError(
-            f"{place(wrong[0])}: the label {label!r} must be 0 or 1, and it is {values[wrong[0]]:g} ({len(wrong)} of "
-            f"{len(values)} rows are neither; values found: {shown}): make clicks of it with threshold: {{{label}: …}}"
-        )
 
 
 def check_parts(config: Any, parts: Sequence[Any]) -> None:
@@ -96,20 +83,16 @@ def check_parts(config: Any, parts: Sequence[Any]) -> None:
 
     ``parts`` are the datasets of training, validation and test; RecBole's ``config`` has the metric that chooses.
     """
-    names, label = ("training", "validation", "test"), config["LABEL_FIELD"]
-    rows = len(parts[0].inter_feat)
+    label, rows = config["LABEL_FIELD"], len(parts[0].inter_feat)
     if rows < 2:
-        raise ValueError(
-            f"{rows} training row{'s are' if rows != 1 else ' is'} too few: give more interactions, or another split "
-            "(eval_args)"
-        )
-    for name, part in zip(names, parts, strict=False):
+        too_few = "1 training row is" if rows else "0 training rows are"
+        raise ValueError(f"{too_few} too few: give more interactions, or another split (eval_args)")
+    for name, part in zip(("training", "validation", "test"), parts, strict=False):
         count = len(part.inter_feat)
         values = part.inter_feat[label].unique().tolist() if label in part.inter_feat else []
         if len(values) != 1:
             continue
-        said = f"all {count} {name} labels are" if count > 1 else f"the only {name} label is"
-        said += f" {values[0]:g}"
+        said = f"{f'all {count} {name} labels are' if count > 1 else f'the only {name} label is'} {values[0]:g}"
         if name == "training":
             raise ValueError(f"{said}: training needs both 0 and 1; see LABEL_FIELD, threshold and eval_args")
         if name == "validation" and str(config["valid_metric"]).upper() == "AUC" and config["eval_step"] > 0:

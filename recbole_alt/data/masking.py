@@ -50,15 +50,10 @@ def draw_token_mask(field_ids: Tensor, ratio: float, generator: torch.Generator)
 
 @dataclass(frozen=True)
 class Masks:
-    """The masks of one step.
+    """The masks of one step."""
 
-    Attributes:
-        tokens: per segment, bool [N, L]: the tokens of its texts that become ``[MASK]``.
-        table: bool [B, F]: the table fields of each interaction that are hidden.
-    """
-
-    tokens: list[Tensor]
-    table: Tensor
+    tokens: list[Tensor]  # per segment, bool [N, L]: the tokens of its texts that become [MASK]
+    table: Tensor  # bool [B, F]: the table fields of each interaction that are hidden
 
 
 @dataclass(frozen=True)
@@ -68,22 +63,15 @@ class Masking:
     The fields of a text are chosen among *all* fields of the prompt, so that a field is masked equally often whether
     a row has one text or several; a text without a chosen field stays whole.
 
-    Args:
-        text_fields: the fields of the prompt, in the order of ``field_ids``.
-        table_fields: the fields of the CTR model.
-        ratio: the share of the fields (or tokens) to mask.
-        level: ``field`` for whole values, ``token`` for single tokens of the text (ablation).
-        fields: ``independent`` for one draw per modality, ``shared`` for the same fields in both.
-
     Raises:
         ValueError: ``shared`` with token-level masking, or without a field both modalities have.
     """
 
-    text_fields: Sequence[str]
-    table_fields: Sequence[str]
-    ratio: float = 0.15
-    level: str = "field"
-    fields: str = "independent"
+    text_fields: Sequence[str]  # the fields of the prompt, in the order of field_ids
+    table_fields: Sequence[str]  # the fields of the CTR model
+    ratio: float = 0.15  # the share of the fields (or tokens) to mask
+    level: str = "field"  # "field" for whole values, "token" for single tokens of the text (ablation)
+    fields: str = "independent"  # "independent" for one draw per modality, "shared" for the same fields in both
 
     def __post_init__(self) -> None:
         if self.fields == "shared":
@@ -117,14 +105,13 @@ class Masking:
         """Draw the masks of one step for ``rows`` interactions and their texts."""
         if self.fields == "shared":
             return self._draw_shared(batches, rows, generator)
-        tokens = []
-        for batch in batches:
-            if self.level == "token":
-                tokens.append(draw_token_mask(batch.field_ids, self.ratio, generator))
-            else:
-                chosen = draw_field_mask(len(batch.input_ids), len(self.text_fields), self.ratio, generator)
-                tokens.append(masked_tokens(batch.field_ids, chosen))
+        tokens = [self._draw_tokens(batch.field_ids, generator) for batch in batches]
         return Masks(tokens, draw_field_mask(rows, len(self.table_fields), self.ratio, generator))
+
+    def _draw_tokens(self, field_ids: Tensor, generator: torch.Generator) -> Tensor:
+        if self.level == "token":
+            return draw_token_mask(field_ids, self.ratio, generator)
+        return masked_tokens(field_ids, draw_field_mask(len(field_ids), len(self.text_fields), self.ratio, generator))
 
     def _draw_shared(self, batches: Sequence[SegmentBatch], rows: int, generator: torch.Generator) -> Masks:
         common = [name for name in self.table_fields if name in self.text_fields]

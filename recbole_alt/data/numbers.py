@@ -49,20 +49,16 @@ def numbers(cells: Iterable[str]) -> np.ndarray | None:
 
 
 def parse_intervals(given: Any, where: str) -> list[Interval]:
-    """Parse the value of a key, a text such as ``"(0,3];[5,inf)"`` or a list of two numbers.
+    """Parse the value of the key ``where``, a text such as ``"(0,3];[5,inf)"`` or a list of two numbers.
 
-    RecBole only warns about what it can't read, and goes on without it.
-
-    Raises:
-        ValueError: an interval has another form or holds no number; calls the key ``where``.
+    RecBole only warns about what it can't read, and goes on without it; here, that is a ValueError.
     """
     intervals = []
     for part in str(given).split(";") if isinstance(given, (str, list, tuple)) else [""]:
         match = _INTERVAL.fullmatch(part)
         if match is None:
-            raise ValueError(
-                f'{where} must be a text such as "[1,5]", or "(0,3];[5,inf)" for several intervals, not {given!r}'
-            )
+            form = 'a text such as "[1,5]", or "(0,3];[5,inf)" for several intervals'
+            raise ValueError(f"{where} must be {form}, not {given!r}")
         left, right, lower, upper = match[1], match[4], float(match[2]), float(match[3])
         if lower > upper or lower == math.inf or upper == -math.inf or (lower == upper and left + right != "[]"):
             raise ValueError(f"{where}: {part.strip()!r} holds no number: its lower bound stands first, as in [1,5]")

@@ -22,25 +22,15 @@ from recbole_alt.data.tokens import SegmentTokens, SpecialTokens, tokenise
 
 @dataclass
 class SegmentBatch:
-    """The distinct texts of one segment, for ``B`` interactions.
+    """The distinct texts of one segment, for ``B`` interactions."""
 
-    Attributes:
-        input_ids: [N, L] token ids.
-        attention_mask: [N, L], 0 at padding.
-        field_ids: [N, L], the field (column of the prompt's fields) whose *value* a token belongs to, else -1.
-        row: [B], the text of each interaction.
-        owner: [N], the first interaction with each text.
-        segment: the segment's name.
-        pieces: [N, F] row of each field's table; with the segment, what tells one text from another.
-    """
-
-    input_ids: Tensor
-    attention_mask: Tensor
-    field_ids: Tensor
-    row: Tensor
-    owner: Tensor
-    segment: str
-    pieces: np.ndarray
+    input_ids: Tensor  # [N, L] token ids
+    attention_mask: Tensor  # [N, L], 0 at padding
+    field_ids: Tensor  # [N, L], the field (column of the prompt's fields) whose *value* a token belongs to, else -1
+    row: Tensor  # [B], the text of each interaction
+    owner: Tensor  # [N], the first interaction with each text
+    segment: str  # the name of the segment
+    pieces: np.ndarray  # [N, F] row of each field's table; with the segment, what tells one text from another
 
     def to(self, device: torch.device) -> SegmentBatch:
         """The same batch on ``device``."""
@@ -52,26 +42,14 @@ class SegmentBatch:
         attention_mask = self.attention_mask[texts]
         length = int(attention_mask.sum(1).max()) if len(texts) else 0
         return SegmentBatch(
-            self.input_ids[texts, :length],
-            attention_mask[:, :length],
-            self.field_ids[texts, :length],
-            self.row[:0],
-            self.owner[texts],
-            self.segment,
-            self.pieces[texts.cpu().numpy()],
-        )
+            self.input_ids[texts, :length], attention_mask[:, :length], self.field_ids[texts, :length], self.row[:0],
+            self.owner[texts], self.segment, self.pieces[texts.cpu().numpy()],
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)
 class DistinctTexts:
-    """The texts of one segment that ``B`` interactions need, each once, not yet joined.
-
-    Attributes:
-        segment: joins them.
-        pieces: [N, F] the row of each field's table.
-        row: [B], the text of each interaction.
-        owner: [N], the first interaction with each text.
-    """
+    """The texts of one segment that ``B`` interactions need, not yet joined; see :class:`SegmentBatch`."""
 
     segment: SegmentTokens
     pieces: np.ndarray
@@ -89,24 +67,16 @@ class PromptTable:
     """The prompts of a dataset, for any batch of its interactions.
 
     Args:
-        template: the checked template.
         tokenizer: a Hugging Face fast tokenizer.
         words: field → the words of each of its distinct values; entry 0 is a missing value.
         pieces: field → a function from a batch to the entries of ``words`` [B] of its rows.
         max_tokens: the longest text, special tokens included.
-        progress: True to show a progress bar while tokenising.
     """
 
     def __init__(
-        self,
-        template: PromptTemplate,
-        tokenizer: Any,
-        words: Mapping[str, Sequence[str]],
-        pieces: Mapping[str, Callable[[Any], np.ndarray]],
-        *,
-        max_tokens: int,
-        progress: bool = False,
-    ):
+        self, template: PromptTemplate, tokenizer: Any, words: Mapping[str, Sequence[str]],
+        pieces: Mapping[str, Callable[[Any], np.ndarray]], *, max_tokens: int, progress: bool = False,
+    ):  # fmt: skip
         self.template, self.fields, self.words = template, template.fields, words
         self.special = SpecialTokens.of(tokenizer)
         self._pieces, self._tokenizer = pieces, tokenizer
@@ -141,13 +111,12 @@ class PromptTable:
 
     def texts(self, interaction: Any) -> list[list[str]]:
         """The texts of each row, decoded with their special tokens, for people to read."""
-        batches = self.batches(interaction)
-        decoded = [
-            [self._tokenizer.decode(ids[mask > 0]) for ids, mask in zip(b.input_ids, b.attention_mask, strict=True)]
-            for b in batches
-        ]
-        rows = zip(*(batch.row.tolist() for batch in batches), strict=True)
-        return [[texts[i] for texts, i in zip(decoded, row, strict=True)] for row in rows]
+        by_segment = []
+        for batch in self.batches(interaction):
+            tokens = zip(batch.input_ids, batch.attention_mask, strict=True)
+            texts = [self._tokenizer.decode(ids[mask > 0]) for ids, mask in tokens]
+            by_segment.append([texts[i] for i in batch.row.tolist()])
+        return [list(row) for row in zip(*by_segment, strict=True)]
 
     def unlike_whole(self, interaction: Any) -> str | None:
         """A text of these rows whose joined clauses differ from the tokens of the whole sentence, or None.
@@ -169,7 +138,5 @@ class PromptTable:
 
     def cut(self, interaction: Any) -> dict[str, tuple[int, int]]:
         """The fields that are cut in the distinct texts of these interactions; see :meth:`SegmentTokens.cut`."""
-        report: dict[str, tuple[int, int]] = {}
-        for segment in self.segments:
-            report |= segment.cut(np.unique(self.pieces(segment, interaction), axis=0))
-        return report
+        cuts = (segment.cut(np.unique(self.pieces(segment, interaction), axis=0)) for segment in self.segments)
+        return {name: cut for of_segment in cuts for name, cut in of_segment.items()}

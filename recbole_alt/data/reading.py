@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter, defaultdict
 from collections.abc import Callable
 from typing import Any
 
@@ -15,8 +16,9 @@ from recbole_alt.data.atomic import AtomicFile
 from recbole_alt.data.columns import check_forms
 from recbole_alt.data.files import atomic_files, check_files, headers_of
 from recbole_alt.data.labels import check_filled, check_label_keys, check_label_values
-from recbole_alt.data.left_out import LeftOut
 from recbole_alt.data.named_fields import check_named_fields
+
+_MUCH = 0.05  # share of a file's rows that is left out with a warning
 
 
 class AtomicDataset(Dataset):
@@ -29,7 +31,8 @@ class AtomicDataset(Dataset):
     inter_feat: Any  # a DataFrame while read, an Interaction once built
 
     def __init__(self, config: Any):
-        self._left_out = LeftOut()
+        self._rows: dict[str, int] = {}  # by file
+        self._left_out: defaultdict[str, Counter[str]] = defaultdict(Counter)  # by file and reason
         self._lines: list[tuple[AtomicFile, np.ndarray]] = []  # files and lines of the interactions as read
         self._kept: np.ndarray | None = None  # indices of the interactions that filters left, in their order
         self._exact = False  # True if values may hold NUL, at which pandas' hash table cuts texts
@@ -38,13 +41,15 @@ class AtomicDataset(Dataset):
     @property
     def left_out(self) -> dict[str, int]:
         """The number of rows that are not used, by ``<file>: <reason>``."""
-        return self._left_out.counts
+        return {f"{file}: {why}": rows for file, reasons in self._left_out.items() for why, rows in reasons.items()}
 
     # -- reading -----------------------------------------------------------------------------------------
 
     def _from_scratch(self) -> None:
         super()._from_scratch()
-        self._left_out.log(self.logger)
+        for file, reasons in self._left_out.items():
+            much = reasons.total() > _MUCH * self._rows[file]
+            (self.logger.warning if much else self.logger.info)(self._summary(file))
         self._log_unseen_numbers()
         self._lines, self._kept = [], None
 
@@ -98,12 +103,11 @@ class AtomicDataset(Dataset):
 
     @property
     def _sides(self) -> list[tuple[str, str]]:
-        ids = {"user": self.uid_field, "item": self.iid_field}
-        return [(side, field) for side, field in ids.items() if field is not None]
+        return [(side, field) for side, field in (("user", self.uid_field), ("item", self.iid_field)) if field]
 
     def _with_ids(self, frame: pd.DataFrame, file: AtomicFile, suffix: str) -> pd.DataFrame:
         """Leave out rows without an id, and all but the first row of each user or item in the files about them."""
-        self._left_out.set_total(file.name, len(frame))
+        self._rows[file.name] = len(frame)
         for side, field in self._sides:
             if suffix not in (side, "inter"):
                 continue
@@ -111,28 +115,34 @@ class AtomicDataset(Dataset):
                 frame = self._keep(frame, frame[field].notna(), file.name, f"having no {field}")
             if suffix == side:
                 rows = len(frame)
-                first = ~frame[field].duplicated()
-                frame = self._keep(frame, first, file.name, f"repeating the {field} of a row before")
-                if len(frame) < rows:
-                    count = f"{rows - len(frame)} of {rows} rows"
-                    self.logger.warning(f"{file}: {count} repeat the {field} of a row before; the first is kept")
+                repeating = f"the {field} of a row before"
+                frame = self._keep(frame, ~frame[field].duplicated(), file.name, f"repeating {repeating}")
+                if more := rows - len(frame):
+                    self.logger.warning(f"{file}: {more} of {rows} rows repeat {repeating}; the first is kept")
         return frame
 
     def _keep(self, frame: pd.DataFrame, which: pd.Series, file: str, why: str) -> pd.DataFrame:
         kept = frame if which.all() else frame[which].copy()
-        self._left_out.add(file, why, len(frame) - len(kept))
-        if kept.empty:
-            raise ValueError(f"no row is left: {self._left_out.summary(file)}")
+        self._count(file, why, len(frame), len(kept))
         return kept
+
+    def _count(self, file: str, why: str, before: int, now: int) -> None:
+        """Count the rows of a file that are left out; one row at least must stay."""
+        if before > now:
+            self._left_out[file][why] += before - now
+        if not now:
+            raise ValueError(f"no row is left: {self._summary(file)}")
+
+    def _summary(self, file: str) -> str:
+        reasons = self._left_out[file]
+        parts = ", ".join(f"{rows:,} for {why}" for why, rows in reasons.items())
+        return f"{file}: {reasons.total():,} of {self._rows[file]:,} rows are left out: {parts}"
 
     def _check_common_ids(self) -> None:
         """Refuse a ``.user`` or ``.item`` file that has none of the ids in the interactions."""
         for side, field in self._sides:
             feat = getattr(self, f"{side}_feat")
-            if feat is None:
-                continue
-            known = set(feat[field])
-            if not any(value in known for value in self.inter_feat[field]):
+            if feat is not None and set(feat[field]).isdisjoint(self.inter_feat[field]):
                 here, there = self.inter_feat[field].iloc[0], feat[field].iloc[0]
                 raise ValueError(
                     f"no {field} of {self._name('inter')} is in {self._name(side)}, as {here!r} there and {there!r} "
@@ -182,10 +192,7 @@ class AtomicDataset(Dataset):
         before = {name: len(getattr(self, name)) for name in self.feat_name_list}
         take_away()
         for name, rows in before.items():
-            file = self._name(name.removesuffix("_feat"))
-            self._left_out.add(file, why, rows - len(getattr(self, name)))
-            if getattr(self, name).empty:
-                raise ValueError(f"no row is left: {self._left_out.summary(file)}")
+            self._count(self._name(name.removesuffix("_feat")), why, rows, len(getattr(self, name)))
 
     def _reset_index(self) -> None:
         self._kept = self.inter_feat.index.to_numpy()
@@ -227,9 +234,8 @@ class AtomicDataset(Dataset):
         """Warn about float fields that the CTR model does not see: RecBole embeds only ``numerical_features``."""
         known = {self.label_field, self.time_field, self.config["RATING_FIELD"], *(self.config["threshold"] or {})}
         known |= {*self.config["numerical_features"], *(self.config["preload_weight"] or {}).values()}
-        known |= {name for names in (self.config["unused_col"] or {}).values() for name in names}
-        unseen = [name for name in self.float_like_fields if name not in known]
-        if unseen:
+        known.update(*(self.config["unused_col"] or {}).values())
+        if unseen := [name for name in self.float_like_fields if name not in known]:
             self.logger.warning(
                 f"the CTR model doesn't see {', '.join(unseen)}: a float field is a feature only where "
                 f"numerical_features names it, as in numerical_features: [{', '.join(unseen)}]"

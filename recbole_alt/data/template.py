@@ -8,7 +8,7 @@ item is encoded only once (``prompt_scope: entity``). This module depends on nei
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from recbole_alt.kinds import whole
@@ -18,18 +18,13 @@ SLOT = "{value}"
 
 _SEGMENTS = (USER, ITEM, CONTEXT, PROMPT)
 #: Parts of the section and their defaults.
-_PARTS = dict.fromkeys(("fields", "order", "exclude")) | {
-    "separator": " ", "values": None, "missing": "unknown", "prefix": None, "join": None, "digits": 4
-}  # fmt: skip
+_PARTS = {"fields": None, "order": None, "exclude": None, "separator": " ", "values": None, "missing": "unknown",
+          "prefix": None, "join": None, "digits": 4}  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Clause:
-    """The words around the value of one field.
-
-    ``before`` starts with white space unless the clause opens its segment, so that clauses can be tokenised
-    one by one and joined.
-    """
+    """The words around the value of one field; clauses meet at white space, so that they can be tokenised singly."""
 
     field: str
     before: str
@@ -60,21 +55,13 @@ class SegmentTemplate:
 
 @dataclass(frozen=True)
 class PromptTemplate:
-    """A checked template for one dataset.
+    """A checked template for one dataset."""
 
-    Attributes:
-        segments: the texts of a row; each has at least one field.
-        values: field → {code: name}, for fields whose codes have names.
-        missing: the words for a missing value.
-        join: field → the text between the members of a sequence.
-        digits: the number of significant digits of a float.
-    """
-
-    segments: tuple[SegmentTemplate, ...]
-    values: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
-    missing: str = "unknown"
-    join: Mapping[str, str] = field(default_factory=dict)
-    digits: int = 4
+    segments: tuple[SegmentTemplate, ...]  # the texts of a row; each has at least one field
+    values: Mapping[str, Mapping[str, str]]  # field → {code: name}, for fields whose codes have names
+    missing: str  # the words for a missing value
+    join: Mapping[str, str]  # field → the text between the members of a sequence
+    digits: int  # significant digits of a float
 
     @property
     def fields(self) -> tuple[str, ...]:
@@ -82,18 +69,14 @@ class PromptTemplate:
         return tuple(name for segment in self.segments for name in segment.fields)
 
     def word(self, name: str, code: str) -> str:
-        """The words for one value of the atomic file, with single spaces.
-
-        Raises:
-            ValueError: the codes of the field have names, but this one has none.
-        """
+        """The words for one value of the atomic file; a code without a name, where others have one, is a ValueError."""
         if name in self.values:
             if code not in self.values[name]:
                 raise ValueError(f"template.values.{name} has no name for the value {code!r}: add one")
             code = self.values[name][code]
         return " ".join(code.split()) or self.missing
 
-    def sequence(self, name: str, members: Sequence[str]) -> str:
+    def sequence(self, name: str, members: Iterable[str]) -> str:
         """The words for a sequence of values of the atomic file."""
         return self.join.get(name, ", ").join(self.word(name, member) for member in members) or self.missing
 
@@ -134,56 +117,55 @@ def build_template(
         ValueError: an unknown or forbidden field, wording without exactly one ``{value}``, or a separator
             without white space; names the field and what to do.
     """
-    forbidden = forbidden or {}
-    spec = _checked_parts(spec)
+    spec, forbidden = _checked_parts(spec), forbidden or {}
     for part in ("fields", "order", "exclude", "values", "join"):
         for name in spec[part] or ():
-            if name in forbidden and part == "exclude":
-                continue
-            if name in forbidden:
+            if name in forbidden and part != "exclude":
                 raise ValueError(f"template.{part} names {name!r}, which can't be in a prompt: it is {forbidden[name]}")
-            if name not in sources:
+            if name not in sources and name not in forbidden:
                 raise ValueError(
                     f"template.{part} names the unknown field {name!r}: known are {', '.join(sources)} "
                     "(load it with load_col, or list it in prompt_only)"
                 )
-    names = [name for name in sources if name not in forbidden]
-    if spec["exclude"] is None:
-        names = _without_defaults(names, sources, default_exclude, scope)
-    else:
-        names = [name for name in names if name not in spec["exclude"]]
+    excluded = default_exclude if spec["exclude"] is None else spec["exclude"]
+    allowed = [name for name in sources if name not in forbidden]
+    names = [name for name in allowed if name not in excluded]
+    if spec["exclude"] is None:  # a text whose fields would all be left out keeps them
+        kept = {sources[name] for name in names}
+        names = [n for n in allowed if n in names or (sources[n] not in kept if scope == "entity" else not names)]
     if not names:
         raise ValueError("the prompt has no field left: give fewer in template.exclude, or load more with load_col")
-    first = list(spec["order"] or spec["fields"] or ())
+    first = list(spec["order"] or spec["fields"])
     names = [name for name in first if name in names] + [name for name in names if name not in first]
-
-    wording = {name: str((spec["fields"] or {}).get(name) or default_wording(name)) for name in names}
-    if scope == "interaction":
-        groups = {PROMPT: names}
-    else:
-        groups = {side: [name for name in names if sources[name] == side] for side in (USER, ITEM, CONTEXT)}
+    segments = []
+    for segment in (PROMPT,) if scope == "interaction" else (USER, ITEM, CONTEXT):
+        wording = {
+            name: str(spec["fields"].get(name) or default_wording(name))
+            for name in names
+            if segment in (PROMPT, sources[name])
+        }
+        if wording:
+            prefix = " ".join(str(spec["prefix"].get(segment) or "").split())
+            segments.append(SegmentTemplate(segment, prefix, _clauses(wording, str(spec["separator"]), prefix)))
     return PromptTemplate(
-        segments=tuple(
-            _segment(segment, members, wording, str(spec["separator"]), str((spec["prefix"] or {}).get(segment) or ""))
-            for segment, members in groups.items()
-            if members
-        ),
-        values=_names_of_codes(spec["values"] or {}),
+        tuple(segments),
+        values=_names_of_codes(spec["values"]),
         missing=" ".join(str(spec["missing"]).split()),
-        join={name: str(between) for name, between in (spec["join"] or {}).items()},
+        join={name: str(between) for name, between in spec["join"].items()},
         digits=spec["digits"],
     )
 
 
 def _checked_parts(spec: Mapping[str, Any] | None) -> dict[str, Any]:
-    """All parts of the section, each of the right kind; None or a default for those that are not given."""
+    """All parts of the section, each of the right kind; those that are not given are empty or have their default."""
     if spec is not None and not isinstance(spec, Mapping):
         raise ValueError(f"template must be a section of {', '.join(_PARTS)}, not {spec!r}")
     parts = _PARTS | dict(spec or {})
     for part in ("fields", "values", "join", "prefix"):
-        if parts[part] is not None and not isinstance(parts[part], Mapping):
+        parts[part] = {} if parts[part] is None else parts[part]
+        if not isinstance(parts[part], Mapping):
             raise ValueError(f"template.{part} must be 'name: value' pairs, not {parts[part]!r}")
-    for given, known, where in ((parts, _PARTS, ""), (parts["prefix"] or {}, _SEGMENTS, ".prefix")):
+    for given, known, where in ((parts, _PARTS, ""), (parts["prefix"], _SEGMENTS, ".prefix")):
         for key in given:
             if key not in known:
                 raise ValueError(f"template{where}: unknown key {key!r}; known are {', '.join(known)}")
@@ -196,19 +178,7 @@ def _checked_parts(spec: Mapping[str, Any] | None) -> dict[str, Any]:
     return parts
 
 
-def _without_defaults(
-    names: list[str], sources: Mapping[str, str], default_exclude: Sequence[str], scope: str
-) -> list[str]:
-    kept = [name for name in names if name not in default_exclude]
-    if scope == "entity":
-        left = {sources[name] for name in kept}
-        return [name for name in names if name in kept or sources[name] not in left]
-    return kept or names
-
-
-def _segment(
-    segment: str, names: Sequence[str], wording: Mapping[str, str], separator: str, prefix: str
-) -> SegmentTemplate:
+def _clauses(wording: Mapping[str, str], separator: str, prefix: str) -> tuple[Clause, ...]:
     """Join clauses at the white space of ``separator``: the text before it closes a clause, the rest opens the next.
 
     So every clause but the first starts with white space, which is where all families of tokenizers separate words.
@@ -218,18 +188,14 @@ def _segment(
         raise ValueError(f"template.separator {separator!r} must contain a space")
     closing, opening = separator[:at], " " + " ".join(separator[at:].split())
     opening += " " if len(opening) > 1 and separator[-1].isspace() else ""
-    prefix = " ".join(prefix.split())
-    clauses = []
-    for i, name in enumerate(names):
-        if wording[name].count(SLOT) != 1:
-            raise ValueError(f"template.fields.{name}: {wording[name]!r} must contain {SLOT} exactly once")
-        before, after = " ".join(wording[name].split()).split(SLOT)
-        if i > 0:
-            before = opening + before
-        elif prefix:
-            before = " " + before
-        clauses.append(Clause(name, before, after + (closing if i < len(names) - 1 else "")))
-    return SegmentTemplate(segment, prefix, tuple(clauses))
+    clauses: list[Clause] = []
+    for name, words in wording.items():
+        if words.count(SLOT) != 1:
+            raise ValueError(f"template.fields.{name}: {words!r} must contain {SLOT} exactly once")
+        before, after = " ".join(words.split()).split(SLOT)
+        before = (opening if clauses else " " if prefix else "") + before
+        clauses.append(Clause(name, before, after + (closing if len(clauses) < len(wording) - 1 else "")))
+    return tuple(clauses)
 
 
 def _names_of_codes(values: Mapping[str, Any]) -> dict[str, dict[str, str]]:

@@ -37,33 +37,20 @@ class SpecialTokens:
         whole = tokenizer("a")["input_ids"]
         start = next((i for i in range(len(whole)) if bare and whole[i : i + len(bare)] == bare), None)
         if start is None:
-            raise ValueError(
-                f"language_model: its tokenizer reads 'a' as {bare}, with special tokens as {whole}; clauses can't be "
-                "joined with that: choose another"
-            )
-        return cls(
-            tuple(whole[:start]),
-            tuple(whole[start + len(bare) :]),
-            int(tokenizer.mask_token_id),
-            int(tokenizer.pad_token_id),
-        )
+            said = f"its tokenizer reads 'a' as {bare}, with special tokens as {whole}"
+            raise ValueError(f"language_model: {said}; clauses can't be joined with that: choose another")
+        before, after = tuple(whole[:start]), tuple(whole[start + len(bare) :])
+        return cls(before, after, int(tokenizer.mask_token_id), int(tokenizer.pad_token_id))
 
 
 @dataclass(frozen=True)
 class ClauseTokens:
-    """The tokens of a field's clause for each of its ``V`` distinct values, as a ragged table.
+    """The tokens of a field's clause for each of its ``V`` distinct values, as a ragged table."""
 
-    Attributes:
-        ids: [T] token ids of all clauses, one after another.
-        value_index: [T] position inside the value, -1 for words of the template.
-        offsets: [V + 1] the start of each clause, and T.
-        value_lengths: [V] number of tokens of each value.
-    """
-
-    ids: np.ndarray
-    value_index: np.ndarray
-    offsets: np.ndarray
-    value_lengths: np.ndarray
+    ids: np.ndarray  # [T] token ids of all clauses, one after another
+    value_index: np.ndarray  # [T] position inside the value, -1 for words of the template
+    offsets: np.ndarray  # [V + 1] the start of each clause, and T
+    value_lengths: np.ndarray  # [V] number of tokens of each value
 
     @classmethod
     def fixed(cls, ids: Sequence[int]) -> ClauseTokens:
@@ -79,50 +66,36 @@ def tokenise(tokenizer: Any, clause: Clause, words: Sequence[str], *, progress: 
     from the start of a word, so a clause that follows another is tokenised after a full stop, which is then dropped.
     """
     stop = "." if clause.before[:1].isspace() else ""
-    ids: list[np.ndarray] = []
-    inside: list[np.ndarray] = []
-    lengths: list[int] = []
+    first = len(stop) + len(clause.before)
+    ids, inside = [], []
     starts = range(0, len(words), _CHUNK)
     for start in tqdm(starts, desc=f"Tokenise {clause.field}", disable=not progress or len(starts) < 2, ncols=100):
         chunk = words[start : start + _CHUNK]
         encoded = tokenizer(
             [stop + clause.text(word) for word in chunk],
-            add_special_tokens=False,
-            return_offsets_mapping=True,
-            return_attention_mask=False,
-            return_token_type_ids=False,
-            split_special_tokens=True,
-            verbose=False,
-        )
+            add_special_tokens=False, return_offsets_mapping=True, return_attention_mask=False,
+            return_token_type_ids=False, split_special_tokens=True, verbose=False,
+        )  # fmt: skip
         for word, tokens, spans in zip(chunk, encoded["input_ids"], encoded["offset_mapping"], strict=True):
             span = np.asarray(spans, dtype=np.int64).reshape(-1, 2)
             span = span[(own := span[:, 1] > len(stop))]
-            first = len(stop) + len(clause.before)
             ids.append(np.asarray(tokens, dtype=np.int32)[own])
             inside.append((span[:, 0] < first + len(word)) & (span[:, 1] > first))
-            lengths.append(len(span))
-    offsets = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
-    flat = np.concatenate(inside) if inside else np.zeros(0, dtype=bool)
-    before = np.concatenate([[0], np.cumsum(flat)])  # value tokens before each token
-    of_clause = np.repeat(before[offsets[:-1]], lengths)
-    value_index = np.where(flat, before[:-1] - of_clause, -1).astype(np.int32)
-    return ClauseTokens(
-        np.concatenate(ids) if ids else np.zeros(0, dtype=np.int32),
-        value_index,
-        offsets,
-        (before[offsets[1:]] - before[offsets[:-1]]).astype(np.int32),
-    )
+    lengths = list(map(len, ids))
+    offsets = np.cumsum([0, *lengths])
+    is_value = np.concatenate(inside)
+    before = np.concatenate([[0], np.cumsum(is_value)])  # value tokens before each token
+    value_index = np.where(is_value, before[:-1] - np.repeat(before[offsets[:-1]], lengths), -1).astype(np.int32)
+    return ClauseTokens(np.concatenate(ids), value_index, offsets, np.diff(before[offsets]).astype(np.int32))
 
 
 class SegmentTokens:
     """Joins the clauses of one segment into texts of at most ``max_tokens`` tokens.
 
     Args:
-        template: the segment.
         tables: one table per field, in the order of the template.
         columns: the index of each field among all fields of the prompt.
         prefix_ids: the tokens of the segment's prefix.
-        special: the special tokens of the tokenizer.
         max_tokens: the longest text, special tokens included. Values are cut from their ends, longest first.
 
     Raises:
@@ -130,14 +103,9 @@ class SegmentTokens:
     """
 
     def __init__(
-        self,
-        template: SegmentTemplate,
-        tables: Sequence[ClauseTokens],
-        columns: Sequence[int],
-        prefix_ids: Sequence[int],
-        special: SpecialTokens,
-        max_tokens: int,
-    ):
+        self, template: SegmentTemplate, tables: Sequence[ClauseTokens], columns: Sequence[int],
+        prefix_ids: Sequence[int], special: SpecialTokens, max_tokens: int,
+    ):  # fmt: skip
         self.name, self.fields = template.name, template.fields
         self.max_tokens, self.pad = max_tokens, special.pad
         runs = [ClauseTokens.fixed([*special.before, *prefix_ids]), *tables, ClauseTokens.fixed(special.after)]
@@ -199,8 +167,7 @@ class SegmentTokens:
 
     def total_lengths(self, pieces: np.ndarray) -> np.ndarray:
         """[N] the number of tokens of each text before any cut, given the rows [N, F] of its fields' tables."""
-        head, *tables, tail = self._lengths
-        return head[0] + tail[0] + sum(table[column] for table, column in zip(tables, pieces.T, strict=True))
+        return _look_up(self._lengths, pieces).sum(1)
 
     def cut(self, pieces: np.ndarray) -> dict[str, tuple[int, int]]:
         """The fields that are cut in these texts [N, F]: field → (number of values cut, tokens of the longest)."""
@@ -208,19 +175,11 @@ class SegmentTokens:
             return {}
         long = pieces[self.total_lengths(pieces) > self.max_tokens]
         values = _look_up(self._value_lengths, long)
-        is_cut = self._kept(long) < values
-        columns = enumerate(self.fields, 1)  # column 0 is the prefix
-        return {
-            name: (int(is_cut[:, i].sum()), int(values[is_cut[:, i], i].max()))
-            for i, name in columns
-            if is_cut[:, i].any()
-        }
+        of_field = zip(self.fields, values.T[1:-1], (self._kept(long) < values).T[1:-1], strict=True)
+        return {name: (int(is_cut.sum()), int(sizes[is_cut].max())) for name, sizes, is_cut in of_field if is_cut.any()}
 
 
 def _look_up(tables: Sequence[np.ndarray], pieces: np.ndarray) -> np.ndarray:
     """[N, 1 + F + 1] the entries of a text's prefix, of its ``pieces`` [N, F], and of its end."""
-    found = np.empty((len(pieces), len(tables)), dtype=np.int64)
-    found[:, 0], found[:, -1] = tables[0][0], tables[-1][0]
-    for i, column in enumerate(pieces.T, 1):
-        found[:, i] = tables[i][column]
-    return found
+    columns = np.pad(pieces, ((0, 0), (1, 1))).T
+    return np.stack([table[column] for table, column in zip(tables, columns, strict=True)], 1)

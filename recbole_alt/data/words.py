@@ -14,17 +14,11 @@ from recbole_alt.data.template import PromptTemplate
 
 @dataclass(frozen=True)
 class FieldWords:
-    """The words of one prompt field.
+    """The words of one prompt field."""
 
-    Attributes:
-        words: [V], the words of each distinct value; entry 0 is a missing value.
-        key: the column of a batch that determines a row's entry: the field itself, an id, or a row number.
-        entry_of: [K], the entry of each value of ``key``; None if ``key`` holds the entry itself.
-    """
-
-    words: list[str]
-    key: str
-    entry_of: np.ndarray | None = None
+    words: list[str]  # [V], of each distinct value; entry 0 is a missing value
+    key: str  # the column of a batch that determines a row's entry: the field itself, an id, or a row number
+    entry_of: np.ndarray | None = None  # [K], the entry of each value of key; None if key holds the entry itself
 
     def read(self, interaction: Any) -> np.ndarray:
         """The entries [B] of the rows of a batch."""
@@ -34,11 +28,6 @@ class FieldWords:
     def swapped(self, order: np.ndarray) -> FieldWords:
         """The same words, with those of ``order[i]`` for value ``i`` of ``key``."""
         return replace(self, entry_of=order if self.entry_of is None else self.entry_of[order])
-
-
-def token_words(template: PromptTemplate, name: str, tokens: np.ndarray) -> list[str]:
-    """The words of a token field, in the order of RecBole's ids; ``tokens[0]`` is ``[PAD]``."""
-    return [template.missing, *(template.word(name, str(token)) for token in tokens[1:])]
 
 
 def float_words(template: PromptTemplate, column: pd.Series) -> tuple[list[str], np.ndarray]:

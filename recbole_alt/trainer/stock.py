@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from recbole_alt import checkpoints
-from recbole_alt.data.loader import training_loader
+from recbole_alt.data.steps import training_loader
 from recbole_alt.keys import check_stages
 from recbole_alt.model.build import build_alignment
 from recbole_alt.model.precision import fastest_precision
