@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from logging import getLogger
@@ -14,7 +15,7 @@ from recbole.data import create_dataset, data_preparation
 from recbole.utils import get_local_time, get_model, init_seed
 from torch.utils.tensorboard import SummaryWriter
 
-from recbole_alt.config import ALTConfig
+from recbole_alt.config import ALTConfig, require_registered
 from recbole_alt.data.identity import IDENTITY_KEY, record_of, require_same_data
 from recbole_alt.data.loader import training_loader
 from recbole_alt.files import clear, lock, new_folder, read_record, write_record
@@ -37,6 +38,18 @@ def load_data(config: Any) -> Data:
     dataset = create_dataset(config)
     getLogger().info(dataset)
     return (dataset, *data_preparation(config, dataset))
+
+
+def load_data_of(state: dict[str, Any], file: str | os.PathLike[str], data: Data | None = None) -> Data:
+    """The data that the checkpoint ``state``, read from ``file``, was trained with; not read again if given.
+
+    Raises:
+        ValueError: its model is not registered, or the data are other ones now.
+    """
+    require_registered(state["config"]["model"], file)
+    data = data or load_data(state["config"])
+    require_same_data(state, data[1]._dataset, file=file)
+    return data
 
 
 @dataclass

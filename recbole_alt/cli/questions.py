@@ -26,13 +26,13 @@ def _ask(options: Namespace, question: Callable[[str], Any], to_markdown: Callab
 
 
 def _probe(options: Namespace, _: list[str]) -> None:
-    from recbole_alt.probe import probe, to_markdown
+    from recbole_alt.questions.probe import probe, to_markdown
 
     _ask(options, probe, to_markdown)
 
 
 def _diagnose(options: Namespace, _: list[str]) -> None:
-    from recbole_alt.diagnose import diagnose, to_markdown
+    from recbole_alt.questions.diagnose import diagnose, to_markdown
 
     _ask(options, diagnose, to_markdown)
 
