@@ -41,11 +41,11 @@ YEARS = (1450, 2018)  # the first printed book; the year after the crawl
 
 _TOKENS = {named: genre for genre, (named, _, _) in GENRES.items()}
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
-_ITEM = [
-    *("item_id:token", "title:token_seq", "genres:token_seq", "average_rating:float", "reviews:float"),
-    *("author_id:token", "author_name:token_seq", "pages:float", "is_ebook:token", "format:token"),
-    *("publisher:token", "publication_year:token", "work_id:token", "media_type:token"),
-]
+_ITEM = (
+    "item_id:token title:token_seq genres:token_seq average_rating:float reviews:float author_id:token "
+    "author_name:token_seq pages:float is_ebook:token format:token publisher:token publication_year:token "
+    "work_id:token media_type:token"
+)
 
 
 def convert(conversion: Conversion, *, genre: str | None = None, without: Collection[str] = ()) -> None:
@@ -194,7 +194,7 @@ def _write_books(
 def _write_interactions(
     conversion: Conversion, file: Path, books: Collection[str], published: int | None, filtered: bool
 ) -> None:
-    table = conversion.table("inter", ["user_id:token", "item_id:token", "rating:float", "timestamp:float"])
+    table = conversion.table("inter", "user_id:token item_id:token rating:float timestamp:float")
     needed = ("user_id", "book_id", "rating", "date_added")
     for number, row in _rows(conversion, file, "interactions", published, *needed):
         user, book, rating = (str(row[name]) for name in needed[:3])
