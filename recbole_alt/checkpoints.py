@@ -37,10 +37,7 @@ def save(state: Mapping[str, Any], file: str | os.PathLike[str]) -> None:
     Args:
         state: tensors and plain data by name; in the file ``checksum`` stands beside them, so that one whose checksum
             was lost is known.
-        file: the checkpoint.
-
-    Raises:
-        CannotWrite: the operating system refuses, as when the disk is full.
+        file: the checkpoint; see :class:`~recbole_alt.files.CannotWrite`.
     """
     with replacing(file) as stream:
         sink = _Sink(stream)
@@ -105,11 +102,7 @@ class _Sink:
 
 
 def _check(stream: BinaryIO) -> bool:
-    """Whether an archive has a checksum.
-
-    Raises:
-        ValueError: it has one of another content.
-    """
+    """Whether an archive has a checksum; a ValueError if that is of another content."""
     size = stream.seek(0, os.SEEK_END)
     end = max(0, size - len(_FOOT) - _DIGITS)
     stream.seek(end)
