@@ -76,9 +76,7 @@ def load(file: str | os.PathLike[str], device: torch.device | str = "cpu") -> di
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         if reason.startswith("Weights only load failed"):  # and much advice on how to run what the file holds
             reason = "it holds something other than plain data, which is never run"
-        raise ValueError(
-            f"checkpoint {os.fspath(file)!r} is damaged or was not written by recbole_alt: {reason}"
-        ) from None
+        raise ValueError(f"checkpoint {str(file)!r} is damaged or was not written by recbole_alt: {reason}") from None
     return state
 
 
@@ -134,9 +132,7 @@ def to_plain(value: Any) -> Any:
         return {key: to_plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple, set)):
         return [to_plain(item) for item in value]
-    if value is None or isinstance(value, (bool, int, float, str)):
-        return value
-    return str(value)
+    return value if value is None or isinstance(value, (bool, int, float, str)) else str(value)
 
 
 def from_plain(value: Any) -> Any:

@@ -13,10 +13,10 @@ from recbole.utils import get_model, init_logger, init_seed
 from recbole_alt import checkpoints
 from recbole_alt.config import require_registered
 from recbole_alt.experiment import Experiment, load_data_of
-from recbole_alt.files import check_file, check_folder
+from recbole_alt.files import check_file, check_folder, write_json
 from recbole_alt.model.weights import load_finetuned
 from recbole_alt.registry import make_config
-from recbole_alt.report import result_record, result_table, write_result
+from recbole_alt.report import result_record, result_table
 from recbole_alt.stopping import going_on
 
 
@@ -62,7 +62,8 @@ def run_recbole_alt(
             run.finetune(stage)
         record = result_record(config, run.stages, run.dataset.left_out)
         files = [run.folder / "result.json", *([Path(config["result_file"])] if config["result_file"] else [])]
-        write_result(record, files)
+        for file in files:
+            write_json(file, record)
     table = result_table(record)
     first = next((run.stages[s] for s in [*modes, "plain"] if s in run.stages), None)
     valid, test = (first.valid, first.test) if first else ({}, {})

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Any
 
 from recbole_alt.config import ALTConfig, base_model_name
 from recbole_alt.experiment import StageResult
-from recbole_alt.files import write_json
 from recbole_alt.markdown import markdown_table
 
 _PACKAGES = ("recbole_alt", "recbole", "torch", "transformers", "numpy", "pandas")
@@ -37,12 +35,6 @@ def result_record(
             if stage.valid or stage.test  # without a validation set there are test scores only
         },
     }
-
-
-def write_result(record: Mapping[str, Any], files: Sequence[Path]) -> None:
-    """Write ``record`` as JSON to each of ``files``."""
-    for file in files:
-        write_json(file, record)
 
 
 def result_table(record: Mapping[str, Any]) -> str:
