@@ -18,10 +18,9 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from recbole_alt import probe
-from recbole_alt.benchmark import histories
 from recbole_alt.files import read_json
 from recbole_alt.markdown import markdown_table
+from recbole_alt.questions import probe
 from recbole_alt.report import result_table
 from recbole_alt.study import plots
 from recbole_alt.study.tables import gains_table, make_tables
@@ -48,7 +47,7 @@ def block(file: str, title: str | None, told: set[str]) -> str:
     if "with_texts" in record[0]:
         return f"\n{probe.to_markdown([probe.Probe(**one) for one in record])}\n"
     if "with_histories" in record[0]:
-        return f"\n{histories.to_markdown([histories.HistoryGain(**one) for one in record])}\n"
+        return f"\n{histories_table(record)}\n\n"
     table = speed_table if "ratio" in record[0] else shortcut_table
     command = {"compile": "compiled.py", "shortcuts": "shortcuts.py"}.get(Path(file).stem, "run.py")
     if any(result.get("details", {}).get("quick") for result in record):
@@ -113,6 +112,18 @@ def shortcut_table(runs: list[dict[str, Any]]) -> str:
             cells.append(f"{mean(reached):.4f}" + (f" ± {stdev(reached):.4f}" if len(reached) > 1 else ""))
         rows.append([name, str(len(group)), *cells])
     return markdown_table(header, rows, "lr", pad=False)
+
+
+def histories_table(gains: list[dict[str, Any]]) -> str:
+    """The table of ``examples/histories.py``."""
+    header = ["data", "model", "seeds", "test AUC", "refitted", "with histories"]
+    rows = []
+    for gain in gains:
+        share = "" if gain["train_share"] == 1 else f", {gain['train_share']:.0%}"
+        reached = [gain[key] for key in ("alone", "refitted", "with_histories")]
+        cells = [f"{mean(values):.4f} ± {stdev(values):.4f}" for values in reached]
+        rows.append([gain["data"] + share, gain["model"], str(len(gain["alone"])), *cells])
+    return markdown_table(header, rows, "llr")
 
 
 def run_block(file: str, record: dict[str, Any]) -> str:

@@ -37,10 +37,7 @@ def save(state: Mapping[str, Any], file: str | os.PathLike[str]) -> None:
     Args:
         state: tensors and plain data by name; in the file ``checksum`` stands beside them, so that one whose checksum
             was lost is known.
-        file: the checkpoint.
-
-    Raises:
-        CannotWrite: the operating system refuses, as when the disk is full.
+        file: the checkpoint; see :class:`~recbole_alt.files.CannotWrite`.
     """
     with replacing(file) as stream:
         sink = _Sink(stream)
@@ -79,9 +76,7 @@ def load(file: str | os.PathLike[str], device: torch.device | str = "cpu") -> di
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         if reason.startswith("Weights only load failed"):  # and much advice on how to run what the file holds
             reason = "it holds something other than plain data, which is never run"
-        raise ValueError(
-            f"checkpoint {os.fspath(file)!r} is damaged or was not written by recbole_alt: {reason}"
-        ) from None
+        raise ValueError(f"checkpoint {str(file)!r} is damaged or was not written by recbole_alt: {reason}") from None
     return state
 
 
@@ -105,11 +100,7 @@ class _Sink:
 
 
 def _check(stream: BinaryIO) -> bool:
-    """Whether an archive has a checksum.
-
-    Raises:
-        ValueError: it has one of another content.
-    """
+    """Whether an archive has a checksum; a ValueError if that is of another content."""
     size = stream.seek(0, os.SEEK_END)
     end = max(0, size - len(_FOOT) - _DIGITS)
     stream.seek(end)
@@ -141,9 +132,7 @@ def to_plain(value: Any) -> Any:
         return {key: to_plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple, set)):
         return [to_plain(item) for item in value]
-    if value is None or isinstance(value, (bool, int, float, str)):
-        return value
-    return str(value)
+    return value if value is None or isinstance(value, (bool, int, float, str)) else str(value)
 
 
 def from_plain(value: Any) -> Any:

@@ -23,27 +23,16 @@ from recbole.model.context_aware_recommender.fwfm import FwFM
 from recbole.utils import FeatureType
 from torch import Tensor, nn
 
+#: Names that numpy removed, and that ``recbole/config/configurator.py`` and the models use.
+_NUMPY_ALIASES = {"float_": np.float64, "complex_": np.complex128, "unicode_": np.str_, "long": np.int_}
+
 
 def install() -> None:
     """Restore names of numpy, and silence warnings; safe to run again."""
-    _restore_numpy_aliases()
-    _silence_pandas_warnings()
-
-
-def _restore_numpy_aliases() -> None:
-    """Cause: ``recbole/config/configurator.py`` and the models use names that numpy removed."""
-    for alias, target in {
-        "float_": np.float64,
-        "complex_": np.complex128,
-        "unicode_": np.str_,
-        "long": np.int_,
-    }.items():
+    for alias, target in _NUMPY_ALIASES.items():
         if alias not in np.__dict__:
             setattr(np, alias, target)
-
-
-def _silence_pandas_warnings() -> None:
-    """Cause: ``recbole/data/dataset/dataset.py`` fills missing values in place on a column of a frame."""
+    # recbole/data/dataset/dataset.py fills missing values in place on a column of a frame
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"recbole\..*")
     warnings.filterwarnings("ignore", category=FutureWarning, message=r".*torch\.cuda\.amp.*")
 
@@ -85,9 +74,6 @@ def barrier_without_processes() -> Iterator[None]:
         yield
     finally:
         torch.distributed.barrier = barrier
-
-
-# -- bugs of RecBole's data and CTR models ---------------------------------------------------------------------
 
 
 def replaces(owner: type, name: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:

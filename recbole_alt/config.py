@@ -34,9 +34,8 @@ DEFAULT_MODEL, DEFAULT_DATASET = "ALT_DCN", "ml-100k"
 
 def properties_dir() -> Path:
     """The folder of our YAML files: inside an installed package, or at the top of a checkout."""
-    package = Path(__file__).resolve().parent
-    installed = package / "properties"
-    return installed if installed.is_dir() else package.parent / "properties"
+    installed = Path(__file__).resolve().with_name("properties")
+    return installed if installed.is_dir() else installed.parent.with_name("properties")
 
 
 def base_model_name(model: str) -> str | None:
@@ -45,9 +44,7 @@ def base_model_name(model: str) -> str | None:
 
 
 @replaces(Config, "_load_internal_config_dict")
-def _load_internal_config(
-    original: Callable[..., None], self: Any, model: str, model_class: type, dataset: str
-) -> None:
+def _load_layers(original: Callable[..., None], self: Any, model: str, model_class: type, dataset: str) -> None:
     """For our models, load RecBole's layers of the base model, then ours; RecBole knows no file of ours."""
     base = base_model_name(model)
     original(self, base or model, model_class, dataset)
@@ -112,17 +109,13 @@ class ALTConfig(Config):
         for note in self.notes:
             getLogger().warning(note)
 
-    # -- reading -----------------------------------------------------------------------------------------
-
     def _load_config_files(self, file_list: list[str] | None) -> dict[str, Any]:
         merged: dict[str, Any] = {}
         for file in file_list or []:
             content = read_yaml(file)
             if "config_files" in content:
-                raise ValueError(
-                    f"config file {file!r}: config_files can't be named inside a file, which would not be read: write "
-                    "--config_files='first.yaml second.yaml'"
-                )
+                write = "which would not be read: write --config_files='first.yaml second.yaml'"
+                raise ValueError(f"config file {file!r}: config_files can't be named inside a file, {write}")
             merged.update(content)
         return merged
 
@@ -135,8 +128,7 @@ class ALTConfig(Config):
     def _get_model_and_dataset(self, model: str | None, dataset: str | None) -> tuple[str, type, str]:
         require_one_process(self.external_config_dict)  # before RecBole waits for the others
         name = model or self.external_config_dict.get("model") or DEFAULT_MODEL
-        if name == "ALT":
-            name = self._own_model()
+        name = self._own_model() if name == "ALT" else name
         if not isinstance(name, str) or _registered(name) is None:
             raise ValueError(f"model must be one of {', '.join(registered_models())}, not {name!r}")
         dataset = dataset or self.external_config_dict.get("dataset") or DEFAULT_DATASET
@@ -172,8 +164,6 @@ class ALTConfig(Config):
         self.notes += check_evaluation(values)
         return values
 
-    # -- saving ------------------------------------------------------------------------------------------
-
     @classmethod
     def snapshot(cls, config: Config) -> ALTConfig:
         """A copy of any RecBole ``Config`` that :func:`torch.load` reads with ``weights_only=True``."""
@@ -200,22 +190,16 @@ checkpoints.trust(ALTConfig)
 
 def registered_models() -> list[str]:
     """Names of every ALT model RecBole can find."""
-    package = "recbole.model.context_aware_recommender"
-    names = (vars(module) for name, module in sys.modules.items() if name.startswith(f"{package}.{PREFIX.lower()}"))
-    return sorted(key for content in names for key in content if key.startswith(PREFIX))
+    start = f"recbole.model.context_aware_recommender.{PREFIX.lower()}"
+    modules = [module for name, module in sys.modules.items() if name.startswith(start)]
+    return sorted(name for module in modules for name in vars(module) if name.startswith(PREFIX))
 
 
 def require_registered(model: str, file: str | os.PathLike[str]) -> None:
-    """Refuse the model of a checkpoint that nobody registered; code that a file names is never imported.
-
-    Raises:
-        ValueError: ``model`` is not among :func:`registered_models`.
-    """
+    """Refuse the ``model`` of a checkpoint that nobody registered; code that a file names is never imported."""
     if model not in registered_models():
-        raise ValueError(
-            f"{os.fspath(file)!r} is of {model}, which is not registered: import its backbone's class and call "
-            "recbole_alt.register(Class) first"
-        )
+        register = "import its backbone's class and call recbole_alt.register(Class) first"
+        raise ValueError(f"{os.fspath(file)!r} is of {model}, which is not registered: {register}")
 
 
 def _registered(name: str) -> type | None:

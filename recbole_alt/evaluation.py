@@ -20,10 +20,9 @@ from recbole_alt.kinds import FLAG, Kind, choice, did_you_mean, either, is_numbe
 _EVAL_ARGS = "{split: {RS: [0.8, 0.1, 0.1]}, order: RO, group_by: ~, mode: labeled}"
 _DEFAULTS = {"split": "{RS: [0.8, 0.1, 0.1]}", "order": "RO", "group_by": "user"}  # RecBole's
 _MODE = re.compile(r"labeled|full|(uni|pop)[1-9][0-9]*")
+_DISTRIBUTIONS = ("uniform", "popularity", "none", "None")
 _SAMPLING = {
-    "distribution": Kind(
-        "one of uniform, popularity, none", lambda value: value in ("uniform", "popularity", "none", "None")
-    ),
+    "distribution": Kind("one of uniform, popularity, none", lambda value: value in _DISTRIBUTIONS),
     "sample_num": either(whole(1), "none"),
     "alpha": either(number(least=0), "none"),
     "dynamic": FLAG,
@@ -45,11 +44,11 @@ def check_evaluation(values: Mapping[str, Any]) -> list[str]:
     """
     notes = _check_eval_args(values["eval_args"])
     _check_sampling(values.get("train_neg_sample_args"))
-    kind = _check_metrics(values["metrics"])
-    topk = _listed(values.get("topk"))
+    metrics, topk = _listed(values["metrics"]), _listed(values.get("topk"))
+    kind = _check_metrics(metrics)
     if not topk or not all(is_whole(k) and k >= 1 for k in topk):
         raise ValueError(f"topk must be a whole number, 1 or more, or a list of these, not {values.get('topk')!r}")
-    _check_valid_metric(values["valid_metric"], _listed(values["metrics"]), kind, topk)
+    _check_valid_metric(values["valid_metric"], metrics, kind, topk)
     for part, mode in modes(values["eval_args"]).items():
         if kind == EvaluatorType.RANKING and mode == "labeled":
             raise ValueError(
@@ -89,10 +88,8 @@ def _check_eval_args(given: Any) -> list[str]:
         raise ValueError(f"eval_args must be like {_EVAL_ARGS}, not {given!r}")
     _check_parts("eval_args", given, ("split", "order", "group_by", "mode"))
     if "mode" not in given:
-        raise ValueError(
-            "eval_args lacks mode, and RecBole would take mode: full, which ranks all items: write "
-            f"eval_args: {_EVAL_ARGS}"
-        )
+        would = "RecBole would take mode: full, which ranks all items"
+        raise ValueError(f"eval_args lacks mode, and {would}: write eval_args: {_EVAL_ARGS}")
     mode = given["mode"]
     if isinstance(mode, Mapping) and (not mode or set(mode) - {"valid", "test"}):
         raise ValueError(f"eval_args: mode must be like {{valid: labeled, test: labeled}}, not {mode!r}")
@@ -124,10 +121,8 @@ def _check_split(split: Any) -> None:
         raise ValueError(f"eval_args: split: {name!r} must be one of RS (by ratio), LS (leave one out): {example}")
     shares = value if isinstance(value, (list, tuple)) else []
     if len(shares) != 3 or not all(is_number(one) and 0 <= one < float("inf") for one in shares):
-        raise ValueError(
-            f"eval_args: split: RS must be three shares, of training, validation and test ({example}; 0 for no "
-            f"validation), not {value!r}"
-        )
+        says = f"three shares, of training, validation and test ({example}; 0 for no validation)"
+        raise ValueError(f"eval_args: split: RS must be {says}, not {value!r}")
     if shares[0] <= 0:
         raise ValueError(f"eval_args: split: RS {value!r} leaves nothing to train on")
 
@@ -136,19 +131,17 @@ def _check_sampling(given: Any) -> None:
     if given in (None, "None"):
         return
     if not isinstance(given, Mapping):
-        raise ValueError(
-            f"train_neg_sample_args must be like {{distribution: uniform, sample_num: 1}} or empty, not {given!r}"
-        )
+        example = "{distribution: uniform, sample_num: 1}"
+        raise ValueError(f"train_neg_sample_args must be like {example} or empty, not {given!r}")
     _check_parts("train_neg_sample_args", given, tuple(_SAMPLING))
     for part, value in given.items():
         _SAMPLING[part].refuse(f"train_neg_sample_args: {part}", value, empty=part == "distribution")
 
 
-def _check_metrics(given: Any) -> EvaluatorType:
+def _check_metrics(names: Sequence[Any]) -> EvaluatorType:
     """The kind that all metrics are of."""
-    names = _listed(given)
     if not names or not all(isinstance(name, str) for name in names):
-        raise ValueError(f"metrics must be a list such as [AUC, LogLoss], not {given!r}")
+        raise ValueError(f"metrics must be a list such as [AUC, LogLoss], not {names!r}")
     for name in names:
         if name.lower() not in metric_types:
             raise ValueError(f"metrics: {name!r} is no metric of RecBole{_near_metric(name)}")
@@ -156,10 +149,9 @@ def _check_metrics(given: Any) -> EvaluatorType:
         raise ValueError(f"metrics: {list(names)!r} names a metric twice")
     kinds = {metric_types[name.lower()] for name in names}
     if len(kinds) > 1:
-        ranking = [name for name in names if metric_types[name.lower()] == EvaluatorType.RANKING]
+        ranking = ", ".join(name for name in names if metric_types[name.lower()] == EvaluatorType.RANKING)
         raise ValueError(
-            f"metrics: {', '.join(ranking)} rank items and the others of {list(names)!r} score given rows: "
-            "choose one kind"
+            f"metrics: {ranking} rank items, the others of {list(names)!r} score given rows: choose one kind"
         )
     return kinds.pop()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from logging import getLogger
@@ -14,7 +15,7 @@ from recbole.data import create_dataset, data_preparation
 from recbole.utils import get_local_time, get_model, init_seed
 from torch.utils.tensorboard import SummaryWriter
 
-from recbole_alt.config import ALTConfig
+from recbole_alt.config import ALTConfig, require_registered
 from recbole_alt.data.identity import IDENTITY_KEY, record_of, require_same_data
 from recbole_alt.data.steps import training_loader
 from recbole_alt.files import clear, lock, new_folder, read_record, write_record
@@ -39,6 +40,18 @@ def load_data(config: Any) -> Data:
     return (dataset, *data_preparation(config, dataset))
 
 
+def load_data_of(state: dict[str, Any], file: str | os.PathLike[str], data: Data | None = None) -> Data:
+    """The data that the checkpoint ``state``, read from ``file``, was trained with; not read again if given.
+
+    Raises:
+        ValueError: its model is not registered, or the data are other ones now.
+    """
+    require_registered(state["config"]["model"], file)
+    data = data or load_data(state["config"])
+    require_same_data(state, data[1]._dataset, file=file)
+    return data
+
+
 @dataclass
 class StageResult:
     """What a stage cost and, but for pretraining, what it reached.
@@ -46,10 +59,8 @@ class StageResult:
     Attributes:
         seconds: wall-clock seconds of training; validation included, loading and testing not.
         texts_encoded: texts the language model encoded in training and validation.
-        peak_memory_mib: the most memory in training and validation, since the stage last went on; see
-            :class:`PeakMemory`. None in records older than that.
-        valid: validation metrics of the chosen epoch, in lower case (``auc``, ``logloss``).
-        test: test metrics of that epoch, scored once.
+        peak_memory_mib: see :class:`PeakMemory`, since the stage last went on; None in older records.
+        valid, test: metrics of the epoch that validation chose, in lower case (``auc``, ``logloss``).
         details: steps, final losses and the like.
     """
 
@@ -73,7 +84,7 @@ class Experiment:
             being the one that the folder was begun with, and for nobody else being at work there.
 
     Attributes:
-        folder: everything the run writes: checkpoints, one JSON per stage, ``result.json``.
+        folder: checkpoints, one JSON per stage, ``result.json``.
         stages: results by stage: ``pretrain``, ``ctr``, ``lm``, ``joint``, ``plain``.
 
     Raises:
@@ -91,12 +102,12 @@ class Experiment:
         self.folder = self._open_folder() if folder is None else folder
         if folder is not None:
             folder.mkdir(parents=True, exist_ok=True)
-            if (folder / "config.json").is_file():
-                before = read_record(folder / "config.json")
-                require_same_data(before, self.train_data._dataset, file=folder / "config.json")
+            if (file := folder / "config.json").is_file():
+                require_same_data(read_record(file), self.train_data._dataset, file=file)
             self._write_configuration(folder)
         clear(self.folder)
-        self._settle_precision()
+        if config["precision"] == "auto":  # measured when the run began, and kept for whoever goes on with it
+            config["precision"] = kept_precision(self.folder / "precision.json", config["device"])
 
     def __enter__(self) -> Experiment:
         return self
@@ -109,8 +120,6 @@ class Experiment:
         if self._lock is not None:
             self._lock.release()
 
-    # -- stages ------------------------------------------------------------------------------------------
-
     @property
     def pretrained_file(self) -> Path:
         """The checkpoint of the aligned towers."""
@@ -122,8 +131,7 @@ class Experiment:
         if self.config["pretrained_checkpoint"] or self._finished("pretrain"):
             return
         seed_stage(self.config)
-        memory = PeakMemory(self.config["device"])
-        dataset = self.train_data._dataset
+        memory, dataset = PeakMemory(self.config["device"]), self.train_data._dataset
         model = build_alignment(self.config, dataset, self.model_class.backbone_class)
         self.logger.info(f"Texts of the first training row: {dataset.prompts.texts(dataset[:1])[0]}")
         trainer = ALTPretrainTrainer(self.config, model, dataset, self.pretrained_file)
@@ -141,10 +149,9 @@ class Experiment:
             return
         config = stage_config(self.config, stage)
         seed_stage(self.config)
-        memory = PeakMemory(config["device"])
-        model = self.model_class(config, self.train_data._dataset).to(config["device"])
+        memory, dataset = PeakMemory(config["device"]), self.train_data._dataset
+        model = self.model_class(config, dataset).to(config["device"])
         trainer = ALTTrainer(config, model)
-        dataset = self.train_data._dataset
         if stage == "plain":
             start_afresh(trainer, dataset)
         else:
@@ -170,11 +177,8 @@ class Experiment:
         """Score the test set with the epoch that validation chose."""
         return _floats(trainer.evaluate(self.test_data, show_progress=progress))
 
-    # -- the folder --------------------------------------------------------------------------------------
-
     def _open_folder(self) -> Path:
         root, name = Path(self.config["checkpoint_dir"]), f"{self.config['model']}-{self.config['dataset']}"
-        values = ALTConfig.snapshot(self.config).__getstate__()["values"]
         resume = self.config["resume"]
         if not resume:
             folder = new_folder(root / f"{name}-{get_local_time()}")
@@ -182,28 +186,25 @@ class Experiment:
             self._write_configuration(folder)
             return folder
         folder = _latest(root, name) if resume == "last" else Path(str(resume))
-        if not (folder / "config.json").is_file():
+        file = folder / "config.json"
+        if not file.is_file():
             raise ValueError(f"resume: {str(folder)!r} is not the folder of a run (it has no config.json)")
         self._lock = lock(folder)
-        before = read_record(folder / "config.json")
+        before, values = read_record(file), self._values()
         for key in sorted((before.keys() | values.keys()) - FREE - {IDENTITY_KEY}):
             if before.get(key) != json.loads(json.dumps(values.get(key))):
                 raise ValueError(
                     f"resume: {key} was {before.get(key)!r} in {str(folder)!r} and is {values.get(key)!r} now: "
                     "give the same value, or start a new run without --resume"
                 )
-        require_same_data(before, self.train_data._dataset, file=folder / "config.json", what="resume")
+        require_same_data(before, self.train_data._dataset, file=file, what="resume")
         return folder
 
-    def _settle_precision(self) -> None:
-        """What ``precision: auto`` came to, measured when the run began and kept for whoever goes on with it."""
-        if self.config["precision"] != "auto":
-            return
-        self.config["precision"] = kept_precision(self.folder / "precision.json", self.config["device"])
+    def _values(self) -> dict[str, Any]:
+        return ALTConfig.snapshot(self.config).__getstate__()["values"]
 
     def _write_configuration(self, folder: Path) -> None:
-        values = ALTConfig.snapshot(self.config).__getstate__()["values"]
-        write_record(folder / "config.json", values | record_of(self.train_data._dataset))
+        write_record(folder / "config.json", self._values() | record_of(self.train_data._dataset))
 
     def _finished(self, stage: str) -> bool:
         file = self.folder / f"{stage}.json"
@@ -228,11 +229,7 @@ def _curves(trainer: Any, stage: str) -> SummaryWriter:
 
 
 def read_stage(file: Path) -> StageResult:
-    """What a finished stage left in its JSON file.
-
-    Raises:
-        ValueError: it can't be read, is damaged, or is of something else.
-    """
+    """What a finished stage left in its JSON file; a ValueError if it is damaged, or of something else."""
     try:
         return StageResult(**read_record(file))
     except TypeError:

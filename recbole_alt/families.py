@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from logging import getLogger
 from typing import Any
@@ -29,10 +28,6 @@ class Family:
     shared: bool = False
 
 
-def _decoder(name: str) -> Family:
-    return Family(name, "layers", ("embed_tokens",), causal=True)
-
-
 #: The families the tests check, by Hugging Face's ``model_type``.
 FAMILIES: dict[str, Family] = {
     "bert": Family("BERT", "encoder.layer"),
@@ -45,46 +40,41 @@ FAMILIES: dict[str, Family] = {
     "deberta-v2": Family("DeBERTa-v2", "encoder.layer"),
     "modernbert": Family("ModernBERT", "layers"),
     "gpt2": Family("GPT-2", "h", ("wte", "wpe"), causal=True),
-    "qwen2": _decoder("Qwen2"),
-    "qwen3": _decoder("Qwen3"),
-    "llama": _decoder("Llama"),
+    "qwen2": Family("Qwen2", "layers", ("embed_tokens",), causal=True),
+    "qwen3": Family("Qwen3", "layers", ("embed_tokens",), causal=True),
+    "llama": Family("Llama", "layers", ("embed_tokens",), causal=True),
 }
 
 
 def check_architecture(config: Any, name: str) -> None:
-    """Refuse an architecture that is no single stack of layers over one text, or has none, by its configuration.
-
-    Args:
-        config: of an ``AutoModel``.
-        name: what the message calls it.
+    """Refuse the configuration of an ``AutoModel``, called ``name``, that is no single stack of layers over one text.
 
     Raises:
-        ValueError: the key of ``config.json``.
+        ValueError: names the key of ``config.json``.
     """
-    kind = config.model_type
+    wrong = None
     if getattr(config, "is_encoder_decoder", False):
         wrong = "is an encoder-decoder (is_encoder_decoder)"
     elif not hasattr(config, "hidden_size") or not hasattr(config, "vocab_size"):
         wrong = "reads no texts (it has no hidden_size or no vocab_size)"
     elif not hasattr(config, "num_hidden_layers"):
         wrong = "is no stack of layers (it has no num_hidden_layers)"
-    else:
-        if config.num_hidden_layers < 1:
-            raise ValueError(
-                f"language_model: num_hidden_layers in the config.json of {name} must be 1 or more, not "
-                f"{config.num_hidden_layers}"
-            )
-        padding = getattr(config, "pad_token_id", None)
-        if padding is not None and padding >= config.vocab_size:
-            raise ValueError(
-                f"language_model: pad_token_id in the config.json of {name} must be below its vocab_size of "
-                f"{config.vocab_size}, not {padding}"
-            )
-        return
-    raise ValueError(
-        f"language_model: {name}, of model_type {kind} in its config.json, {wrong}, not a single encoder or decoder of "
-        f"texts: choose a model of {', '.join(family.name for family in FAMILIES.values())} or one alike"
+    if wrong:
+        tested = ", ".join(family.name for family in FAMILIES.values())
+        raise ValueError(
+            f"language_model: {name}, of model_type {config.model_type} in its config.json, {wrong}, not a single "
+            f"encoder or decoder of texts: choose a model of {tested} or one alike"
+        )
+    where, layers, padding = (
+        f"in the config.json of {name}",
+        config.num_hidden_layers,
+        getattr(config, "pad_token_id", None),
     )
+    if layers < 1:
+        raise ValueError(f"language_model: num_hidden_layers {where} must be 1 or more, not {layers}")
+    if padding is not None and padding >= config.vocab_size:
+        size = f"its vocab_size of {config.vocab_size}"
+        raise ValueError(f"language_model: pad_token_id {where} must be below {size}, not {padding}")
 
 
 def family_of(encoder: Any) -> Family:
@@ -134,15 +124,10 @@ def freeze_first_layers(encoder: Any, layers: int) -> None:
     _checked_number("frozen_layers", layers, encoder, least=0)
     if family.shared:
         raise ValueError(f"frozen_layers: all layers of {family.name} are one; use lora_rank, or train it whole")
-    frozen = [*_named(encoder, family.embeddings), *_layers(encoder, family, "frozen_layers")[:layers]]
-    for part in frozen:
+    present = dict(encoder.named_modules())  # ELECTRA projects its embeddings only where widths differ
+    embeddings = [present[path] for path in family.embeddings if path in present]
+    for part in [*embeddings, *_layers(encoder, family, "frozen_layers")[:layers]]:
         part.requires_grad_(False)
-
-
-def _named(encoder: Any, paths: tuple[str, ...]) -> Iterator[nn.Module]:
-    """Those of the parts that this model has (ELECTRA projects its embeddings only where widths differ)."""
-    present = dict(encoder.named_modules())
-    return (present[path] for path in paths if path in present)
 
 
 def _layers(encoder: Any, family: Family, key: str) -> nn.ModuleList:

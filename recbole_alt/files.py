@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import itertools
 import json
 import os
 import re
@@ -25,23 +24,15 @@ from filelock import FileLock, Timeout
 _REMEDIES = {
     errno.ENOSPC: "make room",
     errno.EDQUOT: "make room or have the quota raised",
-    errno.EROFS: "give a folder that can be written",
-    errno.EACCES: "give a folder that can be written",
-    errno.EPERM: "give a folder that can be written",
     errno.EIO: "see to the disk",
-}
+} | dict.fromkeys((errno.EROFS, errno.EACCES, errno.EPERM), "give a folder that can be written")
 _LOCK = ".in-use"
 _CHECKSUM = "checksum"
 _HEAD, _DIGITS, _FOOT = f',\n "{_CHECKSUM}": "'.encode(), 64, b'"\n}\n'
 
 
 class CannotWrite(ValueError):
-    """A file can't be written; one line that names it, the reason and what to do.
-
-    Args:
-        file: what was to be written.
-        error: what the operating system said.
-    """
+    """``file`` can't be written, as the operating system's ``error`` says: one line with what to do."""
 
     def __init__(self, file: str | os.PathLike[str], error: OSError):
         reason = error.strerror or str(error) or type(error).__name__
@@ -126,11 +117,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def read_json(file: str | os.PathLike[str]) -> Any:
-    """Read a JSON file.
-
-    Raises:
-        ValueError: it can't be read, or is no JSON; one line that names it.
-    """
+    """Read a JSON file; the ValueError of one that can't be read or is no JSON is one line that names it."""
     return _parsed(file, _bytes(file))
 
 
@@ -174,32 +161,24 @@ def _damaged(file: str | os.PathLike[str], reason: str) -> ValueError:
 
 
 def new_folder(folder: Path) -> Path:
-    """Make ``folder``, or ``folder-2``, ``-3``, … where runs started in the same second.
-
-    Raises:
-        CannotWrite: the operating system refuses.
-    """
-    for number in itertools.count(1):
-        candidate = folder if number == 1 else folder.with_name(f"{folder.name}-{number}")
+    """Make ``folder``, or ``folder-2``, ``-3``, … where runs started in the same second; see :class:`CannotWrite`."""
+    number, candidate = 1, folder
+    while True:
         try:
             candidate.mkdir(parents=True)
-            break
+            return candidate
         except FileExistsError:
-            continue
+            number += 1
+            candidate = folder.with_name(f"{folder.name}-{number}")
         except OSError as error:
             raise CannotWrite(candidate, error) from error
-    return candidate
 
 
 def check_file(key: str, file: str | os.PathLike[str]) -> None:
     """Refuse a ``file`` that could not be written later; missing folders are made.
 
-    Args:
-        key: of the configuration, for the message.
-        file: to be written.
-
     Raises:
-        ValueError: it is a folder or a device, or its folder can't be written; one line with key, value and reason.
+        ValueError: it is a folder or a device, or its folder can't be written; one line with ``key``, value and reason.
     """
     path = Path(os.path.realpath(file))
     if path.exists() and not path.is_file():
@@ -211,8 +190,7 @@ def check_folder(key: str, given: str | os.PathLike[str], folder: Path | None = 
     """Refuse a folder that nothing can be written into; a missing one is made.
 
     Args:
-        key: of the configuration, for the message.
-        given: its value, for the message.
+        key, given: of the configuration, for the message.
         folder: to be written into; ``given`` itself by default.
 
     Raises:
@@ -255,13 +233,3 @@ def _holder(file: Path) -> str:
         process, host, *_ = file.read_text().split()
         return f"process {process} on {host}"
     return "another process"
-
-
-@contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Have ``folder`` for this process, as :func:`lock` says, as long as the block lasts."""
-    taken = lock(folder)
-    try:
-        yield
-    finally:
-        taken.release()

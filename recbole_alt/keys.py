@@ -37,14 +37,9 @@ NOT_OF_ALIGNMENT = keys_of(REPORTING, FINETUNING, EVALUATION, RUN) | {"device", 
 
 
 def check_values(values: Mapping[str, Any]) -> None:
-    """Refuse values of the wrong kind or out of range; absent keys are not checked.
-
-    Raises:
-        ValueError: names the key, the value and what it must be.
-    """
+    """Refuse values of the wrong kind or out of range, by key, value and what it must be; keys may be absent."""
     for name, value in values.items():
-        key = KEYS.get(name)
-        if key is not None:
+        if key := KEYS.get(name):
             key.kind.refuse(name, value, empty=key.empty)
     if not values.get("objectives", True):
         raise ValueError(f"objectives must name at least one of {', '.join(OBJECTIVES)}; [] would align nothing")
@@ -74,18 +69,12 @@ def _check_together(values: Mapping[str, Any]) -> None:
 
 
 def check_names(given: Collection[str], known: Collection[str]) -> None:
-    """Refuse unknown keys; names the closest known one.
-
-    Args:
-        given: the keys of the user's files, dictionary and command line.
-        known: keys in addition to the table: those of a backbone of the user's own.
-    """
+    """Refuse keys that are neither in the table nor ``known``, and name the closest that are."""
     for name in given:
         if name in DERIVED - {"device"}:
             raise ValueError(f"{name} follows from other keys: leave it out")
-        if name in KEYS or name in known:
-            continue
-        raise ValueError(f"unknown key {name!r}{meant(name, known)}")
+        if name not in KEYS and name not in known:
+            raise ValueError(f"unknown key {name!r}{meant(name, known)}")
 
 
 def meant(key: Any, known: Collection[str] = ()) -> str:
@@ -104,25 +93,19 @@ def check_stages(stages: Mapping[str, Mapping[str, Any]], own: Collection[str] =
         stages: ``{stage: {key: value}}``.
         own: keys of a backbone of the user's own, which every stage may override.
         strict: True if unknown keys are refused.
-
-    Raises:
-        ValueError: names the stage, the key and what to do.
     """
     for stage, overrides in stages.items():
         if stage not in STAGES:
             raise ValueError(f"finetune: {stage!r} must be one of {', '.join(STAGES)}")
         for name in overrides:
-            if name in own:
+            key = KEYS.get(name)
+            if name in own or (key is None and not strict):
                 continue
-            if name not in KEYS:
-                if strict:
-                    raise ValueError(f"finetune: {stage}: unknown key {name!r}{meant(name)}")
-                continue
-            key = KEYS[name]
+            if key is None:
+                raise ValueError(f"finetune: {stage}: unknown key {name!r}{meant(name)}")
             if stage not in key.stages:
-                where = (
-                    f"only {' and '.join(key.stages)} can have it" if key.stages else "it is the same for all stages"
-                )
+                only = " and ".join(key.stages)
+                where = f"only {only} can have it" if only else "it is the same for all stages"
                 instead = "" if key.stages or key.belongs == RUN else f", or give {name} at the top level"
                 raise ValueError(f"finetune: {stage}: {name} changes nothing there, {where}: leave it out{instead}")
         try:

@@ -13,11 +13,8 @@ _OF_ONE: dict[str, tuple[Any, ...]] = {"nproc": (None, 1), "world_size": (None, 
 def require_one_process(given: Mapping[str, Any]) -> None:
     """Refuse a launch of several processes, each of which would train all of it and write into the same files.
 
-    Args:
-        given: The configuration's keys, of which ``nproc``, ``world_size`` and ``local_rank`` are RecBole's for this.
-
     Raises:
-        ValueError: ``WORLD_SIZE``, as ``torchrun`` sets it, or one of the keys asks for more than one process.
+        ValueError: ``WORLD_SIZE``, as ``torchrun`` sets it, or a key of ``given`` asks for more than one process.
     """
     remedy = "training on several processes is not supported yet; start one, without torchrun, --nproc and --world_size"
     size = os.environ.get("WORLD_SIZE", "")
@@ -25,6 +22,5 @@ def require_one_process(given: Mapping[str, Any]) -> None:
         raise ValueError(f"WORLD_SIZE is {size!r} in the environment, and must be 1 or unset: {remedy}")
     for key, allowed in _OF_ONE.items():
         if given.get(key) not in allowed:
-            raise ValueError(
-                f"{key} is {given[key]!r}, and must be {'1 or ' if 1 in allowed else ''}left out: {remedy}"
-            )
+            must_be = f"{'1 or ' if 1 in allowed else ''}left out"
+            raise ValueError(f"{key} is {given[key]!r}, and must be {must_be}: {remedy}")

@@ -20,16 +20,9 @@ def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]], align: 
     lines = [[cell.replace("|", r"\|") for cell in line] for line in (header, *rows)]
     widths = [max(map(len, column)) if pad else 0 for column in zip(*lines, strict=True)]
     sides = align.ljust(len(header), align[-1])
-    for line in lines:
-        line[:] = [
-            f" {cell.rjust(width) if side == 'r' else cell.ljust(width)} "
-            for cell, width, side in zip(line, widths, sides, strict=True)
-        ]
-    lines.insert(
-        1,
-        [
-            "-" * (width + 1 if pad else 3) + (":" if side == "r" else "-" * pad)
-            for width, side in zip(widths, sides, strict=True)
-        ],
-    )
-    return "\n".join(f"|{'|'.join(line)}|" for line in lines)
+    columns = []
+    for cells, width, side in zip(zip(*lines, strict=True), widths, sides, strict=True):
+        rule = "-" * (width + 1 if pad else 3) + (":" if side == "r" else "-" * pad)
+        title, *values = (f" {cell.rjust(width) if side == 'r' else cell.ljust(width)} " for cell in cells)
+        columns.append([title, rule, *values])
+    return "\n".join(f"|{'|'.join(line)}|" for line in zip(*columns, strict=True))

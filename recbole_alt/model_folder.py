@@ -13,28 +13,27 @@ TOKENIZER_FILES = (
 )  # fmt: skip
 
 
-def read_json(file: Path) -> Any:
-    """Read a JSON file.
+def unusable(file: Path | str, why: str) -> ValueError:
+    """The error for a file, a folder or the name of a language model; ``why`` follows its name."""
+    return ValueError(f"language_model: {str(file)!r} {why}")
 
-    Raises:
-        ValueError: it can't be read or is no JSON; names the file and the line.
-    """
+
+def read_json(file: Path) -> Any:
+    """Read a JSON file; the ValueError of one that can't be read or is no JSON names the file and the line."""
     try:
         return json.loads(file.read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
-        raise ValueError(
-            f"language_model: {str(file)!r} is damaged: no JSON from line {error.lineno}, column {error.colno} on "
-            f"({error.msg}); get the file again"
-        ) from None
+        where = f"line {error.lineno}, column {error.colno}"
+        raise unusable(file, f"is damaged: no JSON from {where} on ({error.msg}); get the file again") from None
     except (OSError, ValueError, RecursionError) as error:
-        raise ValueError(f"language_model: {str(file)!r} can't be read ({' '.join(str(error).split())})") from None
+        raise unusable(file, f"can't be read ({' '.join(str(error).split())})") from None
 
 
 def read_object(file: Path) -> dict[str, Any]:
     """Read a JSON file that must hold an object; see :func:`read_json`."""
     content = read_json(file)
     if not isinstance(content, dict):
-        raise ValueError(f"language_model: {str(file)!r} must hold keys and values, not a {type(content).__name__}")
+        raise unusable(file, f"must hold keys and values, not a {type(content).__name__}")
     return content
 
 
@@ -51,15 +50,10 @@ def transformer_folder(folder: Path) -> Path:
     transformer = next((path for kind, path in modules if kind == "Transformer"), None)
     if transformer is None:
         kinds = ", ".join(kind for kind, _ in modules) or "nothing"
-        raise ValueError(
-            f"language_model: {str(listing)!r} names no module of type Transformer but {kinds}: give a model "
-            "that has one"
-        )
+        raise unusable(listing, f"names no module of type Transformer but {kinds}: give a model that has one")
     inside = folder / transformer
     if not inside.is_dir() or not inside.resolve().is_relative_to(folder.resolve()):
-        raise ValueError(
-            f"language_model: {str(listing)!r} has the transformer in {transformer!r}, which is no folder beside it"
-        )
+        raise unusable(listing, f"has the transformer in {transformer!r}, which is no folder beside it")
     return inside
 
 
@@ -89,27 +83,28 @@ def _modules(listing: Path) -> list[tuple[str, str]]:
         isinstance(module, dict) and isinstance(module.get("type"), str) and isinstance(module.get("path", ""), str)
         for module in modules
     ):
-        raise ValueError(f"language_model: {str(listing)!r} must be a list of modules, each with its type and path")
+        raise unusable(listing, "must be a list of modules, each with its type and path")
     return [(module["type"].rpartition(".")[2], module.get("path", "")) for module in modules]
 
 
 def check_config(folder: Path) -> None:
     """Refuse a ``config.json`` that names no architecture, quantised weights, and adapters; names file and key."""
-    file = folder / "config.json"
+    file, adapter = folder / "config.json", folder / "adapter_config.json"
     keys = read_object(file)
     if not isinstance(keys.get("model_type"), str) or not keys["model_type"]:
         given = f"not {keys['model_type']!r}" if "model_type" in keys else "and is not there"
         raise ValueError(f"language_model: model_type in {str(file)!r} must name an architecture (bert, say), {given}")
     if keys.get("quantization_config"):
-        raise ValueError(
-            f"language_model: {str(file)!r} has a quantization_config: its weights are quantised and can't be trained; "
-            "give the model in fp32, fp16 or bf16"
+        raise unusable(
+            file,
+            "has a quantization_config: its weights are quantised and can't be trained; give the model in fp32, fp16 "
+            "or bf16",
         )
-    adapter = folder / "adapter_config.json"
     if adapter.is_file():
-        raise ValueError(
-            f"language_model: {str(adapter)!r} makes this an adapter to another model: merge it into that model "
-            "(merge_and_unload, then save_pretrained) and give the merged folder"
+        raise unusable(
+            adapter,
+            "makes this an adapter to another model: merge it into that model (merge_and_unload, then "
+            "save_pretrained) and give the merged folder",
         )
 
 
@@ -136,13 +131,12 @@ def damaged_tokenizer_file(folder: Path) -> str | None:
     from tokenizers import Tokenizer
 
     file = folder / "tokenizer.json"
-    if not file.is_file():
-        return None
     try:
-        read_object(file)
-        Tokenizer.from_file(str(file))
+        if file.is_file():
+            read_object(file)
+            Tokenizer.from_file(str(file))
     except ValueError as error:
         return str(error)
     except Exception as error:  # the library raises Exception itself
-        return f"language_model: {str(file)!r} is damaged: no tokenizer ({' '.join(str(error).split())[:200]})"
+        return str(unusable(file, f"is damaged: no tokenizer ({' '.join(str(error).split())[:200]})"))
     return None

@@ -46,8 +46,7 @@ def resolve(name: str) -> str:
     """
     if not isinstance(name, str) or not name.strip():
         raise ValueError(f"language_model must be a folder, an installed package or a hub id, not {name!r}")
-    found = _found(name)
-    if found is None:
+    if (found := _found(name)) is None:
         return name
     if not found.is_dir():
         raise ValueError(f"language_model must be a folder, an installed package or a hub id; {name!r} is a file")
@@ -60,15 +59,10 @@ def resolve(name: str) -> str:
 
 
 def load_config(name: str) -> Any:
-    """Load the configuration of ``name``, which must be of one stack of layers over texts.
-
-    Raises:
-        ValueError: it can't be loaded, or a key of it is wrong.
-    """
+    """Load the configuration of ``name``; a ValueError if it can't be, or is not of one stack of layers over texts."""
     from transformers import AutoConfig
 
-    folder = _folder(name)
-    if folder is not None:
+    if folder := _folder(name):
         check_config(folder)
     config = _load(name, "config.json", AutoConfig)
     check_architecture(config, f"{resolve(name)!r}")
@@ -85,10 +79,10 @@ def load_encoder(name: str) -> Any:
 
     load_config(name)
     folder = _folder(name)
-    stored = {} if folder is None else weights.stored_weights(folder)
+    stored = weights.stored_weights(folder) if folder else {}
     options = {"output_loading_info": True, "ignore_mismatched_sizes": True}  # what does not match is refused below
     encoder, report = _load(name, "weights", AutoModel, dtype=torch.float32, **options)
-    if folder is None and (kept := _downloaded(name)) is not None:
+    if folder is None and (kept := _downloaded(name)):
         check_config(kept)
         stored = weights.stored_weights(kept)
     weights.check(encoder, report, stored, name)
@@ -110,8 +104,7 @@ def _load_tokenizer(name: str) -> Any:
     from transformers import AutoTokenizer
 
     load_config(name)  # a wrong one is refused before texts are read
-    folder = _folder(name)
-    if folder is not None:
+    if folder := _folder(name):
         check_tokenizer_files(folder)
     try:
         tokenizer = _load(name, "tokenizer", AutoTokenizer, use_fast=True)
@@ -130,11 +123,7 @@ def _load_tokenizer(name: str) -> Any:
 
 
 def _load(name: str, part: str, loader: Any, **options: Any) -> Any:
-    """``loader.from_pretrained`` of ``name``, an ``Auto`` class; never runs code that came with the weights.
-
-    Raises:
-        ValueError: neither here nor on the hub, or it can't be loaded; calls it ``part`` and says what to give instead.
-    """
+    """``loader.from_pretrained`` of ``name``, an ``Auto`` class; never runs code that came with the weights."""
     found = resolve(name)
     try:
         with _quiet():
@@ -213,14 +202,12 @@ def _downloaded(name: str) -> Path | None:
 
 def _shipped_by_package(name: str) -> Path | None:
     """The folder with ``config.json`` and weights inside an installed distribution or module, if any."""
-    candidates: list[Path] = []
     try:
         candidates = [Path(str(file.locate())) for file in files(name) or [] if file.name == "config.json"]
     except (PackageNotFoundError, ValueError):
         module = name.replace("-", "_")
         spec = importlib.util.find_spec(module) if module.isidentifier() and module != "__main__" else None
-        if spec is not None and spec.origin:
-            candidates = list(Path(spec.origin).parent.rglob("config.json"))
+        candidates = list(Path(spec.origin).parent.rglob("config.json")) if spec and spec.origin else []
     return next((file.parent for file in candidates if _has_weights(file.parent)), None)
 
 

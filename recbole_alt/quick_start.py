@@ -12,12 +12,11 @@ from recbole.utils import get_model, init_logger, init_seed
 
 from recbole_alt import checkpoints
 from recbole_alt.config import require_registered
-from recbole_alt.data.identity import require_same_data
-from recbole_alt.experiment import Experiment, load_data
-from recbole_alt.files import check_file, check_folder
+from recbole_alt.experiment import Experiment, load_data_of
+from recbole_alt.files import check_file, check_folder, write_json
 from recbole_alt.model.weights import load_finetuned
 from recbole_alt.registry import make_config
-from recbole_alt.report import result_record, result_table, write_result
+from recbole_alt.report import result_record, result_table
 from recbole_alt.stopping import going_on
 
 
@@ -63,7 +62,8 @@ def run_recbole_alt(
             run.finetune(stage)
         record = result_record(config, run.stages, run.dataset.left_out)
         files = [run.folder / "result.json", *([Path(config["result_file"])] if config["result_file"] else [])]
-        write_result(record, files)
+        for file in files:
+            write_json(file, record)
     table = result_table(record)
     first = next((run.stages[s] for s in [*modes, "plain"] if s in run.stages), None)
     valid, test = (first.valid, first.test) if first else ({}, {})
@@ -98,12 +98,17 @@ def load_data_and_model(model_file: str | os.PathLike[str]) -> tuple[Any, ...]:
         raise ValueError(f"{os.fspath(model_file)!r} holds aligned towers, not a finetuned model")
     config = state["config"]
     require_registered(config["model"], model_file)
-    if config["warm_up"]:  # of KD_DAGFM, whose weights are all in this file, wherever that one is now
-        config["warm_up"] = os.fspath(model_file)
     init_logger(config)
-    dataset, train_data, valid_data, test_data = load_data(config)
-    require_same_data(state, dataset, file=model_file)
+    dataset, train_data, valid_data, test_data = load_data_of(state, model_file)
+    return config, load_model(state, train_data._dataset, model_file), dataset, train_data, valid_data, test_data
+
+
+def load_model(state: dict[str, Any], train: Any, file: str | os.PathLike[str]) -> Any:
+    """Build the model of the finetuned checkpoint ``state``, read from ``file``, for the training part ``train``."""
+    config = state["config"]
+    if config["warm_up"]:  # of KD_DAGFM, whose weights are all in this file, wherever that one is now
+        config["warm_up"] = os.fspath(file)
     init_seed(config["seed"], config["reproducibility"])
-    model = get_model(config["model"])(config, train_data._dataset).to(config["device"])
-    load_finetuned(model, state, model_file)
-    return config, model, dataset, train_data, valid_data, test_data
+    model = get_model(config["model"])(config, train).to(config["device"])
+    load_finetuned(model, state, file)
+    return model

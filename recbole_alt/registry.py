@@ -27,8 +27,6 @@ from recbole_alt.model.captures import CAPTURES
 from recbole_alt.model.recommender import ALTRecommender
 from recbole_alt.trainer.stock import ALTStockTrainer
 
-_MODEL_PACKAGE = "recbole.model.context_aware_recommender"
-
 
 def register(backbone_class: type) -> type[ALTRecommender]:
     """Make ``ALT_<backbone_class.__name__>`` known to RecBole.
@@ -45,18 +43,11 @@ def register(backbone_class: type) -> type[ALTRecommender]:
     """
     if not (isinstance(backbone_class, type) and issubclass(backbone_class, ContextRecommender)):
         raise ValueError(f"{backbone_class!r} is not a subclass of recbole's ContextRecommender")
-    name = PREFIX + backbone_class.__name__
-    module = ModuleType(f"{_MODEL_PACKAGE}.{name.lower()}", f"{name}: ALT on RecBole's {backbone_class.__name__}.")
+    name, about = PREFIX + backbone_class.__name__, f"ALT on RecBole's {backbone_class.__name__}."
+    module = ModuleType(f"recbole.model.context_aware_recommender.{name.lower()}", about)
     module.__spec__ = ModuleSpec(module.__name__, loader=None)
-    face = type(
-        name,
-        (ALTRecommender,),
-        {
-            "__module__": module.__name__,
-            "__doc__": f"ALT on RecBole's {backbone_class.__name__}.",
-            "backbone_class": backbone_class,
-        },
-    )
+    content = {"__module__": module.__name__, "__doc__": about, "backbone_class": backbone_class}
+    face = type(name, (ALTRecommender,), content)
     setattr(module, name, face)
     sys.modules[module.__name__] = module
     setattr(recbole.data.dataset, name + "Dataset", ALTDataset)
@@ -66,11 +57,7 @@ def register(backbone_class: type) -> type[ALTRecommender]:
 
 
 def register_path(path: str) -> type[ALTRecommender]:
-    """:func:`register` the class at ``package.module.Class``.
-
-    Raises:
-        ValueError: it can't be imported.
-    """
+    """:func:`register` the class at ``package.module.Class``; a ValueError if it can't be imported."""
     module, _, name = path.rpartition(".")
     try:
         return register(getattr(importlib.import_module(module), name))

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Any
 
 from recbole_alt.config import ALTConfig, base_model_name
 from recbole_alt.experiment import StageResult
-from recbole_alt.files import write_json
 from recbole_alt.markdown import markdown_table
 
 _PACKAGES = ("recbole_alt", "recbole", "torch", "transformers", "numpy", "pandas")
@@ -21,6 +19,7 @@ def result_record(
     config: ALTConfig, stages: Mapping[str, StageResult], rows_left_out: Mapping[str, int]
 ) -> dict[str, Any]:
     """The content of ``result.json``: arguments, configuration, versions, unused rows, each stage's cost and scores."""
+    costs = ("seconds", "texts_encoded", "peak_memory_mib")
     given = getattr(config, "external_config_dict", {}).get("data_path")  # as given, not as resolved here
     return {
         "arguments": list(getattr(config, "arguments", ())),
@@ -28,13 +27,7 @@ def result_record(
         "versions": {"python": platform.python_version(), **{name: _version(name) for name in _PACKAGES}},
         "rows_left_out": dict(rows_left_out),
         "stages": {
-            name: {
-                "seconds": stage.seconds,
-                "texts_encoded": stage.texts_encoded,
-                "peak_memory_mib": stage.peak_memory_mib,
-                **stage.details,
-            }
-            for name, stage in stages.items()
+            name: {cost: getattr(stage, cost) for cost in costs} | stage.details for name, stage in stages.items()
         },
         "results": {
             name: {"valid": stage.valid, "test": stage.test}
@@ -44,22 +37,11 @@ def result_record(
     }
 
 
-def write_result(record: Mapping[str, Any], files: Sequence[Path]) -> None:
-    """Write ``record`` as JSON to each of ``files``."""
-    for file in files:
-        write_json(file, record)
-
-
 def result_table(record: Mapping[str, Any]) -> str:
     """The run of ``record`` as a Markdown table: the plain backbone first, then the alignment and each mode."""
     model = record["configuration"]["model"]
-    titles = {
-        "plain": f"plain {base_model_name(model)}",
-        "pretrain": "alignment",
-        "ctr": f"{model} ctr",
-        "lm": f"{model} lm",
-        "joint": f"{model} joint",
-    }
+    titles = {"plain": f"plain {base_model_name(model)}", "pretrain": "alignment"}
+    titles |= {stage: f"{model} {stage}" for stage in ("ctr", "lm", "joint")}
     scored = _scored(record)
     header = ["", *(f"{split} {title}" for split in ("valid", "test") for title in scored.values()), *_COSTS]
     rows = []

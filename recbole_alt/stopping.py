@@ -15,21 +15,16 @@ _OF_WRITING = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO}
 def going_on(how: str) -> Iterator[None]:
     """Say ``how`` to go on when Ctrl-C, a full disk or a broken one stops the block.
 
-    Args:
-        how: Such as ``go on with --resume=FOLDER``; it becomes a note of the exception, which
-            :func:`recbole_alt.cli.errors.exit_status` shows.
-
-    Raises:
-        CannotWrite: also where another library could not write its file.
+    ``go on with --resume=FOLDER`` becomes a note of the exception, which :func:`recbole_alt.cli.errors.exit_status`
+    shows. Where another library could not write its file, that becomes a :class:`CannotWrite`.
     """
     try:
-        yield
+        try:
+            yield
+        except OSError as error:
+            if error.errno not in _OF_WRITING:
+                raise
+            raise CannotWrite(error.filename or "a log file or TensorBoard's curves", error) from error
     except (CannotWrite, KeyboardInterrupt) as error:
         error.add_note(how)
         raise
-    except OSError as error:
-        if error.errno not in _OF_WRITING:
-            raise
-        refused = CannotWrite(error.filename or "a log file or TensorBoard's curves", error)
-        refused.add_note(how)
-        raise refused from error

@@ -13,10 +13,8 @@ from recbole_alt.yaml_files import parse_yaml
 def parse_value(key: str, text: str) -> Any:
     """A value given as text: a Python literal, a YAML list or mapping, a truth value, null, or the text itself.
 
-    Where a key holds text, only null and what is in quotes are read otherwise: a folder may be called ``2020``.
-
-    Raises:
-        ValueError: a list or mapping that is neither Python's nor YAML's, or with a key given twice.
+    Where a key holds text, only null and what is in quotes are read otherwise: a folder may be called ``2020``. A list
+    or mapping that is neither Python's nor YAML's, or with a key given twice, is a ValueError.
     """
     if text in ("~", "null", "None"):
         return None

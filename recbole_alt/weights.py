@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
-from recbole_alt.model_folder import read_object
+from recbole_alt.model_folder import read_object, unusable
 
 #: Files of weights, in the order in which they are looked for.
 FILES = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
@@ -47,9 +46,9 @@ def _shards(index: Path) -> list[Path]:
     shards = [index.parent / name for name in sorted(set(weights.values()))]
     absent = [shard.name for shard in shards if not shard.is_file()]
     if absent:
-        raise ValueError(
-            f"language_model: {str(index)!r} names {_listed(absent)}, of {len(shards)} files of weights, and "
-            f"{'it is' if len(absent) == 1 else 'they are'} not there: get the missing"
+        there = f"{'it is' if len(absent) == 1 else 'they are'} not there"
+        raise unusable(
+            index, f"names {_listed(absent)}, of {len(shards)} files of weights, and {there}: get the missing"
         )
     return shards
 
@@ -63,13 +62,13 @@ def _tensors(file: Path) -> dict[str, StoredWeight]:
                 return {key: StoredWeight(file, tensors.get_slice(key).get_dtype()) for key in tensors.keys()}  # noqa: SIM118
         content = torch.load(file, map_location="meta", weights_only=True)
     except (SafetensorError, OSError) as error:
-        raise ValueError(f"language_model: {str(file)!r} is damaged ({_one_line(error)}); get it again") from None
+        raise unusable(file, f"is damaged ({_one_line(error)}); get it again") from None
     except Exception as error:  # a damaged or a malicious pickle surfaces as almost any type
         code = re.search(r"GLOBAL (\S+)", str(error))
         wrong = f"holds code ({code[1]}), which is never run" if code else f"is damaged ({_one_line(error)})"
-        raise ValueError(f"language_model: {str(file)!r} {wrong}: give model.safetensors") from None
+        raise unusable(file, f"{wrong}: give model.safetensors") from None
     if not isinstance(content, Mapping) or not all(isinstance(value, torch.Tensor) for value in content.values()):
-        raise ValueError(f"language_model: {str(file)!r} must hold tensors by their keys, and nothing else")
+        raise unusable(file, "must hold tensors by their keys, and nothing else")
     return {str(key): StoredWeight(file, str(value.dtype).removeprefix("torch.")) for key, value in content.items()}
 
 
@@ -90,11 +89,9 @@ def check(encoder: Any, report: Mapping[str, Any], stored: Mapping[str, StoredWe
     """
     kind = type(encoder).__name__
     files = sorted({weight.file for weight in stored.values()})
-    where = repr(name if not files else str(files[0]) if len(files) == 1 else str(files[0].parent))
+    where = name if not files else str(files[0] if len(files) == 1 else files[0].parent)
     if report["error_msgs"]:
-        raise ValueError(
-            f"language_model: {where} can't be loaded ({' '.join(' '.join(report['error_msgs']).split())})"
-        )
+        raise unusable(where, f"can't be loaded ({' '.join(' '.join(report['error_msgs']).split())})")
     missing = sorted(key for key in report["missing_keys"] if not key.startswith(_UNREAD))
     if missing:
         prefix, own = f"{encoder.base_model_prefix}.", set(encoder.state_dict())
@@ -103,12 +100,13 @@ def check(encoder: Any, report: Mapping[str, Any], stored: Mapping[str, StoredWe
             theirs, ours = prefixes
             wanted = repr(ours) if ours else f"{prefix!r} or none"
             raise ValueError(
-                f"language_model: the keys in {where} have the prefix {theirs!r} "
+                f"language_model: the keys in {where!r} have the prefix {theirs!r} "
                 f"({theirs}{missing[0].removeprefix(ours)}), {kind} looks for {wanted} ({missing[0]}): rename them"
             )
-        raise ValueError(
-            f"language_model: {where} lacks {_listed(missing)}: {len(missing)} of the weights {kind} computes with, "
-            "which would be random; give the complete weights, and the config.json they were saved with"
+        raise unusable(
+            where,
+            f"lacks {_listed(missing)}: {len(missing)} of the weights {kind} computes with, which would be random; "
+            "give the complete weights, and the config.json they were saved with",
         )
     for key, found, expected in sorted(report["mismatched_keys"]):
         raise ValueError(
@@ -119,9 +117,9 @@ def check(encoder: Any, report: Mapping[str, Any], stored: Mapping[str, StoredWe
     _check_left_over(encoder, report["unexpected_keys"], stored, where)
 
 
-def _check_numbers(encoder: nn.Module, stored: Mapping[str, StoredWeight], where: str) -> None:
+def _check_numbers(encoder: Any, stored: Mapping[str, StoredWeight], where: str) -> None:
     """Refuse weights that are not finite real numbers, or that are stored both with and without the model's prefix."""
-    prefix = f"{getattr(encoder, 'base_model_prefix', '')}."
+    prefix = f"{encoder.base_model_prefix}."
     for key, tensor in encoder.state_dict().items():
         if key in stored and prefix + key in stored:
             raise ValueError(
@@ -143,15 +141,12 @@ def _check_numbers(encoder: nn.Module, stored: Mapping[str, StoredWeight], where
             )
 
 
-def _check_left_over(
-    encoder: nn.Module, unexpected: Collection[str], stored: Mapping[str, StoredWeight], where: str
-) -> None:
+def _check_left_over(encoder: Any, unexpected: Collection[str], stored: Mapping[str, StoredWeight], where: str) -> None:
     """Refuse weights of more layers than the configuration has, and weights that a layer does not use."""
     layers = {_pattern(key) for key in encoder.state_dict()}
     modules = {name for name, module in encoder.named_modules() if name and any(True for _ in module.parameters(False))}
-    prefix = f"{getattr(encoder, 'base_model_prefix', '')}."
     for key in sorted(unexpected):
-        own = key.removeprefix(prefix)
+        own = key.removeprefix(f"{encoder.base_model_prefix}.")
         if own.startswith(_UNREAD):
             continue
         parts = own.split(".")
@@ -191,7 +186,7 @@ def _stored_as(key: str, stored: Mapping[str, StoredWeight]) -> StoredWeight | N
 
 def _place(key: str, stored: Mapping[str, StoredWeight], otherwise: str) -> str:
     weight = _stored_as(key, stored)
-    return otherwise if weight is None else repr(str(weight.file))
+    return repr(otherwise if weight is None else str(weight.file))
 
 
 def _listed(names: list[str]) -> str:

@@ -12,11 +12,7 @@ from recbole.config import Config
 
 
 def read_yaml(file: str | Path, what: str = "config file") -> dict[str, Any]:
-    """Read the ``key: value`` pairs of a YAML file.
-
-    Args:
-        file: the file.
-        what: what errors call it.
+    """Read the ``key: value`` pairs of a YAML file, which errors call ``what``.
 
     Raises:
         ValueError: the file does not exist, is not UTF-8 or plain YAML, gives a key twice, or holds something else; one

@@ -117,8 +117,8 @@ CALLED = {
     "compare": ("recbole_alt.study.run_campaign", ["--out=x", "--models=DCN", "--datasets=tiny"]),
     "convert": ("recbole_alt.cli.convert.convert", ["ml-1m", "x"]),
     "export": ("recbole_alt.export.to_recbole", ["x", "--recbole=y"]),
-    "probe": ("recbole_alt.probe.probe", ["x"]),
-    "diagnose": ("recbole_alt.diagnose.diagnose", ["x"]),
+    "probe": ("recbole_alt.questions.probe.probe", ["x"]),
+    "diagnose": ("recbole_alt.questions.diagnose.diagnose", ["x"]),
     "keys": ("recbole_alt.config.ALTConfig", []),
 }
 

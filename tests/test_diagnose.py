@@ -16,9 +16,9 @@ from recbole.utils import get_model
 from recbole_alt import checkpoints, run_recbole_alt
 from recbole_alt.cli import main
 from recbole_alt.config import ALTConfig
-from recbole_alt.diagnose import build_seeded, diagnose, field_embeddings, pairwise_cosines
 from recbole_alt.experiment import load_data
 from recbole_alt.model.backbones import mask_table
+from recbole_alt.questions.diagnose import build_seeded, diagnose, field_embeddings, pairwise_cosines
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

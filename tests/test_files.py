@@ -199,8 +199,10 @@ def test_a_folder_is_of_one_process_until_it_dies(tmp_path: Path) -> None:
             files.lock(tmp_path)
     os.kill(other.pid, signal.SIGKILL)
     other.wait()
-    with files.locked(tmp_path), pytest.raises(ValueError, match=f"process {os.getpid()} "):
+    taken = files.lock(tmp_path)
+    with pytest.raises(ValueError, match=f"process {os.getpid()} "):
         files.lock(tmp_path)
+    taken.release()
     files.lock(tmp_path).release()
 
 

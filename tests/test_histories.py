@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from histories import histories, main, measure, refitted
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recbole_alt.benchmark.histories import histories, main, measure, refitted
 from recbole_alt.study import Campaign, run_campaign
 from recbole_alt.study.statistics import auc
 

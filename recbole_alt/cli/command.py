@@ -14,8 +14,7 @@ class Command:
     Attributes:
         about: What it does, in one line.
         add_options: Adds its options to a parser.
-        work: Does it, given the parsed options and the keys of the configuration. ``options.words`` are the words of
-            the command line.
+        work: Does it, given the parsed options (``words``: all as given) and the keys of the configuration.
         takes_keys: True if keys of the configuration may follow as ``--key=value``.
         stopped: What to say after Ctrl-C.
     """

@@ -24,15 +24,12 @@ COMMANDS: dict[str, Command] = {
 
 
 def main(argv: Sequence[str] | None = None, command: str | None = None) -> int:
-    """Run a command.
+    """Run a command, and return its exit status; see :func:`recbole_alt.cli.errors.exit_status`.
 
     Args:
         argv: The words after the program's name; ``sys.argv``'s by default.
         command: A name from :data:`COMMANDS`. By default the first word names it, and ``run`` is meant where the first
             word is an option other than ``--help`` and ``--version``.
-
-    Returns:
-        The exit status, as :func:`recbole_alt.cli.errors.exit_status` gives it.
     """
     words = list(sys.argv[1:] if argv is None else argv)
     if command is None and words and words[0].startswith("-") and words[0] not in ("-h", "--help", "--version"):

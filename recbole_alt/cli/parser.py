@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
+from argparse import Action, ArgumentParser, Namespace
 from typing import Any, NoReturn
 
 
-class Parser(argparse.ArgumentParser):
+class Parser(ArgumentParser):
     """An ``ArgumentParser`` whose errors look like all other errors, and which never abbreviates a key."""
 
     def __init__(self, **options: Any):
@@ -21,12 +21,10 @@ class Parser(argparse.ArgumentParser):
         sys.exit(2)
 
 
-class _Once(argparse.Action):
+class _Once(Action):
     """Stores the value of an option, which may be given again only with the same value."""
 
-    def __call__(
-        self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, value: Any, option: str | None = None
-    ) -> None:
+    def __call__(self, parser: ArgumentParser, namespace: Namespace, value: Any, option: str | None = None) -> None:
         before = getattr(namespace, self.dest)
         if before not in (self.default, value):
             parser.error(f"{option} is given twice: {before!r} and {value!r}")

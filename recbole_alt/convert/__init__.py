@@ -47,8 +47,9 @@ def convert(
     """
     if dataset not in CONVERTERS:
         raise ValueError(f"dataset must be one of {', '.join(CONVERTERS)}, not {dataset!r}")
+    conversion = Conversion(Path(raw), Path(out), dataset, any_size=any_size, progress=progress)
     try:
-        with Conversion(Path(raw), Path(out), dataset, any_size=any_size, progress=progress) as conversion:
+        with conversion.writing():
             CONVERTERS[dataset](conversion, **options)
     except OSError as error:  # of reading they are ValueErrors by now
         raise CannotWrite(error.filename or Path(out) / dataset, error) from error

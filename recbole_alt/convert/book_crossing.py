@@ -19,13 +19,10 @@ USERS, BOOKS, RATINGS = 278_858, 271_379, 1_149_780
 AGES = (5, 100)
 YEARS = (1450, 2005)  # the first printed book; the year after the crawl
 
-_COLUMNS = {
-    "BX-Users.csv": ["User-ID", "Location", "Age"],
-    "BX-Books.csv": [
-        *("ISBN", "Book-Title", "Book-Author", "Year-Of-Publication", "Publisher"),
-        *("Image-URL-S", "Image-URL-M", "Image-URL-L"),
-    ],
-    "BX-Book-Ratings.csv": ["User-ID", "ISBN", "Book-Rating"],
+_HEADERS = {
+    "BX-Users.csv": "User-ID;Location;Age",
+    "BX-Books.csv": "ISBN;Book-Title;Book-Author;Year-Of-Publication;Publisher;Image-URL-S;Image-URL-M;Image-URL-L",
+    "BX-Book-Ratings.csv": "User-ID;ISBN;Book-Rating",
 }
 _FIELD = re.compile(r'"((?:[^"\\]++|\\.|"(?!;|\Z))*+)"(?=;|\Z)|(NULL|\d*)(?=;|\Z)', re.DOTALL)
 _ENTITY = re.compile(r"&(?:#\d+|#[xX][0-9a-fA-F]+|[A-Za-z][A-Za-z0-9]*);")
@@ -34,14 +31,10 @@ _MOST_LINES = 5  # of one record: a quotation mark that never closes must not sw
 
 
 def convert(conversion: Conversion) -> None:
-    """Write ``book-crossing.user``, ``.item`` and ``.inter``.
-
-    Raises:
-        ValueError: a file is missing, damaged or cut off; the message names file and line.
-    """
+    """Write ``book-crossing.user``, ``.item`` and ``.inter``."""
     users, books = _users(conversion), _books(conversion)
     file = conversion.raw / "BX-Book-Ratings.csv"
-    table = conversion.table("inter", ["user_id:token", "item_id:token", "rating:float"])
+    table = conversion.table("inter", "user_id:token item_id:token rating:float")
     for number, (user, isbn, rating) in _records(conversion, file, "ratings", RATINGS):
         if not rating.isdecimal() or int(rating) > 10:
             raise damaged(file, number, f"the Book-Rating must be from 0 to 10, not {rating!r}")
@@ -55,7 +48,7 @@ def convert(conversion: Conversion) -> None:
 
 def _users(conversion: Conversion) -> set[str]:
     file = conversion.raw / "BX-Users.csv"
-    table = conversion.table("user", ["user_id:token", "location:token", "age:token"])
+    table = conversion.table("user", "user_id:token location:token age:token")
     seen: set[str] = set()
     for number, (user, location, age) in _records(conversion, file, "users", USERS):
         if not user.isdecimal():
@@ -67,8 +60,8 @@ def _users(conversion: Conversion) -> set[str]:
 
 def _books(conversion: Conversion) -> set[str]:
     file = conversion.raw / "BX-Books.csv"
-    columns = ["book_title:token_seq", "book_author:token", "publication_year:token", "publisher:token"]
-    table = conversion.table("item", ["item_id:token", *columns])
+    columns = "item_id:token book_title:token_seq book_author:token publication_year:token publisher:token"
+    table = conversion.table("item", columns)
     seen: set[str] = set()
     for number, record in _records(conversion, file, "books", BOOKS):
         isbn, title, author, year, publisher = record[:5]
@@ -98,7 +91,7 @@ def _place(conversion: Conversion, location: str) -> str:
 
 def _records(conversion: Conversion, file: Path, what: str, published: int) -> Iterator[tuple[int, list[str]]]:
     """The ``published`` number of records below the header, each with its first line's; values clean, NULL empty."""
-    columns = _COLUMNS[file.name]
+    columns = _HEADERS[file.name].split(";")
     start, text, count = 0, "", 0
     for number, line in conversion.lines(file, "latin-1"):
         if not text and not line.strip():

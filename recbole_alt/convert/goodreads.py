@@ -41,23 +41,19 @@ YEARS = (1450, 2018)  # the first printed book; the year after the crawl
 
 _TOKENS = {named: genre for genre, (named, _, _) in GENRES.items()}
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
-_ITEM = [
-    *("item_id:token", "title:token_seq", "genres:token_seq", "average_rating:float", "reviews:float"),
-    *("author_id:token", "author_name:token_seq", "pages:float", "is_ebook:token", "format:token"),
-    *("publisher:token", "publication_year:token", "work_id:token", "media_type:token"),
-]
+_ITEM = (
+    "item_id:token title:token_seq genres:token_seq average_rating:float reviews:float author_id:token "
+    "author_name:token_seq pages:float is_ebook:token format:token publisher:token publication_year:token "
+    "work_id:token media_type:token"
+)
 
 
 def convert(conversion: Conversion, *, genre: str | None = None, without: Collection[str] = ()) -> None:
     """Write ``goodreads.item`` and ``.inter``; GoodReads says nothing of its users but their ids.
 
     Args:
-        conversion: where from and where to.
         genre: one of :data:`GENRES`; all books without.
         without: which of :data:`EXTRAS` are not at hand; the fields they give stay empty.
-
-    Raises:
-        ValueError: an unknown genre, or a file that is missing, damaged or cut off, named with its line.
     """
     if genre is not None and genre not in GENRES:
         raise ValueError(f"genre must be one of {', '.join(GENRES)}, not {genre!r}")
@@ -77,22 +73,24 @@ def convert(conversion: Conversion, *, genre: str | None = None, without: Collec
     ids = _ids(books, conversion, among, counts[0])
     if genres is None:
         genres = {} if "genres" in without else _genres(conversion, ids["books"], None)
-    extras = [("authors", "author_id", "name"), ("works", "work_id", "media_type")]
-    names, kinds = ({} if e in without else _extra(conversion, e, key, v, ids[e]) for e, key, v in extras)
-    _write_books(conversion, books, ids["books"], genres, names, kinds, without)
+    extras = {"genres": genres}
+    for extra, key, value in (("authors", "author_id", "name"), ("works", "work_id", "media_type")):
+        extras[extra] = {} if extra in without else _extra(conversion, extra, key, value, ids[extra])
+    _write_books(conversion, books, ids["books"], extras, without)
     _write_interactions(conversion, interactions, ids["books"], counts[1], among is not None)
 
 
 def _file(conversion: Conversion, kind: str, genre: str | None) -> Path:
     """The file of the genre where one of its two is there, else the whole."""
+    own = conversion.raw / f"goodreads_{kind}_{genre}.json.gz"
     if genre and any((conversion.raw / f"goodreads_{k}_{genre}.json.gz").is_file() for k in ("books", "interactions")):
-        return conversion.raw / f"goodreads_{kind}_{genre}.json.gz"
+        return own
     names = [f"goodreads_{kind}.json.gz"]
     if kind == "interactions":
         names.insert(0, "goodreads_interactions_dedup.json.gz")  # what the whole are published as
     there = [conversion.raw / name for name in names if (conversion.raw / name).is_file()]
     if not there:
-        wanted = [f"goodreads_{kind}_{genre}.json.gz", *names] if genre else names
+        wanted = [own.name, *names] if genre else names
         raise ValueError(f"there is no file {' or '.join(wanted)} in {conversion.raw}: download one")
     return there[0]
 
@@ -163,15 +161,11 @@ def _extra(conversion: Conversion, extra: str, key: str, value: str, ids: Collec
 
 
 def _write_books(
-    conversion: Conversion,
-    file: Path,
-    left: set[str],
-    genres: dict[str, str],
-    names: dict[str, str],
-    kinds: dict[str, str],
-    without: Collection[str],
+    conversion: Conversion, file: Path, books: set[str], extras: dict[str, dict[str, str]], without: Collection[str]
 ) -> None:
-    table, left = conversion.table("item", _ITEM), set(left)
+    """Write the rows of ``books``, with the values of ``extras``: file → key → value."""
+    table, left = conversion.table("item", _ITEM), set(books)
+    genres, names, kinds = extras["genres"], extras["authors"], extras["works"]
     used = ("average_rating", "text_reviews_count", "num_pages", "is_ebook", "format", "publisher", "publication_year")
     for number, row in _rows(conversion, file, "books", None, *used):
         book, author, work = str(row["book_id"]), _author(file, number, row), str(row["work_id"])
@@ -179,8 +173,8 @@ def _write_books(
             conversion.note("books left out: of another genre, or listed a second time")
             continue
         left.remove(book)
-        for extra, key, found in (("genres", book, genres), ("authors", author, names), ("works", work, kinds)):
-            if extra not in without and key not in found:
+        for extra, key in (("genres", book), ("authors", author), ("works", work)):
+            if extra not in without and key not in extras[extra]:
                 conversion.note(f"books without an entry in {EXTRAS[extra][0]}")
         rating, reviews, pages, ebook, form, publisher, year = (str(row[name]) for name in used)
         rating = conversion.number(rating, 0, 5, "average ratings")
@@ -194,7 +188,7 @@ def _write_books(
 def _write_interactions(
     conversion: Conversion, file: Path, books: Collection[str], published: int | None, filtered: bool
 ) -> None:
-    table = conversion.table("inter", ["user_id:token", "item_id:token", "rating:float", "timestamp:float"])
+    table = conversion.table("inter", "user_id:token item_id:token rating:float timestamp:float")
     needed = ("user_id", "book_id", "rating", "date_added")
     for number, row in _rows(conversion, file, "interactions", published, *needed):
         user, book, rating = (str(row[name]) for name in needed[:3])

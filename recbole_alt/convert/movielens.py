@@ -12,6 +12,7 @@ from pathlib import Path
 from recbole_alt.convert.writing import Conversion, damaged
 
 USERS, MOVIES, RATINGS = 6_040, 3_883, 1_000_209  # https://files.grouplens.org/datasets/movielens/ml-1m-README.txt
+GENDERS = {"M", "F"}
 AGES = {"1", "18", "25", "35", "45", "50", "56"}
 OCCUPATIONS = {str(code) for code in range(21)}
 YEARS = (1888, 2003)  # the first film; the data set's release
@@ -20,14 +21,10 @@ _YEAR = re.compile(r"(.*?)\s*\((\d{4})\)", re.DOTALL)
 
 
 def convert(conversion: Conversion) -> None:
-    """Write ``ml-1m.user``, ``.item`` and ``.inter``.
-
-    Raises:
-        ValueError: a file is missing, damaged or cut off; the message names file and line.
-    """
+    """Write ``ml-1m.user``, ``.item`` and ``.inter``."""
     users, movies = _users(conversion), _movies(conversion)
     file = conversion.raw / "ratings.dat"
-    table = conversion.table("inter", ["user_id:token", "item_id:token", "rating:float", "timestamp:float"])
+    table = conversion.table("inter", "user_id:token item_id:token rating:float timestamp:float")
     for number, line in _lines(conversion, file, "ratings", RATINGS):
         user, movie, rating, time = _fields(file, number, line, ("user id", "movie id", "rating", "timestamp"))
         if rating not in ("1", "2", "3", "4", "5"):
@@ -44,26 +41,21 @@ def convert(conversion: Conversion) -> None:
 
 def _users(conversion: Conversion) -> set[str]:
     file = conversion.raw / "users.dat"
-    table = conversion.table(
-        "user", ["user_id:token", "age:token", "gender:token", "occupation:token", "zip_code:token"]
-    )
+    table = conversion.table("user", "user_id:token age:token gender:token occupation:token zip_code:token")
     seen: set[str] = set()
     for number, line in _lines(conversion, file, "users", USERS):
         names = ("user id", "gender", "age", "occupation", "zip code")
         user, gender, age, occupation, zip_code = _fields(file, number, line, names)
         _add_new(seen, user, file, number, "user")
-        gender = _known(conversion, gender, {"M", "F"}, "genders")
+        gender = _known(conversion, gender, GENDERS, "genders")
         age = _known(conversion, age, AGES, "ages")
-        occupation = _known(conversion, occupation, OCCUPATIONS, "occupations")
-        table.add(user, age, gender, occupation, zip_code)
+        table.add(user, age, gender, _known(conversion, occupation, OCCUPATIONS, "occupations"), zip_code)
     return seen
 
 
 def _movies(conversion: Conversion) -> set[str]:
     file = conversion.raw / "movies.dat"
-    table = conversion.table(
-        "item", ["item_id:token", "movie_title:token_seq", "release_year:token", "genre:token_seq"]
-    )
+    table = conversion.table("item", "item_id:token movie_title:token_seq release_year:token genre:token_seq")
     seen: set[str] = set()
     for number, line in _lines(conversion, file, "movies", MOVIES):
         movie, first, rest = line.partition("::")

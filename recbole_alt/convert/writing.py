@@ -8,9 +8,9 @@ import re
 import zlib
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from types import TracebackType
-from typing import BinaryIO, TextIO
+from typing import TextIO
 
 from tqdm import tqdm
 
@@ -33,17 +33,16 @@ def damaged(file: Path, line: int, why: str) -> ValueError:
 class Table:
     """An atomic file being written; a value never breaks its row, whatever it holds."""
 
-    def __init__(self, file: Path, columns: list[str]):
-        self.file = file
-        self.rows = 0
-        self._columns = len(columns)
+    def __init__(self, file: Path, columns: str):
+        self.file, self.rows = file, 0
+        self._columns = columns.split()
         self._stream: TextIO = file.open("w", encoding="utf-8", newline="\n")
-        self._stream.write("\t".join(columns) + "\n")
+        self._stream.write("\t".join(self._columns) + "\n")
 
     def add(self, *values: str) -> None:
         """One row; an empty value is a missing one."""
-        if len(values) != self._columns:
-            raise AssertionError(f"{self.file}: {len(values)} values for {self._columns} columns")
+        if len(values) != len(self._columns):
+            raise AssertionError(f"{self.file}: {len(values)} values for {len(self._columns)} columns")
         self._stream.write("\t".join([v if v.isalnum() else clean(v) for v in values]) + "\n")
         self.rows += 1
 
@@ -56,11 +55,7 @@ class Table:
 
 
 class Conversion:
-    """One dataset on its way from raw files to atomic files; leaving it without an error puts these in place.
-
-    Attributes:
-        raw: folder of the raw files.
-    """
+    """One dataset on its way from the raw files in ``raw`` to atomic files."""
 
     def __init__(self, raw: Path, out: Path, name: str, *, any_size: bool = False, progress: bool = True):
         self.raw = raw
@@ -68,8 +63,6 @@ class Conversion:
         self._any_size, self._progress = any_size, progress
         self._tables: dict[str, Table] = {}
         self._notes: Counter[str] = Counter()
-
-    # -- reading -----------------------------------------------------------------------------------------
 
     def lines(self, file: Path, encoding: str) -> Iterator[tuple[int, str]]:
         """The lines of ``file`` with their numbers from 1, their line breaks kept; gzip by its name.
@@ -79,37 +72,26 @@ class Conversion:
         """
         if not file.is_file():
             raise ValueError(f"there is no file {file}: give the folder of the unpacked download")
+        try:
+            source = file.open("rb")
+        except OSError as error:
+            raise ValueError(f"{file} can't be read: {error.strerror}") from None
         number, size = 0, file.stat().st_size
-        with (
-            self._open(file) as source,
-            tqdm(total=size, unit="B", unit_scale=True, desc=file.name, disable=not self._progress) as bar,
-        ):
-            stream = gzip.GzipFile(fileobj=source) if file.suffix == ".gz" else source
+        bar = tqdm(total=size, unit="B", unit_scale=True, desc=file.name, disable=not self._progress)
+        with source, bar:
             try:
-                for number, line in enumerate(stream, 1):
+                for number, line in enumerate(gzip.GzipFile(fileobj=source) if file.suffix == ".gz" else source, 1):
                     if number % _LINES == 0:
                         bar.update(source.tell() - bar.n)
-                    yield number, self._decoded(file, number, line, encoding)
+                    yield number, line.decode(encoding)
+            except UnicodeDecodeError as error:
+                byte = error.object[error.start : error.start + 1]
+                raise damaged(file, number, f"byte {byte!r} at position {error.start} is not {encoding}") from None
             except EOFError:
                 raise damaged(file, number + 1, "the compressed file is cut off here") from None
             except (gzip.BadGzipFile, zlib.error) as error:
                 raise damaged(file, number + 1, f"no valid gzip from here on ({error})") from None
             bar.update(source.tell() - bar.n)
-
-    @staticmethod
-    def _open(file: Path) -> BinaryIO:
-        try:
-            return file.open("rb")
-        except OSError as error:
-            raise ValueError(f"{file} can't be read: {error.strerror}") from None
-
-    @staticmethod
-    def _decoded(file: Path, number: int, line: bytes, encoding: str) -> str:
-        try:
-            return line.decode(encoding)
-        except UnicodeDecodeError as error:
-            bad = line[error.start : error.start + 1]
-            raise damaged(file, number, f"byte {bad!r} at position {error.start} is not {encoding}") from None
 
     def check_count(self, file: Path, what: str, found: int, published: int | None) -> None:
         """Compare the rows of a raw file with the published number; None where none is known.
@@ -125,7 +107,11 @@ class Conversion:
                 "official file, download it again; for a subset of your own give --any_size"
             )
 
-    # -- what was changed --------------------------------------------------------------------------------
+    def table(self, suffix: str, columns: str) -> Table:
+        """A new atomic file under a temporary name, of ``name:type`` columns with spaces between them."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._tables[suffix] = Table(self._folder / f".{self._name}.{suffix}.partial", columns)
+        return self._tables[suffix]
 
     def note(self, what: str) -> None:
         """Count one change or omission, for the report."""
@@ -145,34 +131,25 @@ class Conversion:
         written = [f"Written: {self._final(s)}, {table.rows:,} rows" for s, table in self._tables.items()]
         return written + [f"{count:,} {what}" for what, count in self._notes.items()]
 
-    # -- writing -----------------------------------------------------------------------------------------
-
-    def table(self, suffix: str, columns: list[str]) -> Table:
-        """A new atomic file under a temporary name."""
-        self._folder.mkdir(parents=True, exist_ok=True)
-        self._tables[suffix] = Table(self._folder / f".{self._name}.{suffix}.partial", columns)
-        return self._tables[suffix]
-
-    def _final(self, suffix: str) -> Path:
-        return self._folder / f"{self._name}.{suffix}"
-
-    def __enter__(self) -> Conversion:
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Put the tables in place when the block ends, and after an error none of them."""
         if not self.raw.is_dir():
             raise ValueError(f"there is no folder {self.raw}: give the folder of the unpacked download")
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
         try:
+            yield
             for table in self._tables.values():
                 table.close()
-            if kind is None:
-                for suffix, table in self._tables.items():
-                    os.replace(table.file, self._final(suffix))
-                sync_folder(self._folder)
+            for suffix, table in self._tables.items():
+                os.replace(table.file, self._final(suffix))
+            sync_folder(self._folder)
         finally:
             for table in self._tables.values():
+                with suppress(OSError):  # a full disk
+                    table.close()
                 table.file.unlink(missing_ok=True)
             if self._tables and not any(self._folder.iterdir()):
                 self._folder.rmdir()
+
+    def _final(self, suffix: str) -> Path:
+        return self._folder / f"{self._name}.{suffix}"

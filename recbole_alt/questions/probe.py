@@ -17,32 +17,23 @@ from typing import Any
 
 import numpy as np
 import torch
-from recbole.utils import get_model
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GroupKFold
 
 from recbole_alt import checkpoints
-from recbole_alt.config import require_registered
-from recbole_alt.data.identity import require_same_data
-from recbole_alt.diagnose import some_rows
-from recbole_alt.experiment import Data, load_data
+from recbole_alt.experiment import Data, load_data_of
 from recbole_alt.markdown import markdown_table
-from recbole_alt.model.build import build_text
-from recbole_alt.model.text_cache import TextCache
-from recbole_alt.model.weights import load_finetuned
+from recbole_alt.questions.reading import pretrained_states, sample
+from recbole_alt.quick_start import load_model
 from recbole_alt.study.statistics import auc
 
-#: Validation rows that are read at most.
-_ROWS = 200_000
-#: Principal components of the texts' states.
-_COMPONENTS = 32
+_ROWS = 200_000  # validation rows that are read at most
+_COMPONENTS = 32  # principal components of the texts' states
 #: How freely the probe follows the texts; the best is taken, for the right texts and for others alike.
 _FREEDOM = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2)
-#: Scale of the model's score beside the components, so that the penalty is on them alone.
-_SCORE_SCALE = 100.0
+_SCORE_SCALE = 100.0  # of the model's score beside the components, so that the penalty is only on them
 _FOLDS = 5
-#: How often texts are dealt out to others.
-_SHUFFLES = 5
+_SHUFFLES = 5  # how often texts are dealt out to others
 
 
 @dataclass
@@ -50,10 +41,9 @@ class Probe:
     """What the texts of one segment add to one model.
 
     Attributes:
-        stage: of the run: ``plain``, ``ctr``, ``lm`` or ``joint``.
-        segment: of the prompt: ``user``, ``item``, or both in one.
-        texts, rows: distinct texts, and validation rows.
-        auc: of the model alone.
+        stage, segment: of the run, and of its prompt.
+        texts, rows: numbers of distinct texts and of validation rows.
+        auc: of the model without the probe.
         with_texts: with the probe of the rows' texts.
         with_others: with the probe of texts dealt out anew, once each.
     """
@@ -81,37 +71,33 @@ def probe(folder: str | os.PathLike[str], data: Data | None = None) -> list[Prob
     files = [file for file in files if file.is_file()]
     if not files:
         raise ValueError(f"{os.fspath(folder)!r} holds no finetuned model (plain.pth, ctr.pth, lm.pth, joint.pth)")
-    found = []
-    states: list[tuple[str, np.ndarray, np.ndarray]] = []
+    found: list[Probe] = []
+    states: list[tuple[str, np.ndarray, np.ndarray]] = []  # see text_states
     for file in files:
         state = checkpoints.load(file)
         config = state["config"]
-        require_registered(config["model"], file)
-        data = data or load_data(config)
-        require_same_data(state, data[1]._dataset, file=file)
-        train, rows = data[1]._dataset, some_rows(data[2]._dataset, config["seed"], _ROWS)
+        data = load_data_of(state, file, data)
+        train, valid = data[1]._dataset, data[2]._dataset
+        rows = valid[sample(len(valid), _ROWS, config["seed"])]
         states = states or text_states(config, train.prompts, rows)
         clicks = (rows[config["LABEL_FIELD"]] > 0.5).numpy()
-        logits = score(config, state, train, rows, file)
+        logits = score(load_model(state, train, file), rows, config["eval_batch_size"])
         found += [ask(file.stem, name, logits, clicks, vectors, of, config["seed"]) for name, vectors, of in states]
     return found
 
 
 @torch.no_grad()
-def score(config: Any, state: dict[str, Any], train: Any, rows: Any, file: Path) -> np.ndarray:
-    """Logits [N] of the model in ``state``."""
-    model = get_model(config["model"])(config, train).to(config["device"])
-    load_finetuned(model, state, file)
+def score(model: Any, rows: Any, batch_size: int) -> np.ndarray:
+    """Logits [N] of ``rows``."""
     model.eval()
-    size = config["eval_batch_size"]
-    parts = [model(rows[i : i + size].to(config["device"])) for i in range(0, len(rows), size)]
+    parts = [model(rows[i : i + batch_size].to(model.device)) for i in range(0, len(rows), batch_size)]
     return torch.cat(parts).double().cpu().numpy()
 
 
 @torch.no_grad()
 def text_states(config: Any, prompts: Any, rows: Any) -> list[tuple[str, np.ndarray, np.ndarray]]:
     """Of each segment its name, the pooled states of its distinct texts [T, H], and the text of each row [N]."""
-    cache = TextCache(build_text(config, prompts).to(config["device"]).eval().language_model)
+    cache = pretrained_states(config, prompts)
     return [
         (texts.segment.name, cache.pooled(texts, config["device"]).double().cpu().numpy(), texts.row.numpy())
         for texts in prompts.distinct(rows)
@@ -121,27 +107,18 @@ def text_states(config: Any, prompts: Any, rows: Any) -> list[tuple[str, np.ndar
 def ask(
     stage: str, segment: str, logits: np.ndarray, clicks: np.ndarray, states: np.ndarray, of: np.ndarray, seed: int
 ) -> Probe:
-    """Fit and score the probe.
-
-    Args:
-        stage, segment: for the record.
-        logits: [N] of the model.
-        clicks: [N] bool.
-        states: [T, H] of the texts.
-        of: [N] the text of each row.
-        seed: of how texts are dealt out.
+    """Fit and score the probe of rows with ``logits`` [N], ``clicks`` [N] and texts ``of`` [N] with ``states`` [T, H].
 
     Raises:
         ValueError: one class only.
     """
-    alone = auc(clicks, logits)
-    if alone is None:
+    without = auc(clicks, logits)
+    if without is None:
         raise ValueError("the validation rows have one class only: there is no AUC to add to")
-    components = principal_components(states)
-    rng = np.random.default_rng(seed)
-    others = [probed(logits, clicks, components[rng.permutation(len(states))], of) for _ in range(_SHUFFLES)]
+    components, rng = principal_components(states), np.random.default_rng(seed)
+    others = [probed(logits, clicks, rng.permutation(components), of) for _ in range(_SHUFFLES)]
     with_texts = probed(logits, clicks, components, of)
-    return Probe(stage, segment, len(states), len(clicks), alone, with_texts, others)
+    return Probe(stage, segment, len(states), len(clicks), without, with_texts, others)
 
 
 def principal_components(states: np.ndarray) -> np.ndarray:

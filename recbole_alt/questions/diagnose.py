@@ -19,24 +19,22 @@ from recbole.utils import get_model, init_seed
 from torch import Tensor
 
 from recbole_alt import checkpoints
-from recbole_alt.config import base_model_name, require_registered
+from recbole_alt.config import base_model_name
 from recbole_alt.data.identity import require_same_data
 from recbole_alt.data.masking import Masks, step_generator
 from recbole_alt.data.steps import build_masking
-from recbole_alt.experiment import Data, load_data
+from recbole_alt.experiment import Data, load_data_of
 from recbole_alt.files import read_record
 from recbole_alt.markdown import markdown_table
 from recbole_alt.model.alignment import AlignmentModel
 from recbole_alt.model.backbones import Backbone
-from recbole_alt.model.build import build_alignment, build_backbone, build_text
+from recbole_alt.model.build import build_alignment, build_backbone
 from recbole_alt.model.captures import FIELD_EMBEDDINGS, reached
-from recbole_alt.model.text_cache import TextCache
 from recbole_alt.model.weights import load_weights
+from recbole_alt.questions.reading import pretrained_states, sample
 
-#: Rows that the losses are read from, and that embeddings are averaged over.
-_ROWS = 1024
-#: Users, or items, whose likeness is compared in pairs.
-_ENTITIES = 1000
+_ROWS = 1024  # that the losses are read from, and that embeddings are averaged over
+_ENTITIES = 1000  # users, or items, whose likeness is compared in pairs
 
 
 @dataclass
@@ -75,58 +73,42 @@ def diagnose(folder: str | os.PathLike[str], data: Data | None = None) -> Diagno
     Raises:
         ValueError: no run there, or its data are other ones now.
     """
-    folder = Path(folder)
-    file = aligned_file(folder)
+    settings = Path(folder, "config.json")
+    given = read_record(settings).get("pretrained_checkpoint") if settings.is_file() else None
+    file = Path(given or Path(folder, "pretrain.pth"))
     aligned = checkpoints.load(file)
     config = aligned["config"]
-    require_registered(config["model"], file)
-    _, train, valid, _ = data or load_data(config)
-    require_same_data(aligned, train._dataset, file=file)
+    train, valid = (loader._dataset for loader in load_data_of(aligned, file, data)[1:3])
     model_class = get_model(config["model"]).backbone_class
     init_seed(config["seed"], config["reproducibility"])
-    model = build_alignment(config, train._dataset, model_class)
-    backbones = {"initial": build_seeded(config, train._dataset, model_class), "aligned": model.backbone}
+    model = build_alignment(config, train, model_class)
+    backbones = {"initial": build_seeded(config, train, model_class), "aligned": model.backbone}
     for name in ("backbone", "text", "objectives"):
         load_weights(getattr(model, name), aligned[name], f"{str(file)!r} does not fit its own {name}")
     for stage in ("ctr", "joint", "plain"):
-        if (stage_file := folder / f"{stage}.pth").is_file():
+        if (stage_file := Path(folder, f"{stage}.pth")).is_file():
             state = checkpoints.load(stage_file)
-            require_same_data(state, train._dataset, file=stage_file, held_out_only=True)
+            require_same_data(state, train, file=stage_file, held_out_only=True)
             weights = state["state_dict"].items()
             own = {key.removeprefix("backbone."): v for key, v in weights if key.startswith("backbone.")}
-            backbones[stage] = build_seeded(config, train._dataset, model_class)
+            backbones[stage] = build_seeded(config, train, model_class)
             load_weights(backbones[stage], own, f"{str(stage_file)!r} does not fit the model of {str(file)!r}")
-    rows = {name: some_rows(loader._dataset, config["seed"]) for name, loader in (("train", train), ("valid", valid))}
+    parts = {"train": train, "valid": valid}
+    rows = {name: part[sample(len(part), _ROWS, config["seed"])] for name, part in parts.items()}
     found = Diagnosis(config["model"], config["dataset"], {name: len(part) for name, part in rows.items()})
     for name, part in rows.items():
-        found.alignment[name], by_field = read_objectives(config, model, train._dataset.prompts, part)
+        found.alignment[name], by_field = read_objectives(config, model, train.prompts, part)
         for field_name, value in by_field.items():
             found.values.setdefault(field_name, {})[name] = value
     found.embeddings = movements(backbones, rows["train"].to(config["device"]))
-    found.likeness = likeness(config, backbones, train._dataset)
+    found.likeness = likeness(config, backbones, train)
     return found
-
-
-def aligned_file(folder: Path) -> Path:
-    """The alignment that a run made, or was given."""
-    settings = folder / "config.json"
-    given = read_record(settings).get("pretrained_checkpoint") if settings.is_file() else None
-    return Path(given) if given else folder / "pretrain.pth"
 
 
 def build_seeded(config: Any, dataset: Any, model_class: type) -> Backbone:
     """The backbone as every stage of the run initialises it."""
     init_seed(config["seed"], config["reproducibility"])
     return build_backbone(config, dataset, model_class).eval()
-
-
-def some_rows(dataset: Any, seed: int, most: int = _ROWS) -> Any:
-    """At most so many joined rows of ``dataset``, the same in every call."""
-    chosen = np.random.default_rng(seed).permutation(len(dataset))[:most]
-    return dataset[np.sort(chosen)]
-
-
-# -- the alignment -----------------------------------------------------------------------------------------
 
 
 @torch.no_grad()
@@ -155,9 +137,6 @@ def read_objectives(
             one[:, column] = True
             by_field[table_field.name] = read(Masks([torch.zeros_like(t) for t in masks.tokens], one))["value_accuracy"]
     return whole, by_field
-
-
-# -- the embeddings ----------------------------------------------------------------------------------------
 
 
 @torch.no_grad()
@@ -197,12 +176,13 @@ def likeness(config: Any, backbones: Mapping[str, Backbone], dataset: Any) -> di
     embedded = field_embeddings(backbones["aligned"], dataset[:1].to(config["device"]))
     if config["prompt_scope"] != "entity":
         return found
-    cache = TextCache(build_text(config, dataset.prompts).to(config["device"]).eval().language_model)
+    cache = pretrained_states(config, dataset.prompts)
     for position, segment in enumerate(dataset.prompts.segments):
         entity = {"user": dataset.uid_field, "item": dataset.iid_field}.get(segment.name)
         if entity not in embedded:
             continue
-        rows = one_row_each(dataset, entity, config["seed"])
+        _, first = np.unique(dataset.inter_feat[entity].numpy(), return_index=True)
+        rows = dataset[sample(first, _ENTITIES, config["seed"])]
         texts = dataset.prompts.distinct(rows)[position]
         states = cache.pooled(texts, config["device"])
         said = pairwise_cosines((states - states.mean(0))[texts.row.to(states.device)])
@@ -213,20 +193,10 @@ def likeness(config: Any, backbones: Mapping[str, Backbone], dataset: Any) -> di
     return found
 
 
-def one_row_each(dataset: Any, entity: str, seed: int) -> Any:
-    """A training row of each of at most 1,000 users, or items."""
-    _, first = np.unique(dataset.inter_feat[entity].numpy(), return_index=True)
-    return dataset[np.sort(np.random.default_rng(seed).permutation(first)[:_ENTITIES])]
-
-
 def pairwise_cosines(vectors: Tensor) -> np.ndarray:
     """The cosine of every pair of rows of [N, D], [N·(N−1)/2]."""
     unit = F.normalize(vectors.double(), dim=1)
-    above = torch.triu_indices(len(unit), len(unit), offset=1)
-    return (unit @ unit.T)[above[0], above[1]].cpu().numpy()
-
-
-# -- saying it ---------------------------------------------------------------------------------------------
+    return (unit @ unit.T).cpu().numpy()[np.triu_indices(len(unit), 1)]
 
 
 def to_markdown(found: Diagnosis) -> str:

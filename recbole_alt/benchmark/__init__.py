@@ -1,1 +1,0 @@
-"""What a user's earlier clicks would add to a plain model."""
