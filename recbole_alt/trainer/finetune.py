@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 from recbole.trainer import Trainer
-from recbole.utils import dict2str, early_stopping
 from torch.nn.modules.batchnorm import _BatchNorm
 from tqdm import tqdm
 
@@ -35,11 +34,10 @@ class ALTTrainer(Trainer):
         if not config["single_spec"]:
             raise ValueError("training on several processes is not supported yet: run without --nproc and --world_size")
         super().__init__(config, model)
-        self.scaler = gradient_scaler(self.device, enabled=self.enable_scaler or self._trains_in_fp16())
+        trains_in_fp16 = model.encodes_texts and config["precision"] == "fp16"
+        self.scaler = gradient_scaler(self.device, enabled=self.enable_scaler or trains_in_fp16)
         self.scheduler: torch.optim.lr_scheduler.LambdaLR | None = None
         self.seconds = 0.0
-        self.best_valid_score: float
-        self.cur_step: int
         self._resumed: dict[str, Any] | None = None
 
     @property
@@ -48,9 +46,7 @@ class ALTTrainer(Trainer):
         best = Path(self.saved_model_file)
         return best.with_name(f"{best.stem}-last.pth")
 
-    def _build_optimizer(self, **kwargs: Any) -> torch.optim.Optimizer:
-        if kwargs:
-            return super()._build_optimizer(**kwargs)
+    def _build_optimizer(self, **_: Any) -> torch.optim.Optimizer:
         rates = {"rest": self.learning_rate, "mixing": self.learning_rate}
         decays = {"rest": self.weight_decay, "mixing": 0.0}
         for group in ("language", "embedding"):
@@ -58,11 +54,6 @@ class ALTTrainer(Trainer):
             rates[group] = self.learning_rate if rate is None else rate
             decays[group] = self.weight_decay if decay is None else decay
         return super()._build_optimizer(params=parameter_groups(self.model, rates, decays))
-
-    def _trains_in_fp16(self) -> bool:
-        text = getattr(self.model, "text", None)
-        trained = text is not None and any(p.requires_grad for p in text.language_model.parameters())
-        return trained and self.config["precision"] == "fp16"
 
     def fit(
         self,
@@ -81,67 +72,16 @@ class ALTTrainer(Trainer):
         Raises:
             Diverged: a loss or a prediction is not a number.
         """
-        self.eval_collector.data_collect(train_data)
-        if self.config["train_neg_sample_args"].get("dynamic", False):
-            train_data.get_model(self.model)
         self._normalises = any(isinstance(module, _BatchNorm) for module in self.model.modules())
+        self._saves = saved
+        self._began = monotonic() - self.seconds
         self._start_schedule(len(train_data))
-        begun, before = monotonic(), self.seconds
-        for epoch in range(self.start_epoch, self.epochs):
-            epoch_begun = monotonic()
-            loss = self._train_epoch(train_data, epoch, show_progress=show_progress, saved=saved)
-            self.seconds = before + monotonic() - begun
-            self.train_loss_dict[epoch] = sum(loss) if isinstance(loss, tuple) else loss
-            if verbose:
-                self.logger.info(self._generate_train_loss_output(epoch, epoch_begun, monotonic(), loss))
-            self._add_train_loss_to_tensorboard(epoch, loss)
-            self.wandblogger.log_metrics({"epoch": epoch, "train_loss": loss, "train_step": epoch}, head="train")
-            stop = self._validate(epoch, valid_data, verbose, saved, show_progress, callback_fn)
-            self.seconds = before + monotonic() - begun
-            if stop:
-                break
-            if saved:
-                self._save_last(epoch + 1, 0, order_of(train_data), None)
+        best = saved and (self.start_epoch < self.epochs or not self.epochs)  # a finished run keeps the one it has
+        result = super().fit(train_data, valid_data, verbose, best, show_progress, callback_fn)
+        self.seconds = monotonic() - self._began
         if saved:
-            if self.epochs == 0:
-                self._save_checkpoint(-1, verbose=verbose)
             self._save_last(self.epochs, 0, None, None)  # over: resuming goes straight to the test
-        self._add_hparam_to_tensorboard(self.best_valid_score)
-        return self.best_valid_score, self.best_valid_result
-
-    def _validate(
-        self,
-        epoch: int,
-        valid_data: Any,
-        verbose: bool,
-        saved: bool,
-        show_progress: bool,
-        callback_fn: Callable[[int, float], None] | None,
-    ) -> bool:
-        """Score the validation data where due and keep the best; returns whether to stop."""
-        if self.eval_step <= 0 or not valid_data:
-            if saved:
-                self._save_checkpoint(epoch, verbose=verbose)
-            return False
-        if (epoch + 1) % self.eval_step:
-            return False
-        score, result = self._valid_epoch(valid_data, show_progress=show_progress)
-        self.best_valid_score, self.cur_step, stop, better = early_stopping(
-            score, self.best_valid_score, self.cur_step, max_step=self.stopping_step, bigger=self.valid_metric_bigger
-        )
-        if verbose:
-            self.logger.info(f"epoch {epoch} evaluating [valid_score: {score:f}]  {dict2str(result)}")
-        self.tensorboard.add_scalar("Vaild_score", score, epoch)  # RecBole's own spelling
-        self.wandblogger.log_metrics({**result, "valid_step": epoch}, head="valid")
-        if better:
-            self.best_valid_result = {name: float(value) for name, value in result.items()}
-            if saved:
-                self._save_checkpoint(epoch, verbose=verbose)
-        if callback_fn:
-            callback_fn(epoch, score)
-        if stop and verbose:
-            self.logger.info(f"Finished training, best eval result in epoch {epoch - self.cur_step * self.eval_step}")
-        return stop
+        return result
 
     def _start_schedule(self, steps_per_epoch: int) -> None:
         self.scheduler = scheduler(
@@ -161,9 +101,10 @@ class ALTTrainer(Trainer):
         epoch_idx: int,
         loss_func: Callable[..., Any] | None = None,
         show_progress: bool = False,
-        saved: bool = False,
     ) -> Any:
         """One epoch; returns the sum of its losses, or a tuple of sums (RecBole's contract)."""
+        if self._saves and epoch_idx > self.start_epoch:
+            self._save_last(epoch_idx, 0, order_of(train_data), None)
         self.model.train()
         loss_func = loss_func or self.model.calculate_loss
         resumed, self._resumed = self._resumed, None
@@ -186,7 +127,7 @@ class ALTTrainer(Trainer):
                 parts = [part.item() for part in (losses if isinstance(losses, tuple) else (losses,))]
                 totals = [a + b for a, b in zip(totals, parts, strict=True)] if totals else parts
                 bar.update()
-                if saved and monotonic() - saved_at > self.config["checkpoint_seconds"]:
+                if self._saves and monotonic() - saved_at > self.config["checkpoint_seconds"]:
                     self._save_last(epoch_idx, step + 1, order, (totals, is_tuple))
                     saved_at = monotonic()
         return tuple(totals) if is_tuple else sum(totals)
@@ -203,6 +144,10 @@ class ALTTrainer(Trainer):
     def _check_nan(self, loss: Any) -> None:
         if torch.isnan(loss):
             raise Diverged("the training loss is not a number: lower learning_rate")
+
+    def _valid_epoch(self, *args: Any, **kwargs: Any) -> tuple[float, dict[str, float]]:
+        score, result = super()._valid_epoch(*args, **kwargs)
+        return score, {name: float(value) for name, value in result.items()}
 
     def _neg_sample_batch_eval(self, batched_data: Any) -> Any:
         return self._without_nan(super()._neg_sample_batch_eval(batched_data))
@@ -223,6 +168,7 @@ class ALTTrainer(Trainer):
             self.logger.info(f"Saving current: {file}")
 
     def _save_last(self, *args: Any) -> None:
+        self.seconds = monotonic() - self._began
         checkpoints.save(last_state(self, *args), self.last_file)
 
     def resume_checkpoint(self, resume_file: str | os.PathLike[str]) -> None:
