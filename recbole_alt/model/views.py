@@ -25,11 +25,10 @@ class MaskedTexts:
     """The M texts of one segment in which something is masked.
 
     Attributes:
-        batch: these texts as they are, without a mask; its ``row`` is empty.
+        batch: these texts without a mask; its ``row`` is empty.
         where: bool [M, L], the tokens that are masked.
         input_ids: [M, L] token ids with the mask token in their place.
-        states: [P, H] states of the language model at the P masked positions, in the order of the texts and within a
-            text from left to right.
+        states: [P, H] states of the language model at the P masked positions, text by text from left to right.
     """
 
     batch: SegmentBatch
@@ -44,13 +43,12 @@ class Views:
 
     Attributes:
         interaction: the batch.
-        text: the language side, for what belongs to it (fusing the texts of a row, autocasting).
+        text: the language side.
         rows: [n] the rows whose complete table was read, ascending.
         table_mask: bool [B, F], the fields hidden in the masked table.
         tables: the outputs of the CTR model by view.
-        complete_texts: per segment the states of its N distinct texts: ``states`` [N, L, H], ``pooled`` [N, H] and
-            ``row`` [B], the text of each interaction.
-        masked_texts: per segment its masked texts; segments without any are left out.
+        complete_texts: the states of the distinct texts of each segment.
+        masked_texts: the masked texts of each segment that has some.
     """
 
     interaction: Interaction

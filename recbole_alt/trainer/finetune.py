@@ -10,24 +10,25 @@ from typing import Any
 
 import torch
 from recbole.trainer import Trainer
+from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 from tqdm import tqdm
 
 from recbole_alt import checkpoints
+from recbole_alt.config import ALTConfig
+from recbole_alt.data.identity import record_of, require_same_data
 from recbole_alt.model.precision import gradient_scaler
 from recbole_alt.model.weights import load_finetuned
 from recbole_alt.trainer.diverged import Diverged
 from recbole_alt.trainer.optim import parameter_groups, scheduler, update
-from recbole_alt.trainer.resuming import batches_from, best_state, last_state, order_of, restore
 
 
 class ALTTrainer(Trainer):
     """Finetunes an :class:`~recbole_alt.model.recommender.ALTRecommender` on clicks (method, stage 2).
 
-    As RecBole's ``Trainer`` (``recbole/trainer/trainer.py``), and: the language model, the CTR embeddings
-    and the rest have their own ``learning_rate`` and ``weight_decay`` (``language_*``, ``embedding_*``; empty
-    = the rest's), a ``schedule`` with warm-up, checkpoints that are read without running code, and a second
-    checkpoint (``<name>-last.pth``) from which a stopped run goes on as if never stopped.
+    To RecBole's ``Trainer`` it adds a ``learning_rate`` and a ``weight_decay`` for the language model and for the CTR
+    embeddings (``language_*``, ``embedding_*``; empty = the rest's), a ``schedule`` with warm-up, checkpoints that are
+    read without running code, and a second one (``<name>-last.pth``) from which a stopped run goes on exactly.
     """
 
     def __init__(self, config: Any, model: Any):
@@ -64,10 +65,7 @@ class ALTTrainer(Trainer):
         show_progress: bool = False,
         callback_fn: Callable[[int, float], None] | None = None,
     ) -> tuple[float, dict[str, float] | None]:
-        """Train to the last epoch or until validation stops improving; see RecBole's ``Trainer.fit``.
-
-        Returns:
-            best validation score and result; (-inf or inf, None) without validation data.
+        """As RecBole's ``Trainer.fit``; without validation data it returns (-inf or inf, None).
 
         Raises:
             Diverged: a loss or a prediction is not a number.
@@ -80,16 +78,12 @@ class ALTTrainer(Trainer):
         result = super().fit(train_data, valid_data, verbose, best, show_progress, callback_fn)
         self.seconds = monotonic() - self._began
         if saved:
-            self._save_last(self.epochs, 0, None, None)  # over: resuming goes straight to the test
+            self._save_last(self.epochs, 0, None, [], False)  # over: resuming goes straight to the test
         return result
 
     def _start_schedule(self, steps_per_epoch: int) -> None:
-        self.scheduler = scheduler(
-            self.optimizer,
-            self.config["schedule"] or "constant",
-            self.epochs * steps_per_epoch,
-            self.config["warmup_ratio"] or 0.0,
-        )
+        schedule, warmup_ratio = self.config["schedule"] or "constant", self.config["warmup_ratio"] or 0.0
+        self.scheduler = scheduler(self.optimizer, schedule, self.epochs * steps_per_epoch, warmup_ratio)
         if self._resumed is not None:
             self.scheduler.load_state_dict(self._resumed["scheduler"])
             for group, rate in zip(self.optimizer.param_groups, self.scheduler.get_last_lr(), strict=True):
@@ -104,22 +98,25 @@ class ALTTrainer(Trainer):
     ) -> Any:
         """One epoch; returns the sum of its losses, or a tuple of sums (RecBole's contract)."""
         if self._saves and epoch_idx > self.start_epoch:
-            self._save_last(epoch_idx, 0, order_of(train_data), None)
+            self._save_last(epoch_idx, 0, _order_of(train_data), [], False)
         self.model.train()
         loss_func = loss_func or self.model.calculate_loss
-        resumed, self._resumed = self._resumed, None
-        if resumed is not None and resumed["order"] is not None:
+        resumed, self._resumed = self._resumed or {"step": 0, "losses": None, "is_tuple": False, "order": None}, None
+        if resumed["order"] is not None:
             train_data.generator.set_state(resumed["order"].cpu())
-        order = order_of(train_data)
+        order = _order_of(train_data)
         train_data.epoch = epoch_idx
-        done = resumed["step"] if resumed is not None else 0
-        totals: list[float] = list(resumed["losses"] or []) if resumed is not None else []
-        is_tuple = bool(resumed["is_tuple"]) if resumed is not None else False
+        done, totals, is_tuple = resumed["step"], resumed["losses"] or [], resumed["is_tuple"]
+        batches = iter(train_data)
+        for _ in range(done):
+            next(batches)
+        if "rng" in resumed:
+            checkpoints.set_rng_state(resumed["rng"])
         saved_at = monotonic()
         with tqdm(
             total=len(train_data), initial=done, ncols=100, desc=f"Train {epoch_idx:>5}", disable=not show_progress
         ) as bar:
-            for step, rows in enumerate(batches_from(train_data, done, resumed), start=done):
+            for step, rows in enumerate(batches, start=done):
                 if len(rows) == 1 and self._normalises and len(train_data) > 1:
                     continue  # the last of an epoch, and not the same one in each: it has no variance
                 losses = self._train_step(rows.to(self.device), loss_func)
@@ -128,7 +125,7 @@ class ALTTrainer(Trainer):
                 totals = [a + b for a, b in zip(totals, parts, strict=True)] if totals else parts
                 bar.update()
                 if self._saves and monotonic() - saved_at > self.config["checkpoint_seconds"]:
-                    self._save_last(epoch_idx, step + 1, order, (totals, is_tuple))
+                    self._save_last(epoch_idx, step + 1, order, totals, is_tuple)
                     saved_at = monotonic()
         return tuple(totals) if is_tuple else sum(totals)
 
@@ -163,17 +160,65 @@ class ALTTrainer(Trainer):
 
     def _save_checkpoint(self, epoch: int, verbose: bool = True, **kwargs: Any) -> None:
         file = kwargs.get("saved_model_file") or self.saved_model_file
-        checkpoints.save(best_state(self, epoch), file)
+        checkpoints.save(self._best_state(epoch), file)
         if verbose:
             self.logger.info(f"Saving current: {file}")
 
-    def _save_last(self, *args: Any) -> None:
+    def _best_state(self, epoch: int) -> dict[str, Any]:
+        """RecBole's checkpoint (``Trainer._save_checkpoint``), in plain data."""
+        return {
+            "config": ALTConfig.snapshot(self.config),
+            **record_of(self.model),
+            "epoch": epoch,
+            "cur_step": self.cur_step,
+            "best_valid_score": float(self.best_valid_score),
+            "state_dict": self.model.state_dict(),
+            "other_parameter": self.model.other_parameter(),
+            "optimizer": self.optimizer.state_dict(),
+        }
+
+    def _save_last(self, epoch: int, step: int, order: Tensor | None, losses: list[float], is_tuple: bool) -> None:
+        """Keep all that is needed to go on before ``step`` of ``epoch``, both counted from 0.
+
+        Args:
+            order: :func:`_order_of` the training data as the epoch began.
+            losses: of the epoch so far, the sum of each part.
+            is_tuple: True if the loss has several parts.
+        """
         self.seconds = monotonic() - self._began
-        checkpoints.save(last_state(self, *args), self.last_file)
+        progress = {
+            "step": step,
+            "order": order,
+            "losses": losses or None,
+            "is_tuple": is_tuple,
+            "rng": checkpoints.rng_state(),
+            "texts_encoded": self.model.texts_encoded,
+            **{name: getattr(self, name).state_dict() for name in ("scheduler", "scaler")},
+            **{name: getattr(self, name) for name in ("best_valid_result", "train_loss_dict", "seconds")},
+        }
+        checkpoints.save(self._best_state(epoch) | progress, self.last_file)
 
     def resume_checkpoint(self, resume_file: str | os.PathLike[str]) -> None:
-        """Go on from a ``-last.pth`` checkpoint at the very step it was written; see :func:`restore`."""
-        self._resumed = restore(self, resume_file)
+        """Go on from a ``-last.pth`` checkpoint at the very step it was written.
+
+        Raises:
+            ValueError: it holds no progress (a best checkpoint holds only weights), another model or other data.
+        """
+        file, state = os.fspath(resume_file), checkpoints.load(resume_file, self.device)
+        if "step" not in state:
+            raise ValueError(f"{file!r} holds the best weights, not a stopped run: give its -last.pth")
+        if state["config"]["model"] != self.config["model"]:
+            raise ValueError(f"{file!r} is of {state['config']['model']}, not of {self.config['model']}")
+        require_same_data(state, self.model, file=file)
+        load_finetuned(self.model, state, file)
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scaler.load_state_dict(state["scaler"])
+        self.start_epoch = state["epoch"]
+        for name in ("cur_step", "best_valid_score", "best_valid_result", "train_loss_dict", "seconds"):
+            setattr(self, name, state[name])
+        if self.model.text is not None:
+            self.model.text.language_model.texts_encoded = state["texts_encoded"]
+        self._resumed = state
 
     def evaluate(
         self,
@@ -187,3 +232,9 @@ class ALTTrainer(Trainer):
             file = model_file or self.saved_model_file
             load_finetuned(self.model, checkpoints.load(file, self.device), file)
         return super().evaluate(eval_data, load_best_model=False, show_progress=show_progress)
+
+
+def _order_of(train_data: Any) -> Tensor | None:
+    """State of the generator a RecBole loader shuffles with; None for batches that depend on the step only."""
+    generator = getattr(train_data, "generator", None)
+    return None if generator is None else generator.get_state()

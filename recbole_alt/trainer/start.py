@@ -44,8 +44,7 @@ def start_from_aligned(trainer: ALTTrainer, towers: Mapping[str, Any], dataset: 
 
     Args:
         trainer: about to make its first step.
-        towers: see :meth:`~recbole_alt.model.recommender.ALTRecommender.load_towers`; a whole checkpoint also has
-            their ``config``, which helps to say why they do not fit.
+        towers: a checkpoint of stage 1, whose ``config`` helps to say why they do not fit.
         dataset: the built training dataset.
 
     Raises:
@@ -65,12 +64,7 @@ def start_from_aligned(trainer: ALTTrainer, towers: Mapping[str, Any], dataset: 
 
 
 def start_afresh(trainer: ALTTrainer, dataset: Any) -> None:
-    """Start from RecBole's own initialisation, with ``unseen_values: zero`` where asked (``hidden`` is of stage 1).
-
-    Args:
-        trainer: of the plain backbone, about to make its first step.
-        dataset: the built training dataset.
-    """
+    """Start from RecBole's own initialisation, with ``unseen_values: zero`` where asked (``hidden`` is of stage 1)."""
     if trainer.config["unseen_values"] == "zero":
         set_unseen_values(trainer.model.backbone, dataset, "zero")
 
