@@ -12,16 +12,13 @@ _SAMPLES = 64  # values of each weight that its fingerprint is made from
 
 
 def add_lora(encoder: Any, *, rank: int, alpha: int | None, trained_tokens: list[int]) -> Any:
-    """``encoder`` with LoRA (``peft``) on all its linear layers, everything else frozen.
+    """A ``PeftModel`` of ``encoder`` with LoRA on all its linear layers, everything else frozen.
 
     Args:
         encoder: an ``AutoModel``.
         rank: of the adapters.
         alpha: scale, ``alpha / rank`` times the adapter; None for ``2 * rank``.
         trained_tokens: token ids whose embeddings are trained too.
-
-    Returns:
-        a ``PeftModel`` around it.
 
     Raises:
         ValueError: ``peft`` is not installed.
@@ -30,12 +27,9 @@ def add_lora(encoder: Any, *, rank: int, alpha: int | None, trained_tokens: list
         from peft import LoraConfig, get_peft_model
     except ImportError:
         raise ValueError("lora_rank needs the package peft: pip install 'recbole_alt[lora]'") from None
-    config = LoraConfig(
-        r=rank,
-        lora_alpha=2 * rank if alpha is None else alpha,
-        target_modules="all-linear",
-        trainable_token_indices=trained_tokens or None,
-    )
+    alpha = 2 * rank if alpha is None else alpha
+    tokens = trained_tokens or None
+    config = LoraConfig(r=rank, lora_alpha=alpha, target_modules="all-linear", trainable_token_indices=tokens)
     return get_peft_model(encoder, config)
 
 

@@ -57,13 +57,7 @@ class ALTTrainer(Trainer):
         return super()._build_optimizer(params=parameter_groups(self.model, rates, decays))
 
     def fit(
-        self,
-        train_data: Any,
-        valid_data: Any = None,
-        verbose: bool = True,
-        saved: bool = True,
-        show_progress: bool = False,
-        callback_fn: Callable[[int, float], None] | None = None,
+        self, train_data: Any, valid_data: Any = None, verbose: bool = True, saved: bool = True, **kwargs: Any
     ) -> tuple[float, dict[str, float] | None]:
         """As RecBole's ``Trainer.fit``; without validation data it returns (-inf or inf, None).
 
@@ -75,10 +69,10 @@ class ALTTrainer(Trainer):
         self._began = monotonic() - self.seconds
         self._start_schedule(len(train_data))
         best = saved and (self.start_epoch < self.epochs or not self.epochs)  # a finished run keeps the one it has
-        result = super().fit(train_data, valid_data, verbose, best, show_progress, callback_fn)
+        result = super().fit(train_data, valid_data, verbose, best, **kwargs)
         self.seconds = monotonic() - self._began
         if saved:
-            self._save_last(self.epochs, 0, None, [], False)  # over: resuming goes straight to the test
+            self._save_last(self.epochs, 0, None, [])  # over: resuming goes straight to the test
         return result
 
     def _start_schedule(self, steps_per_epoch: int) -> None:
@@ -90,44 +84,37 @@ class ALTTrainer(Trainer):
                 group["lr"] = rate  # making the scheduler set the first step's
 
     def _train_epoch(
-        self,
-        train_data: Any,
-        epoch_idx: int,
-        loss_func: Callable[..., Any] | None = None,
-        show_progress: bool = False,
-    ) -> Any:
+        self, train_data: Any, epoch_idx: int, loss_func: Any = None, show_progress: bool = False
+    ) -> float | tuple[float, ...]:
         """One epoch; returns the sum of its losses, or a tuple of sums (RecBole's contract)."""
         if self._saves and epoch_idx > self.start_epoch:
-            self._save_last(epoch_idx, 0, _order_of(train_data), [], False)
+            self._save_last(epoch_idx, 0, _order_of(train_data), [])
         self.model.train()
         loss_func = loss_func or self.model.calculate_loss
-        resumed, self._resumed = self._resumed or {"step": 0, "losses": None, "is_tuple": False, "order": None}, None
+        resumed, self._resumed = self._resumed or {"step": 0, "losses": None, "order": None}, None
         if resumed["order"] is not None:
             train_data.generator.set_state(resumed["order"].cpu())
         order = _order_of(train_data)
         train_data.epoch = epoch_idx
-        done, totals, is_tuple = resumed["step"], resumed["losses"] or [], resumed["is_tuple"]
+        done, totals = resumed["step"], resumed["losses"] or []
         batches = iter(train_data)
         for _ in range(done):
             next(batches)
         if "rng" in resumed:
             checkpoints.set_rng_state(resumed["rng"])
         saved_at = monotonic()
-        with tqdm(
-            total=len(train_data), initial=done, ncols=100, desc=f"Train {epoch_idx:>5}", disable=not show_progress
-        ) as bar:
-            for step, rows in enumerate(batches, start=done):
-                if len(rows) == 1 and self._normalises and len(train_data) > 1:
-                    continue  # the last of an epoch, and not the same one in each: it has no variance
-                losses = self._train_step(rows.to(self.device), loss_func)
-                is_tuple = isinstance(losses, tuple)
-                parts = [part.item() for part in (losses if isinstance(losses, tuple) else (losses,))]
-                totals = [a + b for a, b in zip(totals, parts, strict=True)] if totals else parts
-                bar.update()
-                if self._saves and monotonic() - saved_at > self.config["checkpoint_seconds"]:
-                    self._save_last(epoch_idx, step + 1, order, totals, is_tuple)
-                    saved_at = monotonic()
-        return tuple(totals) if is_tuple else sum(totals)
+        title, hidden = f"Train {epoch_idx:>5}", not show_progress
+        bar = tqdm(batches, title, len(train_data), initial=done, ncols=100, disable=hidden)
+        for step, rows in enumerate(bar, start=done):
+            if len(rows) == 1 and self._normalises and len(train_data) > 1:
+                continue  # the last of an epoch, and not the same one in each: it has no variance
+            losses = self._train_step(rows.to(self.device), loss_func)
+            parts = [part.item() for part in (losses if isinstance(losses, tuple) else (losses,))]
+            totals = [a + b for a, b in zip(totals, parts, strict=True)] if totals else parts
+            if self._saves and monotonic() - saved_at > self.config["checkpoint_seconds"]:
+                self._save_last(epoch_idx, step + 1, order, totals)
+                saved_at = monotonic()
+        return tuple(totals) if len(totals) > 1 else sum(totals)
 
     def _train_step(self, rows: Any, loss_func: Callable[..., Any]) -> Any:
         self.optimizer.zero_grad()
@@ -153,7 +140,7 @@ class ALTTrainer(Trainer):
         return self._without_nan(super()._full_sort_batch_eval(batched_data))
 
     def _without_nan(self, evaluated: Any) -> Any:
-        """What RecBole made of a batch, its scores second; they can be no numbers after an epoch's last step only."""
+        """What RecBole made of a batch, its scores second."""
         if torch.isnan(evaluated[1]).any():
             raise Diverged("a prediction is not a number after training: lower learning_rate")
         return evaluated
@@ -177,20 +164,18 @@ class ALTTrainer(Trainer):
             "optimizer": self.optimizer.state_dict(),
         }
 
-    def _save_last(self, epoch: int, step: int, order: Tensor | None, losses: list[float], is_tuple: bool) -> None:
+    def _save_last(self, epoch: int, step: int, order: Tensor | None, losses: list[float]) -> None:
         """Keep all that is needed to go on before ``step`` of ``epoch``, both counted from 0.
 
         Args:
             order: :func:`_order_of` the training data as the epoch began.
             losses: of the epoch so far, the sum of each part.
-            is_tuple: True if the loss has several parts.
         """
         self.seconds = monotonic() - self._began
         progress = {
             "step": step,
             "order": order,
             "losses": losses or None,
-            "is_tuple": is_tuple,
             "rng": checkpoints.rng_state(),
             "texts_encoded": self.model.texts_encoded,
             **{name: getattr(self, name).state_dict() for name in ("scheduler", "scaler")},
@@ -221,11 +206,7 @@ class ALTTrainer(Trainer):
         self._resumed = state
 
     def evaluate(
-        self,
-        eval_data: Any,
-        load_best_model: bool = True,
-        model_file: str | os.PathLike[str] | None = None,
-        show_progress: bool = False,
+        self, eval_data: Any, load_best_model: bool = True, model_file: Any = None, show_progress: bool = False
     ) -> dict[str, float] | None:
         """Metrics on ``eval_data``, by default of the best checkpoint; see RecBole's ``Trainer.evaluate``."""
         if eval_data and load_best_model:

@@ -33,8 +33,6 @@ def load_aligned(config: Any, file: str | os.PathLike[str], dataset: Any) -> dic
         state = checkpoints.load(file, config["device"])
     except ValueError as error:
         raise ValueError(f"{what}: {error}" if what else str(error)) from None
-    if not isinstance(state, dict):
-        raise ValueError(f"{what}: {os.fspath(file)!r} holds no aligned towers: give the pretrain.pth of a run")
     require_same_data(state, dataset, file=file, what=what, held_out_only=True)
     return state
 

@@ -28,22 +28,10 @@ class Objective(nn.Module, ABC):
     @classmethod
     @abstractmethod
     def build(cls, config: Any, backbone: Backbone, text: TextTower, dataset: Any) -> Self:
-        """Make the objective a configuration describes.
-
-        Args:
-            config: the keys of the run.
-            backbone: the CTR model, for its fields and the size of its representation.
-            text: the language side, for the size of its states.
-            dataset: the built training dataset.
-        """
+        """Make the objective that ``config`` describes, for these towers and the built training ``dataset``."""
 
     def rows(self, every: Tensor, masked: Sequence[MaskedTexts]) -> Tensor:
-        """The rows whose complete table it reads, if it reads any; all of them by default.
-
-        Args:
-            every: [B] the numbers of all rows of the batch.
-            masked: the batch's masked texts.
-        """
+        """The rows whose complete table it reads, if it reads any, of ``every`` row [B] of a batch; by default all."""
         return every
 
     @abstractmethod
