@@ -34,10 +34,7 @@ def add_lora(encoder: Any, *, rank: int, alpha: int | None, trained_tokens: list
 
 
 class AdapterState(nn.Module):
-    """A module whose state holds only its trained weights, with a fingerprint of the frozen ones in their stead.
-
-    Its checkpoints are loaded onto the same frozen weights again, and refused by others.
-    """
+    """A module whose state holds its trained weights and a fingerprint of the frozen ones, which must be the same."""
 
     base_fingerprint: Tensor
 

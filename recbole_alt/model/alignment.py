@@ -14,10 +14,9 @@ from recbole_alt.data.masking import Masks
 from recbole_alt.data.prompts import SegmentBatch
 from recbole_alt.model.attention import SegmentStates
 from recbole_alt.model.backbones import Backbone, CTROutput, mask_table, select_rows
-from recbole_alt.model.objectives.objective import Objective
+from recbole_alt.model.objectives.objective import MaskedTexts, Objective, View, Views, mask_texts
 from recbole_alt.model.text_cache import TextCache
 from recbole_alt.model.text_tower import TextTower
-from recbole_alt.model.views import MaskedTexts, View, Views, mask_texts
 
 
 @dataclass

@@ -14,19 +14,12 @@ from torch import Tensor
 
 @dataclass
 class SegmentStates:
-    """Token states of one segment's distinct texts.
+    """States of one segment's distinct texts."""
 
-    Attributes:
-        states: [N, L, H].
-        attention_mask: [N, L], 0 at padding.
-        pooled: [N, H].
-        row: [B], the text of each interaction.
-    """
-
-    states: Tensor
-    attention_mask: Tensor
-    pooled: Tensor
-    row: Tensor
+    states: Tensor  # [N, L, H]
+    attention_mask: Tensor  # [N, L], 0 at padding
+    pooled: Tensor  # [N, H]
+    row: Tensor  # [B], the text of each interaction
 
 
 def take_rows(table: Tensor, row: Tensor) -> Tensor:

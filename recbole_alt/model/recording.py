@@ -92,13 +92,9 @@ def _submodule(model: nn.Module, path: str) -> nn.Module:
 
 
 def first_order_terms(layer: Any, interaction: Interaction) -> Tensor:
-    """What each field adds to a logistic regression, [B, F].
+    """What each field adds to a logistic regression, [B, F]; their sum and ``layer.bias`` are what ``layer`` returns.
 
-    Their sum and ``layer.bias`` are what ``layer`` returns.
-
-    Args:
-        layer: RecBole's ``FMFirstOrderLinear`` (``recbole/model/layers.py``).
-        interaction: [B] rows.
+    ``layer`` is RecBole's ``FMFirstOrderLinear`` (``recbole/model/layers.py``).
     """
     terms: list[Tensor] = []
     if layer.token_field_names:

@@ -19,7 +19,7 @@ from recbole_alt.data.prompts import DistinctTexts, SegmentBatch
 from recbole_alt.data.steps import total_memory
 from recbole_alt.model.attention import SegmentStates
 from recbole_alt.model.language import LanguageModel
-from recbole_alt.model.views import MaskedTexts
+from recbole_alt.model.objectives.objective import MaskedTexts
 
 _CHUNK = 256  # texts encoded, or masked, at once
 _SHARE_OF_MEMORY = 1 / 4
@@ -144,7 +144,7 @@ class TextCache:
         return found
 
     def masked(self, texts: Sequence[MaskedTexts]) -> list[Tensor] | None:
-        """Each segment's :attr:`~recbole_alt.model.views.MaskedTexts.states`; None if they are not kept."""
+        """The states at the masked positions of each segment, [P, H]; None if they are not kept."""
         kept = self._masked
         if kept is None:
             return None
@@ -158,19 +158,12 @@ class TextCache:
 
 @dataclass(frozen=True)
 class _TokenStates:
-    """States of n texts one after another.
+    """States of n texts one after another."""
 
-    Attributes:
-        number: the token ids of a text → its number.
-        first: [n + 1] where each text's states begin.
-        states: [T, H].
-        pooled: [n, H].
-    """
-
-    number: dict[bytes, int]
-    first: Tensor
-    states: Tensor
-    pooled: Tensor
+    number: dict[bytes, int]  # token ids of a text → its number
+    first: Tensor  # [n + 1], where each text's states begin
+    states: Tensor  # [T, H]
+    pooled: Tensor  # [n, H]
 
     def find(self, input_ids: Tensor, attention_mask: Tensor, length: int) -> tuple[Tensor, Tensor]:
         """The numbers [N] of the texts and the positions [N, length] that begin with their first states."""

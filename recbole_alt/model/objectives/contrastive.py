@@ -10,9 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from recbole_alt.model.backbones import Backbone
-from recbole_alt.model.objectives.objective import Objective
+from recbole_alt.model.objectives.objective import MaskedTexts, Objective, Views
 from recbole_alt.model.text_tower import TextTower
-from recbole_alt.model.views import MaskedTexts, Views
 
 
 class PublishedHead(nn.Module):

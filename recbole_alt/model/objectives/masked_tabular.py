@@ -12,12 +12,9 @@ from torch import Tensor, nn
 
 from recbole_alt.model.attention import SegmentStates, attend, take_rows
 from recbole_alt.model.backbones import Backbone
-from recbole_alt.model.objectives.objective import Objective
+from recbole_alt.model.objectives.objective import Objective, Views
 from recbole_alt.model.targets import TableTargets, TargetField
 from recbole_alt.model.text_tower import TextTower
-from recbole_alt.model.views import Views
-
-_KEYS = {"loss": "loss", "n_noise": "noise", "size": "size"}  # argument → the end of its key
 
 
 class MaskedTabularObjective(Objective):
@@ -38,7 +35,6 @@ class MaskedTabularObjective(Objective):
     """
 
     reads = frozenset({"masked_table", "complete_texts"})
-
     table: TableTargets  # reads the true values off a batch
 
     def __init__(
@@ -65,8 +61,9 @@ class MaskedTabularObjective(Objective):
     def build(cls, config: Any, backbone: Backbone, text: TextTower, dataset: Any) -> Self:
         """See :meth:`Objective.build`."""
         table = TableTargets(dataset, backbone.fields, bins=config["float_target_bins"])
-        keys = {name: config[f"masked_tabular_{key}"] for name, key in _KEYS.items()}
-        objective = cls(backbone.representation_size, text.hidden_size, table.fields, **keys)
+        loss, n_noise, size = (config[f"masked_tabular_{key}"] for key in ("loss", "noise", "size"))
+        sizes = backbone.representation_size, text.hidden_size
+        objective = cls(*sizes, table.fields, loss=loss, n_noise=n_noise, size=size)
         objective.table = table
         return objective
 
