@@ -15,8 +15,7 @@ from torch import Tensor, nn
 from recbole_alt.key_table import OBJECTIVES
 from recbole_alt.model.alignment import AlignmentModel
 from recbole_alt.model.build import build_alignment
-from recbole_alt.model.objectives.objective import Objective
-from recbole_alt.model.views import View, Views
+from recbole_alt.model.objectives.objective import Objective, View, Views
 from recbole_alt.trainer.pretrain import ALTPretrainTrainer
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -12,16 +12,13 @@ _SAMPLES = 64  # values of each weight that its fingerprint is made from
 
 
 def add_lora(encoder: Any, *, rank: int, alpha: int | None, trained_tokens: list[int]) -> Any:
-    """``encoder`` with LoRA (``peft``) on all its linear layers, everything else frozen.
+    """A ``PeftModel`` of ``encoder`` with LoRA on all its linear layers, everything else frozen.
 
     Args:
         encoder: an ``AutoModel``.
         rank: of the adapters.
         alpha: scale, ``alpha / rank`` times the adapter; None for ``2 * rank``.
         trained_tokens: token ids whose embeddings are trained too.
-
-    Returns:
-        a ``PeftModel`` around it.
 
     Raises:
         ValueError: ``peft`` is not installed.
@@ -30,20 +27,14 @@ def add_lora(encoder: Any, *, rank: int, alpha: int | None, trained_tokens: list
         from peft import LoraConfig, get_peft_model
     except ImportError:
         raise ValueError("lora_rank needs the package peft: pip install 'recbole_alt[lora]'") from None
-    config = LoraConfig(
-        r=rank,
-        lora_alpha=2 * rank if alpha is None else alpha,
-        target_modules="all-linear",
-        trainable_token_indices=trained_tokens or None,
-    )
+    alpha = 2 * rank if alpha is None else alpha
+    tokens = trained_tokens or None
+    config = LoraConfig(r=rank, lora_alpha=alpha, target_modules="all-linear", trainable_token_indices=tokens)
     return get_peft_model(encoder, config)
 
 
 class AdapterState(nn.Module):
-    """A module whose state holds only its trained weights, with a fingerprint of the frozen ones in their stead.
-
-    Its checkpoints are loaded onto the same frozen weights again, and refused by others.
-    """
+    """A module whose state holds its trained weights and a fingerprint of the frozen ones, which must be the same."""
 
     base_fingerprint: Tensor
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from recbole.data.interaction import Interaction
@@ -13,21 +14,14 @@ from recbole_alt.data.masking import Masks
 from recbole_alt.data.prompts import SegmentBatch
 from recbole_alt.model.attention import SegmentStates
 from recbole_alt.model.backbones import Backbone, CTROutput, mask_table, select_rows
-from recbole_alt.model.objectives.objective import Objective
+from recbole_alt.model.objectives.objective import MaskedTexts, Objective, View, Views, mask_texts
 from recbole_alt.model.text_cache import TextCache
 from recbole_alt.model.text_tower import TextTower
-from recbole_alt.model.views import MaskedTexts, View, Views, mask_texts
 
 
 @dataclass
 class AlignmentOutput:
-    """Losses of one step.
-
-    Attributes:
-        loss: the weighted sum, with the CTR model's own regulariser.
-        losses: each objective's loss before weighting.
-        report: the accuracies that the objectives report.
-    """
+    """The losses of one step: their weighted sum with the CTR model's own regulariser, each one, and accuracies."""
 
     loss: Tensor
     losses: dict[str, Tensor]
@@ -38,8 +32,7 @@ class AlignmentModel(nn.Module):
     """The two towers and the objectives that align them (method, stage 1).
 
     Args:
-        backbone: the tabular side.
-        text: the language side.
+        backbone, text: the towers.
         objectives: by name; see :data:`recbole_alt.key_table.OBJECTIVES`.
         weights: name → weight in the sum; 1 where not given.
         mask_id: the tokenizer's mask token.
@@ -61,7 +54,7 @@ class AlignmentModel(nn.Module):
         super().__init__()
         self.backbone = backbone
         self.text = text
-        self.objectives = nn.ModuleDict(objectives)
+        self.objectives: Any = nn.ModuleDict(objectives)
         self.weights = dict(weights)
         self.mask_id = mask_id
         self.reads: frozenset[View] = frozenset().union(*(objective.reads for objective in objectives.values()))
@@ -70,8 +63,8 @@ class AlignmentModel(nn.Module):
     def forward(self, interaction: Interaction, batches: Sequence[SegmentBatch], masks: Masks) -> AlignmentOutput:
         """Losses of a batch of B interactions, their texts and this step's masks.
 
-        The language model is called at most once, for the complete texts and for those masked texts in which some field
-        is masked. The complete table is read only in the rows that some objective asks for.
+        The language model is called at most once, for complete and masked texts; the complete table is read only in the
+        rows that some objective asks for.
         """
         complete = list(batches) if "complete_texts" in self.reads else []
         masked = mask_texts(batches, masks, self.mask_id) if "masked_texts" in self.reads else []
@@ -86,7 +79,7 @@ class AlignmentModel(nn.Module):
         views = Views(interaction, self.text, rows, masks.table, tables, segments, masked)
         losses: dict[str, Tensor] = {}
         report: dict[str, float] = {}
-        for name, objective in self._by_name():
+        for name, objective in self.objectives.items():
             losses[name], seen = objective.measure(views)
             report |= seen
         total = self.backbone.regulariser(read, next(iter(tables.values())))
@@ -94,14 +87,8 @@ class AlignmentModel(nn.Module):
             total = total + self.weights.get(name, 1.0) * loss
         return AlignmentOutput(total, losses, report)
 
-    def _by_name(self) -> list[tuple[str, Objective]]:
-        return list(self.objectives.items())  # type: ignore[arg-type]
-
     def _encode(self, complete: Sequence[SegmentBatch], masked: Sequence[MaskedTexts]) -> list[SegmentStates]:
-        """States of the complete texts; those of the masked ones are set in place.
-
-        What is not in the cache is encoded, in one call.
-        """
+        """States of the complete texts; those of the masked ones are set in place. One call encodes what isn't kept."""
         segments = self.text_cache.complete(complete) if self.text_cache else None
         hidden = self.text_cache.masked(masked) if self.text_cache else None
         wanted = [] if segments is not None else [(batch.input_ids, batch.attention_mask) for batch in complete]
@@ -121,7 +108,7 @@ class AlignmentModel(nn.Module):
         All of them instead of a single one, of which no statistics can be made, and where no table is read otherwise.
         """
         every = torch.arange(len(interaction), device=interaction[self.backbone.fields[0].name].device)
-        asking = [objective for _, objective in self._by_name() if "complete_table" in objective.reads]
+        asking = [objective for objective in self.objectives.values() if "complete_table" in objective.reads]
         if not asking and "masked_table" in self.reads:
             return every[:0]
         rows = torch.cat([every[:0], *(objective.rows(every, masked) for objective in asking)]).unique()

@@ -14,26 +14,19 @@ from torch import Tensor
 
 @dataclass
 class SegmentStates:
-    """Token states of one segment's distinct texts.
+    """States of one segment's distinct texts."""
 
-    Attributes:
-        states: [N, L, H].
-        attention_mask: [N, L], 0 at padding.
-        pooled: [N, H].
-        row: [B], the text of each interaction.
-    """
-
-    states: Tensor
-    attention_mask: Tensor
-    pooled: Tensor
-    row: Tensor
+    states: Tensor  # [N, L, H]
+    attention_mask: Tensor  # [N, L], 0 at padding
+    pooled: Tensor  # [N, H]
+    row: Tensor  # [B], the text of each interaction
 
 
 def take_rows(table: Tensor, row: Tensor) -> Tensor:
     """``table[row]`` [B, ...] for a table [N, ...] read many times over.
 
-    For reading rows more than once with a gradient: on several CPU threads the backward of indexing adds in an order
-    that changes from run to run, or is serial; that of ``F.embedding`` is parallel and always the same.
+    On several CPU threads the backward of indexing is serial or adds in an order that changes from run to run; that of
+    ``F.embedding`` is parallel and always the same.
     """
     return F.embedding(row, table.flatten(1)).view(len(row), *table.shape[1:])
 
@@ -54,12 +47,8 @@ class _Permute(torch.autograd.Function):
 def attend(query: Tensor, segments: Sequence[SegmentStates]) -> Tensor:
     """Single-head attention over all tokens of an interaction's texts, padding excluded.
 
-    The states of a text are never copied per interaction: its queries are brought together instead, and multiplied
-    with it at once.
-
-    Args:
-        query: [B, H].
-        segments: the texts.
+    The states of a text are never copied per interaction: its queries [B, H] are brought together, and multiplied with
+    it at once.
 
     Returns:
         [B, H].
@@ -73,9 +62,8 @@ def attend(query: Tensor, segments: Sequence[SegmentStates]) -> Tensor:
 class _Grids:
     """The rows of a batch laid out by the text each belongs to.
 
-    Texts read by about as many rows (within a factor of two) share a grid [n, C], padded to the most any of them
-    has: so at most half of it is padding, however popular one text is. Rows and texts are put in the grids' order once;
-    a grid's are then slices.
+    Texts read by about as many rows (within a factor of two) share a grid [n, C], at most half of which is padding,
+    however popular one text is. Rows and texts are put in the grids' order once; a grid's are then slices.
     """
 
     def __init__(self, segment: SegmentStates):

@@ -18,32 +18,22 @@ from recbole_alt.model.recording import REDUCTIONS, CapturePoint, recording
 
 @dataclass
 class CTROutput:
-    """What one forward of a CTR model gives.
+    """What one forward of a CTR model gives."""
 
-    Attributes:
-        representation: [B, R], the vector the last layer scores.
-        logits: [B], before the sigmoid.
-        returned: what the model's ``forward`` returned, its own loss is computed from it: the logits, or the
-            probabilities of a model that returns those.
-    """
-
-    representation: Tensor
-    logits: Tensor
-    returned: Tensor
+    representation: Tensor  # [B, R], the vector the last layer scores
+    logits: Tensor  # [B], before the sigmoid
+    returned: Tensor  # by the model's forward, what its own loss is computed from: logits or probabilities
 
 
 class Backbone(nn.Module):
-    """A RecBole ``ContextRecommender`` seen as a tower.
-
-    The model itself is never changed: hooks live for the length of one forward, so copies and pickles of it
-    carry none.
+    """A RecBole ``ContextRecommender`` seen as a tower; it is never changed: hooks live for the length of one forward.
 
     Args:
         model: a built RecBole context-aware model.
         example: a few joined rows, to learn the size of the representation.
         captures: what to read off a forward; default, :func:`~recbole_alt.model.captures.captures_of` the model.
-        join_field_embeddings: whether the representation also holds the flattened embeddings of all fields;
-            None leaves it to ``captures``.
+        join_field_embeddings: True if the representation also holds the flattened embeddings of all fields; None
+            leaves it to ``captures``.
 
     Raises:
         ValueError: no captures are known or found, or the model never reaches one of them.
@@ -69,22 +59,19 @@ class Backbone(nn.Module):
         model.train(was_training)
 
     def _points(self, join: bool | None, example: Interaction) -> tuple[CapturePoint, ...]:
-        """What makes the representation."""
         points, embeddings = self.captures.representation, self.captures.field_embeddings
         if not (self.captures.join if join is None else join) or embeddings in points:
             return points
         if embeddings is None or not reached(self.model, embeddings, example):
-            raise ValueError(
-                f"join_field_embeddings: {type(self.model).__name__} scores no field embeddings; leave it empty"
-            )
+            name = type(self.model).__name__
+            raise ValueError(f"join_field_embeddings: {name} scores no field embeddings; leave it empty")
         return (*points, embeddings)
 
     def forward(self, interaction: Interaction) -> CTROutput:
         """Representation [B, R] and logits [B] of a batch, in one forward of the model."""
         returned, logits, captured = self._run(interaction, self.points)
-        parts = [
-            REDUCTIONS[point.reduce](call) for point, calls in zip(self.points, captured, strict=True) for call in calls
-        ]
+        pairs = zip(self.points, captured, strict=True)
+        parts = [REDUCTIONS[point.reduce](call) for point, calls in pairs for call in calls]
         return CTROutput(torch.cat(parts, dim=1), logits, returned)
 
     def score(self, interaction: Interaction) -> Tensor:
@@ -93,10 +80,8 @@ class Backbone(nn.Module):
             return self.model.forward(interaction).view(-1)
         return self._run(interaction, ())[1]
 
-    def _run(
-        self, interaction: Interaction, points: tuple[CapturePoint, ...]
-    ) -> tuple[Tensor, Tensor, list[list[Tensor]]]:
-        """One forward: what it returned, the logits [B], and what each point captured."""
+    def _run(self, interaction: Interaction, points: tuple[CapturePoint, ...]) -> tuple[Tensor, Tensor, list[Any]]:
+        """One forward: what it returned, the logits [B], and the tensors that each point captured."""
         if self.captures.logits is not None:
             points = (*points, self.captures.logits)
         captured: list[list[Tensor]] = [[] for _ in points]
@@ -145,17 +130,11 @@ class Backbone(nn.Module):
 
 @dataclass(frozen=True)
 class TableField:
-    """One field the CTR model embeds.
-
-    Attributes:
-        name: RecBole's field name.
-        kind: ``token``, ``token_seq``, ``float`` or ``float_seq``.
-        size: distinct values, id 0 (``[PAD]``) included; for floats, rows of the embedding.
-    """
+    """One field the CTR model embeds."""
 
     name: str
-    kind: str
-    size: int
+    kind: str  # token, token_seq, float or float_seq
+    size: int  # distinct values, id 0 ([PAD]) included; for floats, rows of the embedding
 
 
 def table_fields(model: Any) -> tuple[TableField, ...]:
@@ -181,12 +160,7 @@ def mask_table(interaction: Interaction, fields: tuple[TableField, ...], mask: T
     """Hide field values: ids become ``[PAD]`` (0), which no real value has; other columns are shared.
 
     A sequence becomes empty. A float field, ``(value, row)`` in RecBole, becomes ``(1, 0)``: row 0 of its
-    embedding, which real values (rows from 1) never use.
-
-    Args:
-        interaction: [B] rows.
-        fields: the CTR model's fields.
-        mask: bool [B, F], True where the value is hidden.
+    embedding, which real values (rows from 1) never use. ``mask`` is bool [B, F], True where the value is hidden.
     """
     masked = Interaction(dict(interaction.interaction))
     for i, field in enumerate(fields):

@@ -41,16 +41,12 @@ def build_backbone(config: Any, dataset: Any, model_class: type) -> Backbone:
 
 def load_configured_language_model(config: Any) -> LanguageModel:
     """The pretrained language model the configuration names."""
+    same = ("pooling", "precision", "gradient_checkpointing", "frozen_layers", "lora_rank", "lora_alpha")
     return load_language_model(
         config["language_model"],
         layers=config["language_model_layers"],
-        pooling=config["pooling"],
-        precision=config["precision"],
-        gradient_checkpointing=bool(config["gradient_checkpointing"]),
-        frozen_layers=config["frozen_layers"],
-        lora_rank=config["lora_rank"],
-        lora_alpha=config["lora_alpha"],
         random_seed=config["seed"] if config["language_model_weights"] == "random" else None,
+        **{key: config[key] for key in same},
     )
 
 

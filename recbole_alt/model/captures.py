@@ -22,13 +22,11 @@ class Captures:
 
     Attributes:
         representation: its parts, concatenated.
-        logits: where the logit is, for a model whose ``forward`` returns anything else than [B] logits; None
-            where it returns these.
+        logits: where the logit is; None if ``forward`` returns it, [B].
         field_embeddings: a wider view of the same row, which ``join_field_embeddings`` adds to the representation;
             None for a model that scores no field embeddings.
-        join: whether it is added unless the configuration says otherwise. It is where the representation is a sum
-            over pairs of fields no wider than one field's embedding: such a sum no longer tells which field had which
-            value, and that is what alignment asks.
+        join: True if it is added unless the configuration says otherwise, as where the representation is a sum over
+            pairs of fields, which no longer tells which field had which value: what alignment asks.
         note: what a user should know; for the docs.
     """
 
@@ -108,13 +106,9 @@ CAPTURES: dict[str, Captures | Callable[[Any], Captures]] = {
 def captures_of(model: Any, example: Interaction) -> Captures:
     """What to read off ``model``: declared by its class, known for its name, or found.
 
-    A class declares by an attribute ``captures``. Otherwise, for a class RecBole does not have, the inputs of
-    the linear layers with one output that its forward calls (first-order terms apart) are taken; failing that,
-    its field embeddings.
-
-    Args:
-        model: a RecBole context-aware model.
-        example: a few joined rows.
+    A class declares by an attribute ``captures``. Otherwise, for a class RecBole does not have, the inputs of the
+    linear layers with one output that its forward calls (first-order terms apart) are taken; failing that, its field
+    embeddings. ``example`` holds a few joined rows.
 
     Raises:
         ValueError: none of these exist; the message says what to declare.

@@ -46,15 +46,7 @@ class LanguageModel(nn.Module):
         return super().train(mode and not self.is_fixed)
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Encode texts.
-
-        Args:
-            input_ids: [N, L].
-            attention_mask: [N, L], the ones of a text first.
-
-        Returns:
-            token states [N, L, H] and pooled states [N, H], both in 32 bits.
-        """
+        """Token states [N, L, H] and pooled states [N, H] of texts [N, L] padded on the right, both in 32 bits."""
         self.texts_encoded += len(input_ids)
         states = self._encode_by_length(input_ids, attention_mask)
         return states, self._pool(states, attention_mask)
@@ -135,15 +127,12 @@ def load_language_model(
 
     Args:
         name: see :func:`recbole_alt.pretrained.resolve`.
-        layers: keep the first ``layers`` only; None keeps all.
-        pooling: see :class:`LanguageModel`.
-        precision: see :class:`LanguageModel`.
+        layers: keep the first ``layers`` only.
+        pooling, precision: see :class:`LanguageModel`.
         gradient_checkpointing: recompute activations in the backward pass; less memory, more time.
-        frozen_layers: keep the embeddings and so many of the first layers as they are, or everything (``all``); None
-            trains everything.
-        lora_rank: keep all weights as they are and train LoRA adapters of this rank beside them.
-        lora_alpha: their scale; None for ``2 * lora_rank``.
-        random_seed: draw the weights from this seed instead of loading them; None loads them.
+        frozen_layers: freeze the embeddings and so many of the first layers, or everything (``all``).
+        lora_rank, lora_alpha: freeze all weights and train adapters; see :func:`~recbole_alt.model.adapters.add_lora`.
+        random_seed: draw the weights from this seed instead of loading them.
 
     Raises:
         ValueError: no weights to be found or not those of the model, a tokenizer that is not its own, fewer layers than
@@ -162,11 +151,9 @@ def load_language_model(
             torch.manual_seed(random_seed)
             encoder = AutoModel.from_config(architecture, dtype=torch.float32)
     if encoder.main_input_name != "input_ids":
-        raise ValueError(
-            f"language_model: {name!r} is a {type(encoder).__name__}, which reads no texts: choose one that does"
-        )
-    note = pretrained.other_pooling(name, pooling)
-    if note is not None:
+        kind = type(encoder).__name__
+        raise ValueError(f"language_model: {name!r} is a {kind}, which reads no texts: choose one that does")
+    if (note := pretrained.other_pooling(name, pooling)) is not None:
         getLogger().info(note)
     if pooling == "cls" and family_of(encoder).causal:
         raise ValueError(f"pooling: the first token of {name!r} sees no other token (a decoder): use last or mean")
@@ -195,10 +182,7 @@ def load_language_model(
 
 
 def make_room(encoder: Any, tokenizer: Any, name: str) -> list[int]:
-    """Give the tokens added to ``tokenizer`` an embedding, in place; a new one starts as the mean of all.
-
-    Returns:
-        the ids of the tokens that :func:`recbole_alt.pretrained.complete` had to add.
+    """Give the tokens added to ``tokenizer`` an embedding, the mean of all, in place; returns the ids of these tokens.
 
     Raises:
         ValueError: it has more words of its own than ``encoder`` has embeddings.
@@ -206,8 +190,7 @@ def make_room(encoder: Any, tokenizer: Any, name: str) -> list[int]:
     rows = encoder.get_input_embeddings().num_embeddings
     added = list(pretrained.added_tokens(tokenizer))
     ids = set(tokenizer.get_vocab().values())
-    words = max(ids.difference(added)) + 1
-    if words > rows:
+    if (words := max(ids.difference(added)) + 1) > rows:
         raise ValueError(
             f"language_model: the tokenizer of {name!r} has {words} words, its model has {rows} embeddings "
             "(vocab_size in config.json): give the tokenizer and the weights that belong together"

@@ -11,22 +11,18 @@ from torch import Tensor, nn
 
 
 class PrunedEmbedding(nn.Module):
-    """Some rows of a word embedding, under the ids they had.
+    """The rows ``token_ids`` [P] of a word embedding ``table`` [V, E], under the ids they had.
 
     An optimiser touches every row at every step, so the rows of a large vocabulary that no prompt asks for cost as much
-    as a small encoder. Its state is the whole table, with the trained rows in their places: checkpoints do not know
-    that it was pruned.
-
-    Args:
-        table: [V, E], all rows.
-        token_ids: [P] distinct ids of the rows to keep.
+    as a small encoder. Its state is the whole table with the trained rows in their places, as if it was not pruned.
     """
+
+    token_ids: Tensor
+    row: Tensor
+    whole: Tensor
 
     def __init__(self, table: Tensor, token_ids: Tensor):
         super().__init__()
-        self.token_ids: Tensor
-        self.row: Tensor
-        self.whole: Tensor
         self.register_buffer("token_ids", token_ids, persistent=False)
         rows = torch.full((len(table),), -1).index_copy(0, token_ids, torch.arange(len(token_ids)))
         self.register_buffer("row", rows, persistent=False)
@@ -53,12 +49,7 @@ class PrunedEmbedding(nn.Module):
 
 
 def prune_vocabulary(encoder: Any, token_ids: np.ndarray) -> None:
-    """Keep only the word embeddings of ``token_ids``, in place; nothing where they are not trained.
-
-    Args:
-        encoder: an ``AutoModel``.
-        token_ids: distinct ids.
-    """
+    """Keep only the word embeddings of the distinct ``token_ids``, in place; all where they are not trained."""
     embedding = encoder.get_input_embeddings()
     if isinstance(embedding, nn.Embedding) and embedding.weight.requires_grad:
         encoder.set_input_embeddings(PrunedEmbedding(embedding.weight, torch.from_numpy(token_ids).long()))

@@ -29,14 +29,12 @@ class ALTRecommender(AbstractRecommender):
     - ``joint``: ``σ(α·z_ctr + (1−α)·z_lm)`` with α learnable; the sum of the cross-entropies of the joint
       score and of ``z_lm``, and the backbone's own loss.
 
-    Subclasses, one per backbone, set ``backbone_class``; :mod:`recbole_alt.registry` makes them.
-
-    While the language model does not change (in evaluation, and with ``freeze_language_model`` always), each
-    distinct text is encoded once and its pooled state kept.
+    Subclasses, one per backbone, set ``backbone_class``; :mod:`recbole_alt.registry` makes them. While the language
+    model does not change (in evaluation, or when frozen), each distinct text is encoded once.
 
     Args:
-        config: RecBole's, with ``finetune_mode``; where that is empty, the first of ``finetune_modes``. The overrides
-            of ``finetune: {mode: ...}`` apply.
+        config: RecBole's; the mode is ``finetune_mode``, or if that is empty the first of ``finetune_modes``, whose
+            overrides in ``finetune`` apply.
         dataset: the built training dataset.
     """
 
@@ -78,14 +76,9 @@ class ALTRecommender(AbstractRecommender):
     def load_towers(
         self, towers: Mapping[str, Mapping[str, Tensor]], *, embeddings_only: bool = False
     ) -> list[nn.Parameter]:
-        """Start from aligned towers: ``{"backbone": state dict, "text": state dict}``.
+        """Start from aligned towers: ``{"backbone": state dict, "text": state dict}``; returns what is aligned now.
 
-        Args:
-            towers: of stage 1.
-            embeddings_only: of the CTR model only its embedding tables; the rest stays as it is.
-
-        Returns:
-            the parameters that are aligned now.
+        Of the CTR model only its embedding tables are taken if ``embeddings_only``.
 
         Raises:
             ValueError: they come from another backbone, language model or set of fields.
@@ -124,13 +117,13 @@ class ALTRecommender(AbstractRecommender):
         return {**super().other_parameter(), **record_of(self)}
 
     def load_other_parameter(self, para: Mapping[str, Any] | None) -> None:
-        """Take back what :meth:`other_parameter` gave; only here stock RecBole hands a checkpoint's data over.
+        """Take back what :meth:`other_parameter` gave.
 
         Raises:
             ValueError: it is of other data than this model was built for.
         """
         others = dict(para or {})
-        record = others.pop(IDENTITY_KEY, None)
+        record = others.pop(IDENTITY_KEY, None)  # only here stock RecBole says which data a checkpoint is of
         if record is not None and self.identity is not None:
             DataIdentity.from_plain(record).require_same(self.identity)
         super().load_other_parameter(others)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from recbole.data.interaction import Interaction
 from torch import Tensor, nn
-
-from recbole_alt.model.first_order import first_order_terms
 
 
 @dataclass(frozen=True)
@@ -52,56 +51,37 @@ def recording(model: Any, points: Sequence[CapturePoint], captured: list[list[Te
 
     An ``attribute`` is read when the while ends.
     """
-    handles, methods = [], []
-    for point, calls in zip(points, captured, strict=True):
-        if point.side == "attribute":
-            continue
-        if point.side == "result":
-            method = getattr(model, point.module, None)
-            if method is not None:
-                methods.append(point.module)
-                setattr(model, point.module, _keep_result(method, calls))
-            continue
-        module = _submodule(model, point.module)
-        if point.side == "output":
-            handles.append(module.register_forward_hook(_keep_output(calls)))
-        else:
-            handles.append(module.register_forward_pre_hook(_keep_input(calls, terms=point.side == "terms")))
-    try:
+    with ExitStack() as undo:
+        for point, calls in zip(points, captured, strict=True):
+            undo.callback(_listen(model, point, calls.append))
         yield
         for point, calls in zip(points, captured, strict=True):
             if point.side == "attribute":
                 owner, _, name = point.module.rpartition(".")
                 calls.append(getattr(_submodule(model, owner), name))
-    finally:
-        for handle in handles:
-            handle.remove()
-        for name in methods:
-            delattr(model, name)
 
 
-def _keep_result(method: Callable[..., Any], calls: list[Tensor]) -> Callable[..., Any]:
-    def wrapped(*args: Any, **kwargs: Any) -> Any:
-        result = method(*args, **kwargs)
-        parts = result if isinstance(result, tuple) else (result,)
-        calls.append(torch.cat([part for part in parts if part is not None], dim=1))
-        return result
+def _listen(model: Any, point: CapturePoint, keep: Callable[[Tensor], None]) -> Callable[[], None]:
+    """Let ``keep`` have what each call passes ``point``; returns what ends that."""
+    if point.side == "attribute" or (point.side == "result" and not hasattr(model, point.module)):
+        return lambda: None
+    if point.side == "result":
+        method = getattr(model, point.module)
 
-    return wrapped
+        def keep_result(*args: Any, **kwargs: Any) -> Any:
+            result = method(*args, **kwargs)
+            parts = result if isinstance(result, tuple) else (result,)
+            keep(torch.cat([part for part in parts if part is not None], dim=1))
+            return result
 
-
-def _keep_input(calls: list[Tensor], *, terms: bool) -> Callable[..., None]:
-    def hook(module: nn.Module, args: tuple[Any, ...]) -> None:
-        calls.append(first_order_terms(module, args[0]) if terms else args[0])
-
-    return hook
-
-
-def _keep_output(calls: list[Tensor]) -> Callable[..., None]:
-    def hook(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
-        calls.append(output)
-
-    return hook
+        setattr(model, point.module, keep_result)
+        return lambda: delattr(model, point.module)
+    module = _submodule(model, point.module)
+    if point.side == "output":
+        return module.register_forward_hook(lambda module, given, output: keep(output)).remove
+    if point.side == "terms":
+        return module.register_forward_pre_hook(lambda module, given: keep(first_order_terms(module, given[0]))).remove
+    return module.register_forward_pre_hook(lambda module, given: keep(given[0])).remove
 
 
 def _submodule(model: nn.Module, path: str) -> nn.Module:
@@ -109,3 +89,27 @@ def _submodule(model: nn.Module, path: str) -> nn.Module:
     for part in filter(None, path.split(".")):
         module = module[int(part)] if part.lstrip("-").isdigit() else getattr(module, part)  # type: ignore[index]
     return module
+
+
+def first_order_terms(layer: Any, interaction: Interaction) -> Tensor:
+    """What each field adds to a logistic regression, [B, F]; their sum and ``layer.bias`` are what ``layer`` returns.
+
+    ``layer`` is RecBole's ``FMFirstOrderLinear`` (``recbole/model/layers.py``).
+    """
+    terms: list[Tensor] = []
+    if layer.token_field_names:
+        ids = torch.stack([interaction[name] for name in layer.token_field_names], 1)
+        terms.append(layer.token_embedding_table(ids).squeeze(-1))
+    for i, name in enumerate(layer.token_seq_field_names):
+        ids = interaction[name]
+        terms.append((layer.token_seq_embedding_table[i](ids).squeeze(-1) * (ids != 0)).sum(1, keepdim=True))
+    if layer.float_field_names:
+        values = [interaction[name] for name in layer.float_field_names]
+        stacked = torch.cat([value if value.dim() == 3 else value.unsqueeze(1) for value in values], 1)
+        terms.append(layer.float_embedding_table(stacked).squeeze(-1))
+    for i, name in enumerate(layer.float_seq_field_names):
+        value, row = interaction[name].unbind(-1)
+        present = row != 0
+        weighted = value * layer.float_seq_embedding_table[i](row.long()).squeeze(-1) * present
+        terms.append(weighted.sum(1, keepdim=True) / (present.sum(1, keepdim=True) + 1e-8))
+    return torch.cat(terms, 1)

@@ -13,17 +13,11 @@ from recbole_alt.model.backbones import TableField
 
 @dataclass(frozen=True)
 class TargetField:
-    """A table field whose masked values are to be found again.
-
-    Attributes:
-        name: field name.
-        column: its column in the field mask.
-        counts: [V] how often each value occurs in training rows; value 0 (missing) is never a target.
-    """
+    """A table field whose masked values are to be found again."""
 
     name: str
-    column: int
-    counts: Tensor
+    column: int  # of the field mask
+    counts: Tensor  # [V] how often each value occurs in training rows; value 0 (missing) is never a target
 
 
 class TableTargets:
@@ -33,11 +27,6 @@ class TableTargets:
     predicted as one of at most ``bins`` quantile bins of the training rows, or as its bucket where RecBole
     discretises it. ``float_seq`` fields are masked but never targets: a sequence of numbers has no finite set
     of values, and RecBole's models only see its mean.
-
-    Args:
-        dataset: the training dataset, built; one column at a time is read.
-        fields: the CTR model's fields.
-        bins: most bins of a float field.
     """
 
     def __init__(self, dataset: Any, fields: tuple[TableField, ...], *, bins: int = 20):

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from logging import getLogger
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 from tqdm import tqdm
 
 from recbole_alt.data.masking import Masking, masked_tokens
@@ -17,21 +19,18 @@ from recbole_alt.data.prompts import DistinctTexts, SegmentBatch
 from recbole_alt.data.steps import total_memory
 from recbole_alt.model.attention import SegmentStates
 from recbole_alt.model.language import LanguageModel
-from recbole_alt.model.views import MaskedTexts
+from recbole_alt.model.objectives.objective import MaskedTexts
 
 _CHUNK = 256  # texts encoded, or masked, at once
 _SHARE_OF_MEMORY = 1 / 4
 
 
 class TextCache:
-    """States of texts, each encoded once however many batches ask for it.
+    """States of texts, each encoded once however many batches ask for it; to be cleared when the weights change.
 
     Finetuning and evaluation ask for :meth:`pooled` states, which are encoded when they are first asked for. Alignment
     reads token states: :meth:`fill` encodes all of them beforehand, in an order that depends on the texts only, so that
     a resumed run has the same states to the last bit; :meth:`complete` and :meth:`masked` look them up.
-
-    Args:
-        language_model: the encoder; call :meth:`clear` whenever its weights may have changed.
     """
 
     def __init__(self, language_model: LanguageModel):
@@ -40,7 +39,7 @@ class TextCache:
 
     def clear(self) -> None:
         """Forget all states."""
-        self._number: dict[bytes, int] = {}
+        self._number: dict[tuple[str | int, ...], int] = {}
         self._pooled: list[Tensor] = []
         self._complete: _TokenStates | None = None
         self._masked: _TokenStates | None = None
@@ -48,7 +47,7 @@ class TextCache:
     @torch.no_grad()
     def pooled(self, texts: DistinctTexts, device: torch.device) -> Tensor:
         """Pooled states of the distinct texts, [N, H], on ``device``; those not yet known are encoded."""
-        keys = _keys(texts.segment.name, texts.pieces)
+        keys = [(texts.segment.name, *pieces) for pieces in texts.pieces.tolist()]
         new = [i for i, key in enumerate(keys) if key not in self._number]
         for start in range(0, len(new), _CHUNK):
             which = new[start : start + _CHUNK]
@@ -78,8 +77,7 @@ class TextCache:
             masking: how they are masked; only whole fields make few enough forms to be kept.
             mask_id: the tokenizer's mask token, which no text contains unmasked.
             device: where the states are kept.
-            complete: how many complete texts all steps together would encode.
-            masked: how many masked ones.
+            complete, masked: how many complete and masked texts all steps together would encode.
             memory: the most bytes to keep; None for a quarter of the device's.
             progress: show a progress bar.
         """
@@ -88,7 +86,7 @@ class TextCache:
         numbers = [len(part.pieces) for part in texts]
         tokens = [int(part.segment.total_lengths(part.pieces).sum()) for part in texts]
         if sum(numbers) <= complete and sum(tokens) <= room:
-            found = (_rows(_keys(b.segment, b.pieces), b.input_ids, b.attention_mask) for b in _batches(texts))
+            found = chain.from_iterable(_tokens(b.input_ids, b.attention_mask) for b in _batches(texts))
             self._complete = self._encode("Encode texts", found, device, progress)
             room -= sum(tokens)
         forms = {}
@@ -99,132 +97,91 @@ class TextCache:
             forms[part.segment.name] = ways
             room -= length * int(ways.sum(0).max()) if len(ways) else 0  # a token is hidden in so many forms
         if sum(n * len(ways) for n, ways in zip(numbers, forms.values(), strict=True)) <= masked and room >= 0:
-            found = (_masked(batch, form, mask_id) for batch in _batches(texts) for form in forms[batch.segment])
+            hidden = (_mask(batch, form, mask_id) for batch in _batches(texts) for form in forms[batch.segment])
+            found = chain.from_iterable(hidden)
             self._masked = self._encode("Encode masked texts", found, device, progress, at=mask_id)
 
     @torch.no_grad()
     def _encode(
-        self,
-        title: str,
-        found: Iterator[Iterator[tuple[bytes, bytes]]],
-        device: torch.device,
-        progress: bool,
-        at: int | None = None,
+        self, title: str, found: Iterator[bytes], device: torch.device, progress: bool, at: int | None = None
     ) -> _TokenStates:
-        """States of the texts ``found`` (key, token ids), of their tokens ``at`` only if it is given.
+        """States of the distinct texts ``found``, of their tokens ``at`` only if it is given.
 
-        Texts of the same tokens, as two can be once their differences are hidden, share their states. They are encoded
-        by length, so that little is padded, then by content.
+        They are encoded by length, so that little is padded, then by content.
         """
-        same: dict[bytes, bytes] = {}
-        tokens_of = {key: same.setdefault(tokens, tokens) for group in found for key, tokens in group}
-        ordered = sorted(same, key=lambda tokens: (len(tokens), tokens))
-        texts = [np.frombuffer(tokens, dtype=np.int64) for tokens in ordered]
+        ordered = sorted(set(found), key=lambda text: (len(text), text))
+        texts = [torch.from_numpy(np.frombuffer(text, dtype=np.int64).copy()) for text in ordered]
         kept = [len(ids) if at is None else int((ids == at).sum()) for ids in texts]
         first = torch.tensor([0, *np.cumsum(kept, dtype=np.int64)], device=device)
         width = self._language_model.hidden_size
         states = torch.empty(int(first[-1]), width, device=device)
-        of_text = torch.empty(len(texts) if at is None else 0, width, device=device)
+        pooled = torch.empty(len(texts) if at is None else 0, width, device=device)
         with tqdm(total=len(texts), desc=title, ncols=120, disable=not progress) as bar:
             for start in range(0, len(texts), _CHUNK):
                 part = texts[start : start + _CHUNK]
-                lengths = torch.tensor([len(ids) for ids in part])
-                attention_mask = (torch.arange(int(lengths[-1])) < lengths.unsqueeze(1)).long()
-                input_ids = torch.full(attention_mask.shape, int(part[0][0]))
-                input_ids[attention_mask > 0] = torch.from_numpy(np.concatenate(part))
-                encoded, pooled = self._language_model(input_ids.to(device), attention_mask.to(device))
+                input_ids = pad_sequence(part, batch_first=True, padding_value=int(part[0][0]))
+                attention_mask = pad_sequence([torch.ones_like(ids) for ids in part], batch_first=True)
+                encoded, of_text = self._language_model(input_ids.to(device), attention_mask.to(device))
                 wanted = attention_mask > 0 if at is None else (input_ids == at) & (attention_mask > 0)
                 states[first[start] : first[start + len(part)]] = encoded[wanted.to(device)]
                 if at is None:
-                    of_text[start : start + len(part)] = pooled
+                    pooled[start : start + len(part)] = of_text
                 bar.update(len(part))
-        mebibytes = (states.numel() + of_text.numel()) * 4 / 2**20
+        mebibytes = (states.numel() + pooled.numel()) * 4 / 2**20
         getLogger().info(f"{title}: {len(texts):,}, once for all steps; {mebibytes:,.0f} MiB of states are kept")
-        number = {tokens: i for i, tokens in enumerate(ordered)}
-        return _TokenStates({key: number[tokens] for key, tokens in tokens_of.items()}, first, states, of_text)
+        return _TokenStates({text: number for number, text in enumerate(ordered)}, first, states, pooled)
 
     def complete(self, batches: Sequence[SegmentBatch]) -> list[SegmentStates] | None:
-        """The states of every segment of a step; None if they are not kept."""
-        if self._complete is None:
+        """The states of every segment of a step, undefined at padding; None if they are not kept."""
+        kept = self._complete
+        if kept is None:
             return None
-        found = [self._complete.whole(_keys(b.segment, b.pieces), b.input_ids.shape[1]) for b in batches]
-        return [
-            SegmentStates(states, batch.attention_mask, pooled, batch.row)
-            for batch, (states, pooled) in zip(batches, found, strict=True)
-        ]
+        found = []
+        for batch in batches:
+            text, position = kept.find(batch.input_ids, batch.attention_mask, batch.input_ids.shape[1])
+            states = F.embedding(position.clamp(max=len(kept.states) - 1), kept.states)
+            found.append(SegmentStates(states, batch.attention_mask, kept.pooled[text], batch.row))
+        return found
 
     def masked(self, texts: Sequence[MaskedTexts]) -> list[Tensor] | None:
-        """Each segment's :attr:`~recbole_alt.model.views.MaskedTexts.states`; None if they are not kept."""
-        return None if self._masked is None else [self._masked.flat(_masked_keys(t.batch, t.where)) for t in texts]
+        """The states at the masked positions of each segment, [P, H]; None if they are not kept."""
+        kept = self._masked
+        if kept is None:
+            return None
+        found = []
+        for masked in texts:
+            numbers = masked.where.sum(1, keepdim=True)
+            _, position = kept.find(masked.input_ids, masked.batch.attention_mask, int(numbers.max()))
+            found.append(kept.states[position[torch.arange(position.shape[1], device=position.device) < numbers]])
+        return found
 
 
 @dataclass(frozen=True)
 class _TokenStates:
-    """States of texts one after another.
+    """States of n texts one after another."""
 
-    Attributes:
-        number: key of a text → its number.
-        first: [n + 1] where each text's states begin.
-        states: [T, H].
-        of_text: [n, H] pooled states.
-    """
+    number: dict[bytes, int]  # token ids of a text → its number
+    first: Tensor  # [n + 1], where each text's states begin
+    states: Tensor  # [T, H]
+    pooled: Tensor  # [n, H]
 
-    number: dict[bytes, int]
-    first: Tensor
-    states: Tensor
-    of_text: Tensor
-
-    def whole(self, keys: list[bytes], length: int) -> tuple[Tensor, Tensor]:
-        """Token states [N, length, H], undefined at padding, and pooled states [N, H]."""
-        number = self._numbers(keys)
-        position = self.first[number].unsqueeze(1) + torch.arange(length, device=self.first.device)
-        return F.embedding(position.clamp(max=len(self.states) - 1), self.states), self.of_text[number]
-
-    def flat(self, keys: list[bytes]) -> Tensor:
-        """[P, H], all that is kept of these texts."""
-        number = self._numbers(keys)
-        first, last = self.first[number], self.first[number + 1]
-        before = (last - first).cumsum(0) - (last - first)
-        position = torch.arange(int((last - first).sum()), device=first.device)
-        return self.states[position + (first - before).repeat_interleave(last - first)]
-
-    def _numbers(self, keys: list[bytes]) -> Tensor:
-        return torch.tensor([self.number[key] for key in keys]).to(self.first.device)
+    def find(self, input_ids: Tensor, attention_mask: Tensor, length: int) -> tuple[Tensor, Tensor]:
+        """The numbers [N] of the texts and the positions [N, length] that begin with their first states."""
+        text = torch.tensor([self.number[key] for key in _tokens(input_ids, attention_mask)]).to(self.first.device)
+        return text, self.first[text].unsqueeze(1) + torch.arange(length, device=self.first.device)
 
 
-def _keys(segment: str, pieces: np.ndarray) -> list[bytes]:
-    """What tells a text from all others: its segment and its pieces [N, F]."""
-    name = segment.encode()
-    return [name + row.tobytes() for row in np.ascontiguousarray(pieces, dtype=np.int64)]
-
-
-def _masked_keys(batch: SegmentBatch, where: Tensor) -> list[bytes]:
-    """Those of texts masked ``where`` [N, L]: of the complete text, and which fields are hidden."""
-    field_ids, is_masked = batch.field_ids.cpu().numpy(), where.cpu().numpy()
-    hidden = np.zeros((len(field_ids), int(field_ids.max(initial=-1)) + 1), dtype=bool)
-    text, position = is_masked.nonzero()
-    hidden[text, field_ids[text, position]] = True
-    complete = _keys(batch.segment, batch.pieces)
-    forms = [form.tobytes().rstrip(b"\0") for form in np.packbits(hidden, axis=1)]  # whatever the batch's last field
-    return [key + form for key, form in zip(complete, forms, strict=True)]
-
-
-def _rows(keys: list[bytes], input_ids: Tensor, attention_mask: Tensor) -> Iterator[tuple[bytes, bytes]]:
-    """Keys of texts, each with its token ids without padding."""
+def _tokens(input_ids: Tensor, attention_mask: Tensor) -> Iterator[bytes]:
+    """The token ids of each text without padding, which tell it from all others."""
     lengths = attention_mask.sum(1).tolist()
-    return ((key, ids[:n].tobytes()) for key, ids, n in zip(keys, input_ids.numpy(), lengths, strict=True))
+    return (ids[:length].tobytes() for ids, length in zip(input_ids.cpu().numpy(), lengths, strict=True))
 
 
-def _masked(batch: SegmentBatch, form: Tensor, mask_id: int) -> Iterator[tuple[bytes, bytes]]:
+def _mask(batch: SegmentBatch, form: Tensor, mask_id: int) -> Iterator[bytes]:
     """The texts in which the fields of ``form`` [F] hide something."""
     where = masked_tokens(batch.field_ids, form.expand(len(batch.field_ids), -1))
     some = where.any(1)
-    hidden = batch.input_ids.masked_fill(where, mask_id)
-    return _rows(
-        [key for key, is_masked in zip(_masked_keys(batch, where), some.tolist(), strict=True) if is_masked],
-        hidden[some],
-        batch.attention_mask[some],
-    )
+    return _tokens(batch.input_ids.masked_fill(where, mask_id)[some], batch.attention_mask[some])
 
 
 def _batches(texts: Sequence[DistinctTexts]) -> Iterator[SegmentBatch]:

@@ -17,13 +17,8 @@ from recbole_alt.model.language import LanguageModel
 class TextTower(nn.Module):
     """The language model over all segments of a row.
 
-    With one segment the row's pooled state is that text's. With several (``prompt_scope: entity``) the
-    pooled states meet in a small network, since neither text alone knows the pair:
-    ``Linear→GELU→Linear`` of ``[h_1; …; h_S; h_1 ⊙ … ⊙ h_S]``, added to their mean.
-
-    Args:
-        language_model: the encoder.
-        n_segments: texts per row.
+    With one segment the row's pooled state is that text's. With several (``prompt_scope: entity``) the pooled states
+    meet in a small network: ``Linear→GELU→Linear`` of ``[h_1; …; h_S; h_1 ⊙ … ⊙ h_S]``, added to their mean.
     """
 
     def __init__(self, language_model: LanguageModel, n_segments: int):
@@ -41,7 +36,7 @@ class TextTower(nn.Module):
 
     @staticmethod
     def gather(batches: Sequence[SegmentBatch], encoded: Sequence[tuple[Tensor, Tensor]]) -> list[SegmentStates]:
-        """The states of every segment, from its token states and pooled states."""
+        """The states of every segment, from its token states [N, L, H] and pooled states [N, H]."""
         return [
             SegmentStates(states, batch.attention_mask, pooled, batch.row)
             for batch, (states, pooled) in zip(batches, encoded, strict=True)
@@ -55,10 +50,7 @@ class TextTower(nn.Module):
         return stacked.mean(0) + self.fusion(torch.cat([*rows, stacked.prod(0)], dim=-1))
 
     def score(self, texts: Sequence[tuple[Tensor, Tensor]], head: nn.Linear) -> Tensor:
-        """``head`` of every interaction's pooled state, [B], without making that state.
-
-        The same function as ``head(self.fuse(...))``, for less: what is linear in one text's state is computed once per
-        text, and the last two linear layers are one.
+        """``head(self.fuse(...))``, [B], for less: what is linear in one text's state is computed once per text.
 
         Args:
             texts: per segment the pooled states [N, H] of its distinct texts, and the text of each interaction [B].

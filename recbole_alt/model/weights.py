@@ -15,13 +15,9 @@ _KINDS = ("token_seq", "token", "float_seq", "float")
 def load_weights(module: nn.Module, state: Mapping[str, Tensor], what: str) -> None:
     """``module.load_state_dict(state)``.
 
-    Args:
-        module: to fill.
-        state: of an equal module.
-        what: begins the message, such as ``"'ctr.pth' does not fit"``.
-
     Raises:
-        ValueError: names the first weight that is missing, too many or of another shape, and the fields it is of.
+        ValueError: begins with ``what``, such as ``"'ctr.pth' does not fit"``, and names the first weight that is
+            missing, too many or of another shape, and the fields it is of.
     """
     try:
         module.load_state_dict(state)

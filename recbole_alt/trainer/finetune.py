@@ -10,36 +10,35 @@ from typing import Any
 
 import torch
 from recbole.trainer import Trainer
-from recbole.utils import dict2str, early_stopping
+from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 from tqdm import tqdm
 
 from recbole_alt import checkpoints
+from recbole_alt.config import ALTConfig
+from recbole_alt.data.identity import record_of, require_same_data
 from recbole_alt.model.precision import gradient_scaler
 from recbole_alt.model.weights import load_finetuned
 from recbole_alt.trainer.diverged import Diverged
 from recbole_alt.trainer.optim import parameter_groups, scheduler, update
-from recbole_alt.trainer.resuming import batches_from, best_state, last_state, order_of, restore
 
 
 class ALTTrainer(Trainer):
     """Finetunes an :class:`~recbole_alt.model.recommender.ALTRecommender` on clicks (method, stage 2).
 
-    As RecBole's ``Trainer`` (``recbole/trainer/trainer.py``), and: the language model, the CTR embeddings
-    and the rest have their own ``learning_rate`` and ``weight_decay`` (``language_*``, ``embedding_*``; empty
-    = the rest's), a ``schedule`` with warm-up, checkpoints that are read without running code, and a second
-    checkpoint (``<name>-last.pth``) from which a stopped run goes on as if never stopped.
+    To RecBole's ``Trainer`` it adds a ``learning_rate`` and a ``weight_decay`` for the language model and for the CTR
+    embeddings (``language_*``, ``embedding_*``; empty = the rest's), a ``schedule`` with warm-up, checkpoints that are
+    read without running code, and a second one (``<name>-last.pth``) from which a stopped run goes on exactly.
     """
 
     def __init__(self, config: Any, model: Any):
         if not config["single_spec"]:
             raise ValueError("training on several processes is not supported yet: run without --nproc and --world_size")
         super().__init__(config, model)
-        self.scaler = gradient_scaler(self.device, enabled=self.enable_scaler or self._trains_in_fp16())
+        trains_in_fp16 = model.encodes_texts and config["precision"] == "fp16"
+        self.scaler = gradient_scaler(self.device, enabled=self.enable_scaler or trains_in_fp16)
         self.scheduler: torch.optim.lr_scheduler.LambdaLR | None = None
         self.seconds = 0.0
-        self.best_valid_score: float
-        self.cur_step: int
         self._resumed: dict[str, Any] | None = None
 
     @property
@@ -48,9 +47,7 @@ class ALTTrainer(Trainer):
         best = Path(self.saved_model_file)
         return best.with_name(f"{best.stem}-last.pth")
 
-    def _build_optimizer(self, **kwargs: Any) -> torch.optim.Optimizer:
-        if kwargs:
-            return super()._build_optimizer(**kwargs)
+    def _build_optimizer(self, **_: Any) -> torch.optim.Optimizer:
         rates = {"rest": self.learning_rate, "mixing": self.learning_rate}
         decays = {"rest": self.weight_decay, "mixing": 0.0}
         for group in ("language", "embedding"):
@@ -59,137 +56,65 @@ class ALTTrainer(Trainer):
             decays[group] = self.weight_decay if decay is None else decay
         return super()._build_optimizer(params=parameter_groups(self.model, rates, decays))
 
-    def _trains_in_fp16(self) -> bool:
-        text = getattr(self.model, "text", None)
-        trained = text is not None and any(p.requires_grad for p in text.language_model.parameters())
-        return trained and self.config["precision"] == "fp16"
-
     def fit(
-        self,
-        train_data: Any,
-        valid_data: Any = None,
-        verbose: bool = True,
-        saved: bool = True,
-        show_progress: bool = False,
-        callback_fn: Callable[[int, float], None] | None = None,
+        self, train_data: Any, valid_data: Any = None, verbose: bool = True, saved: bool = True, **kwargs: Any
     ) -> tuple[float, dict[str, float] | None]:
-        """Train to the last epoch or until validation stops improving; see RecBole's ``Trainer.fit``.
-
-        Returns:
-            best validation score and result; (-inf or inf, None) without validation data.
+        """As RecBole's ``Trainer.fit``; without validation data it returns (-inf or inf, None).
 
         Raises:
             Diverged: a loss or a prediction is not a number.
         """
-        self.eval_collector.data_collect(train_data)
-        if self.config["train_neg_sample_args"].get("dynamic", False):
-            train_data.get_model(self.model)
         self._normalises = any(isinstance(module, _BatchNorm) for module in self.model.modules())
+        self._saves = saved
+        self._began = monotonic() - self.seconds
         self._start_schedule(len(train_data))
-        begun, before = monotonic(), self.seconds
-        for epoch in range(self.start_epoch, self.epochs):
-            epoch_begun = monotonic()
-            loss = self._train_epoch(train_data, epoch, show_progress=show_progress, saved=saved)
-            self.seconds = before + monotonic() - begun
-            self.train_loss_dict[epoch] = sum(loss) if isinstance(loss, tuple) else loss
-            if verbose:
-                self.logger.info(self._generate_train_loss_output(epoch, epoch_begun, monotonic(), loss))
-            self._add_train_loss_to_tensorboard(epoch, loss)
-            self.wandblogger.log_metrics({"epoch": epoch, "train_loss": loss, "train_step": epoch}, head="train")
-            stop = self._validate(epoch, valid_data, verbose, saved, show_progress, callback_fn)
-            self.seconds = before + monotonic() - begun
-            if stop:
-                break
-            if saved:
-                self._save_last(epoch + 1, 0, order_of(train_data), None)
+        best = saved and (self.start_epoch < self.epochs or not self.epochs)  # a finished run keeps the one it has
+        result = super().fit(train_data, valid_data, verbose, best, **kwargs)
+        self.seconds = monotonic() - self._began
         if saved:
-            if self.epochs == 0:
-                self._save_checkpoint(-1, verbose=verbose)
-            self._save_last(self.epochs, 0, None, None)  # over: resuming goes straight to the test
-        self._add_hparam_to_tensorboard(self.best_valid_score)
-        return self.best_valid_score, self.best_valid_result
-
-    def _validate(
-        self,
-        epoch: int,
-        valid_data: Any,
-        verbose: bool,
-        saved: bool,
-        show_progress: bool,
-        callback_fn: Callable[[int, float], None] | None,
-    ) -> bool:
-        """Score the validation data where due and keep the best; returns whether to stop."""
-        if self.eval_step <= 0 or not valid_data:
-            if saved:
-                self._save_checkpoint(epoch, verbose=verbose)
-            return False
-        if (epoch + 1) % self.eval_step:
-            return False
-        score, result = self._valid_epoch(valid_data, show_progress=show_progress)
-        self.best_valid_score, self.cur_step, stop, better = early_stopping(
-            score, self.best_valid_score, self.cur_step, max_step=self.stopping_step, bigger=self.valid_metric_bigger
-        )
-        if verbose:
-            self.logger.info(f"epoch {epoch} evaluating [valid_score: {score:f}]  {dict2str(result)}")
-        self.tensorboard.add_scalar("Vaild_score", score, epoch)  # RecBole's own spelling
-        self.wandblogger.log_metrics({**result, "valid_step": epoch}, head="valid")
-        if better:
-            self.best_valid_result = {name: float(value) for name, value in result.items()}
-            if saved:
-                self._save_checkpoint(epoch, verbose=verbose)
-        if callback_fn:
-            callback_fn(epoch, score)
-        if stop and verbose:
-            self.logger.info(f"Finished training, best eval result in epoch {epoch - self.cur_step * self.eval_step}")
-        return stop
+            self._save_last(self.epochs, 0, None, [])  # over: resuming goes straight to the test
+        return result
 
     def _start_schedule(self, steps_per_epoch: int) -> None:
-        self.scheduler = scheduler(
-            self.optimizer,
-            self.config["schedule"] or "constant",
-            self.epochs * steps_per_epoch,
-            self.config["warmup_ratio"] or 0.0,
-        )
+        schedule, warmup_ratio = self.config["schedule"] or "constant", self.config["warmup_ratio"] or 0.0
+        self.scheduler = scheduler(self.optimizer, schedule, self.epochs * steps_per_epoch, warmup_ratio)
         if self._resumed is not None:
             self.scheduler.load_state_dict(self._resumed["scheduler"])
             for group, rate in zip(self.optimizer.param_groups, self.scheduler.get_last_lr(), strict=True):
                 group["lr"] = rate  # making the scheduler set the first step's
 
     def _train_epoch(
-        self,
-        train_data: Any,
-        epoch_idx: int,
-        loss_func: Callable[..., Any] | None = None,
-        show_progress: bool = False,
-        saved: bool = False,
-    ) -> Any:
+        self, train_data: Any, epoch_idx: int, loss_func: Any = None, show_progress: bool = False
+    ) -> float | tuple[float, ...]:
         """One epoch; returns the sum of its losses, or a tuple of sums (RecBole's contract)."""
+        if self._saves and epoch_idx > self.start_epoch:
+            self._save_last(epoch_idx, 0, _order_of(train_data), [])
         self.model.train()
         loss_func = loss_func or self.model.calculate_loss
-        resumed, self._resumed = self._resumed, None
-        if resumed is not None and resumed["order"] is not None:
+        resumed, self._resumed = self._resumed or {"step": 0, "losses": None, "order": None}, None
+        if resumed["order"] is not None:
             train_data.generator.set_state(resumed["order"].cpu())
-        order = order_of(train_data)
+        order = _order_of(train_data)
         train_data.epoch = epoch_idx
-        done = resumed["step"] if resumed is not None else 0
-        totals: list[float] = list(resumed["losses"] or []) if resumed is not None else []
-        is_tuple = bool(resumed["is_tuple"]) if resumed is not None else False
+        done, totals = resumed["step"], resumed["losses"] or []
+        batches = iter(train_data)
+        for _ in range(done):
+            next(batches)
+        if "rng" in resumed:
+            checkpoints.set_rng_state(resumed["rng"])
         saved_at = monotonic()
-        with tqdm(
-            total=len(train_data), initial=done, ncols=100, desc=f"Train {epoch_idx:>5}", disable=not show_progress
-        ) as bar:
-            for step, rows in enumerate(batches_from(train_data, done, resumed), start=done):
-                if len(rows) == 1 and self._normalises and len(train_data) > 1:
-                    continue  # the last of an epoch, and not the same one in each: it has no variance
-                losses = self._train_step(rows.to(self.device), loss_func)
-                is_tuple = isinstance(losses, tuple)
-                parts = [part.item() for part in (losses if isinstance(losses, tuple) else (losses,))]
-                totals = [a + b for a, b in zip(totals, parts, strict=True)] if totals else parts
-                bar.update()
-                if saved and monotonic() - saved_at > self.config["checkpoint_seconds"]:
-                    self._save_last(epoch_idx, step + 1, order, (totals, is_tuple))
-                    saved_at = monotonic()
-        return tuple(totals) if is_tuple else sum(totals)
+        title, hidden = f"Train {epoch_idx:>5}", not show_progress
+        bar = tqdm(batches, title, len(train_data), initial=done, ncols=100, disable=hidden)
+        for step, rows in enumerate(bar, start=done):
+            if len(rows) == 1 and self._normalises and len(train_data) > 1:
+                continue  # the last of an epoch, and not the same one in each: it has no variance
+            losses = self._train_step(rows.to(self.device), loss_func)
+            parts = [part.item() for part in (losses if isinstance(losses, tuple) else (losses,))]
+            totals = [a + b for a, b in zip(totals, parts, strict=True)] if totals else parts
+            if self._saves and monotonic() - saved_at > self.config["checkpoint_seconds"]:
+                self._save_last(epoch_idx, step + 1, order, totals)
+                saved_at = monotonic()
+        return tuple(totals) if len(totals) > 1 else sum(totals)
 
     def _train_step(self, rows: Any, loss_func: Callable[..., Any]) -> Any:
         self.optimizer.zero_grad()
@@ -204,6 +129,10 @@ class ALTTrainer(Trainer):
         if torch.isnan(loss):
             raise Diverged("the training loss is not a number: lower learning_rate")
 
+    def _valid_epoch(self, *args: Any, **kwargs: Any) -> tuple[float, dict[str, float]]:
+        score, result = super()._valid_epoch(*args, **kwargs)
+        return score, {name: float(value) for name, value in result.items()}
+
     def _neg_sample_batch_eval(self, batched_data: Any) -> Any:
         return self._without_nan(super()._neg_sample_batch_eval(batched_data))
 
@@ -211,33 +140,82 @@ class ALTTrainer(Trainer):
         return self._without_nan(super()._full_sort_batch_eval(batched_data))
 
     def _without_nan(self, evaluated: Any) -> Any:
-        """What RecBole made of a batch, its scores second; they can be no numbers after an epoch's last step only."""
+        """What RecBole made of a batch, its scores second."""
         if torch.isnan(evaluated[1]).any():
             raise Diverged("a prediction is not a number after training: lower learning_rate")
         return evaluated
 
     def _save_checkpoint(self, epoch: int, verbose: bool = True, **kwargs: Any) -> None:
         file = kwargs.get("saved_model_file") or self.saved_model_file
-        checkpoints.save(best_state(self, epoch), file)
+        checkpoints.save(self._best_state(epoch), file)
         if verbose:
             self.logger.info(f"Saving current: {file}")
 
-    def _save_last(self, *args: Any) -> None:
-        checkpoints.save(last_state(self, *args), self.last_file)
+    def _best_state(self, epoch: int) -> dict[str, Any]:
+        """RecBole's checkpoint (``Trainer._save_checkpoint``), in plain data."""
+        return {
+            "config": ALTConfig.snapshot(self.config),
+            **record_of(self.model),
+            "epoch": epoch,
+            "cur_step": self.cur_step,
+            "best_valid_score": float(self.best_valid_score),
+            "state_dict": self.model.state_dict(),
+            "other_parameter": self.model.other_parameter(),
+            "optimizer": self.optimizer.state_dict(),
+        }
+
+    def _save_last(self, epoch: int, step: int, order: Tensor | None, losses: list[float]) -> None:
+        """Keep all that is needed to go on before ``step`` of ``epoch``, both counted from 0.
+
+        Args:
+            order: :func:`_order_of` the training data as the epoch began.
+            losses: of the epoch so far, the sum of each part.
+        """
+        self.seconds = monotonic() - self._began
+        progress = {
+            "step": step,
+            "order": order,
+            "losses": losses or None,
+            "rng": checkpoints.rng_state(),
+            "texts_encoded": self.model.texts_encoded,
+            **{name: getattr(self, name).state_dict() for name in ("scheduler", "scaler")},
+            **{name: getattr(self, name) for name in ("best_valid_result", "train_loss_dict", "seconds")},
+        }
+        checkpoints.save(self._best_state(epoch) | progress, self.last_file)
 
     def resume_checkpoint(self, resume_file: str | os.PathLike[str]) -> None:
-        """Go on from a ``-last.pth`` checkpoint at the very step it was written; see :func:`restore`."""
-        self._resumed = restore(self, resume_file)
+        """Go on from a ``-last.pth`` checkpoint at the very step it was written.
+
+        Raises:
+            ValueError: it holds no progress (a best checkpoint holds only weights), another model or other data.
+        """
+        file, state = os.fspath(resume_file), checkpoints.load(resume_file, self.device)
+        if "step" not in state:
+            raise ValueError(f"{file!r} holds the best weights, not a stopped run: give its -last.pth")
+        if state["config"]["model"] != self.config["model"]:
+            raise ValueError(f"{file!r} is of {state['config']['model']}, not of {self.config['model']}")
+        require_same_data(state, self.model, file=file)
+        load_finetuned(self.model, state, file)
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scaler.load_state_dict(state["scaler"])
+        self.start_epoch = state["epoch"]
+        for name in ("cur_step", "best_valid_score", "best_valid_result", "train_loss_dict", "seconds"):
+            setattr(self, name, state[name])
+        if self.model.text is not None:
+            self.model.text.language_model.texts_encoded = state["texts_encoded"]
+        self._resumed = state
 
     def evaluate(
-        self,
-        eval_data: Any,
-        load_best_model: bool = True,
-        model_file: str | os.PathLike[str] | None = None,
-        show_progress: bool = False,
+        self, eval_data: Any, load_best_model: bool = True, model_file: Any = None, show_progress: bool = False
     ) -> dict[str, float] | None:
         """Metrics on ``eval_data``, by default of the best checkpoint; see RecBole's ``Trainer.evaluate``."""
         if eval_data and load_best_model:
             file = model_file or self.saved_model_file
             load_finetuned(self.model, checkpoints.load(file, self.device), file)
         return super().evaluate(eval_data, load_best_model=False, show_progress=show_progress)
+
+
+def _order_of(train_data: Any) -> Tensor | None:
+    """State of the generator a RecBole loader shuffles with; None for batches that depend on the step only."""
+    generator = getattr(train_data, "generator", None)
+    return None if generator is None else generator.get_state()

@@ -20,18 +20,10 @@ GROUPS = ("language", "embedding", "mixing", "rest")
 def parameter_groups(
     model: nn.Module, learning_rates: Mapping[str, float], weight_decays: Mapping[str, float]
 ) -> list[dict[str, Any]]:
-    """Sort trainable parameters: the language model's, the CTR embeddings', what mixes the towers, and all others.
+    """The trainable parameters in those of :data:`GROUPS` that are not empty, for any torch optimiser; each in one.
 
-    ``mixing`` is what ``model`` owns itself rather than by a part of it: ``joint``'s α. Weight decay would pull it to
-    0, which is no smaller model but only the language model.
-
-    Args:
-        model: holds any number of :class:`LanguageModel` and :class:`Backbone`.
-        learning_rates: group → learning rate.
-        weight_decays: group → weight decay.
-
-    Returns:
-        the non-empty groups, for any torch optimiser; every parameter in exactly one.
+    ``embedding`` holds the CTR model's embeddings, ``mixing`` what ``model`` owns itself rather than by a part of it:
+    ``joint``'s α. Weight decay would pull it to 0, which is no smaller model but only the language model.
     """
     group_of: dict[nn.Parameter, str] = dict.fromkeys(model.parameters(recurse=False), "mixing")
     for module in model.modules():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from logging import getLogger
 from time import monotonic
 from typing import Any
@@ -25,18 +24,20 @@ from recbole_alt.model.weights import load_weights
 from recbole_alt.trainer.diverged import Diverged
 from recbole_alt.trainer.optim import GROUPS, parameter_groups, scheduler, update
 
+#: What a checkpoint holds: parts of the model and attributes of the trainer.
+_PARTS = ("backbone", "text", "objectives")
+_STEPPED = ("optimizer", "scheduler", "scaler")
+_PROGRESS = ("step", "interactions_seen", "seconds", "totals", "counts")
+
 
 class ALTPretrainTrainer(AbstractTrainer):
     """Aligns both towers on training interactions, without labels (method, stage 1).
 
-    Reads ``pretrain_steps`` (optimiser steps; empty = ``pretrain_epochs``), ``pretrain_batch_size``,
-    ``pretrain_learning_rate``, ``pretrain_language_learning_rate`` (empty = the former),
-    ``pretrain_weight_decay``, ``pretrain_schedule``, ``pretrain_warmup_ratio``, ``checkpoint_seconds`` and the
-    keys of masking and batch sampling. Batch, masks and dropout of a step depend only on the seed and the step, so a
-    run resumed from its checkpoint goes on as if never stopped.
+    Batch, masks and dropout of a step depend only on the seed and the step, so a run resumed from its checkpoint goes
+    on as if never stopped.
 
     Args:
-        config: RecBole's.
+        config: RecBole's; read are the keys ``pretrain_*``, ``checkpoint_seconds``, and those of masking and batches.
         model: the towers and objectives.
         dataset: the built training dataset; nothing else is read.
         file: the checkpoint.
@@ -57,9 +58,8 @@ class ALTPretrainTrainer(AbstractTrainer):
         rates = dict.fromkeys(GROUPS, rate) | {"language": rate if language_rate is None else language_rate}
         decays = dict.fromkeys(GROUPS, config["pretrain_weight_decay"])
         self.optimizer = torch.optim.AdamW(parameter_groups(model, rates, decays), fused=True)
-        self.scheduler = scheduler(
-            self.optimizer, config["pretrain_schedule"], self.total_steps, config["pretrain_warmup_ratio"]
-        )
+        schedule, warmup_ratio = config["pretrain_schedule"], config["pretrain_warmup_ratio"]
+        self.scheduler = scheduler(self.optimizer, schedule, self.total_steps, warmup_ratio)
         self.scaler = gradient_scaler(self.device, enabled=config["precision"] == "fp16")
         self.step = 0
         self.interactions_seen = 0
@@ -71,8 +71,8 @@ class ALTPretrainTrainer(AbstractTrainer):
         """Train to the last step and save.
 
         Returns:
-            ``steps``, ``seconds``, ``texts_encoded``, ``interactions_seen``, and ``final``: losses and
-            accuracies averaged over the last tenth of the steps.
+            ``steps``, ``seconds``, ``texts_encoded``, ``interactions_seen``, and ``final``: losses and accuracies
+            averaged over the last tenth of the steps.
 
         Raises:
             Diverged: a loss is not a number.
@@ -81,23 +81,25 @@ class ALTPretrainTrainer(AbstractTrainer):
         begun = saved = monotonic()
         before = self.seconds
         self._keep_texts(show_progress)
-        with tqdm(
-            total=self.total_steps, initial=self.step, desc="Pretrain", ncols=120, disable=not show_progress
-        ) as bar:
-            while self.step < self.total_steps:
-                output = self._train_step()
-                self._record(output)
-                self.step += 1
-                bar.update()
-                bar.set_postfix(
-                    {name.replace("masked_", "m_"): f"{loss.item():.3f}" for name, loss in output.losses.items()}
-                )
-                self.seconds = before + monotonic() - begun
-                if monotonic() - saved > self.config["checkpoint_seconds"]:
-                    self.save()
-                    saved = monotonic()
+        steps = range(self.step, self.total_steps)
+        bar = tqdm(steps, "Pretrain", self.total_steps, initial=self.step, ncols=120, disable=not show_progress)
+        for _ in bar:
+            output = self._train_step()
+            self._record(output)
+            self.step += 1
+            bar.set_postfix({name.replace("masked_", "m_"): f"{x.item():.3f}" for name, x in output.losses.items()})
+            self.seconds = before + monotonic() - begun
+            if monotonic() - saved > self.config["checkpoint_seconds"]:
+                self.save()
+                saved = monotonic()
         self.save()
-        return self.summary()
+        return {
+            "steps": self.step,
+            "seconds": self.seconds,
+            "texts_encoded": self.model.text.language_model.texts_encoded,
+            "interactions_seen": self.interactions_seen,
+            "final": {name: total / self.counts[name] for name, total in self.totals.items()},
+        }
 
     def _keep_texts(self, show_progress: bool) -> None:
         """Encode beforehand what a language model that is not trained makes of the texts, where that is less work."""
@@ -107,18 +109,13 @@ class ALTPretrainTrainer(AbstractTrainer):
         rows = self.dataset[self.batches(0)]
         texts = prompts.batches(rows)
         masks = self.masking.draw(texts, len(rows), step_generator(self.config["seed"], 0, 0)).tokens
-        complete = sum(len(text.input_ids) for text in texts) if "complete_texts" in self.model.reads else 0
-        masked = sum(int(hidden.any(1).sum()) for hidden in masks) if "masked_texts" in self.model.reads else 0
-        self.model.text_cache = TextCache(language_model)
-        self.model.text_cache.fill(
-            prompts.distinct(self.dataset.inter_feat),
-            self.masking,
-            prompts.special.mask,
-            self.device,
-            complete=complete * self.total_steps,
-            masked=masked * self.total_steps,
-            progress=show_progress,
-        )
+        reads, steps = self.model.reads, self.total_steps
+        complete = steps * sum(len(text.input_ids) for text in texts) if "complete_texts" in reads else 0
+        masked = steps * sum(int(hidden.any(1).sum()) for hidden in masks) if "masked_texts" in reads else 0
+        cache = self.model.text_cache = TextCache(language_model)
+        everything, mask_id = prompts.distinct(self.dataset.inter_feat), prompts.special.mask
+        of_steps = {"complete": complete, "masked": masked}
+        cache.fill(everything, self.masking, mask_id, self.device, **of_steps, progress=show_progress)
 
     def _train_step(self) -> AlignmentOutput:
         epoch, within = divmod(self.step, self.batches.steps_per_epoch)
@@ -150,58 +147,37 @@ class ALTPretrainTrainer(AbstractTrainer):
         for group in self.optimizer.param_groups:
             self.tensorboard.add_scalar(f"pretrain/learning_rate/{group['name']}", group["lr"], self.step)
 
-    def summary(self) -> dict[str, Any]:
-        """What :meth:`fit` returns."""
-        return {
-            "steps": self.step,
-            "seconds": self.seconds,
-            "texts_encoded": self.model.text.language_model.texts_encoded,
-            "interactions_seen": self.interactions_seen,
-            "final": {name: total / self.counts[name] for name, total in self.totals.items()},
-        }
-
     def save(self) -> None:
         """Write the checkpoint: towers, objectives, optimiser, schedule, random state and progress."""
         checkpoints.save(
             {
                 "config": ALTConfig.snapshot(self.config),
                 **record_of(self.dataset),
-                "backbone": self.model.backbone.state_dict(),
-                "text": self.model.text.state_dict(),
-                "objectives": self.model.objectives.state_dict(),
-                "optimizer": self.optimizer.state_dict(),
-                "scheduler": self.scheduler.state_dict(),
-                "scaler": self.scaler.state_dict(),
-                "rng": checkpoints.rng_state(),
-                "step": self.step,
+                **{name: getattr(self.model, name).state_dict() for name in _PARTS},
+                **{name: getattr(self, name).state_dict() for name in _STEPPED},
+                **{name: getattr(self, name) for name in _PROGRESS},
                 "total_steps": self.total_steps,
-                "interactions_seen": self.interactions_seen,
                 "texts_encoded": self.model.text.language_model.texts_encoded,
-                "seconds": self.seconds,
-                "totals": self.totals,
-                "counts": self.counts,
+                "rng": checkpoints.rng_state(),
             },
             self.file,
         )
 
-    def resume(self, state: Mapping[str, Any] | None = None) -> None:
-        """Go on from a checkpoint, by default from this trainer's own file.
+    def resume(self) -> None:
+        """Go on from the checkpoint in this trainer's file.
 
         Raises:
             ValueError: it was made for another number of steps, from other data or for other towers.
         """
-        state = checkpoints.load(self.file, self.device) if state is None else state
+        state = checkpoints.load(self.file, self.device)
         require_same_data(state, self.dataset, file=self.file)
         if state["total_steps"] != self.total_steps:
-            raise ValueError(
-                f"the checkpoint is of a run of {state['total_steps']} steps, this one has {self.total_steps}"
-            )
-        for name in ("backbone", "text", "objectives"):
+            raise ValueError(f"the checkpoint is of {state['total_steps']} steps, this run has {self.total_steps}")
+        for name in _PARTS:
             load_weights(getattr(self.model, name), state[name], f"{os.fspath(self.file)!r} does not fit this {name}")
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.scheduler.load_state_dict(state["scheduler"])
-        self.scaler.load_state_dict(state["scaler"])
-        self.step, self.interactions_seen = state["step"], state["interactions_seen"]
+        for name in _STEPPED:
+            getattr(self, name).load_state_dict(state[name])
+        for name in _PROGRESS:
+            setattr(self, name, state[name])
         self.model.text.language_model.texts_encoded = state["texts_encoded"]
-        self.seconds, self.totals, self.counts = state["seconds"], dict(state["totals"]), dict(state["counts"])
         checkpoints.set_rng_state(state["rng"])

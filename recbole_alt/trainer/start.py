@@ -33,8 +33,6 @@ def load_aligned(config: Any, file: str | os.PathLike[str], dataset: Any) -> dic
         state = checkpoints.load(file, config["device"])
     except ValueError as error:
         raise ValueError(f"{what}: {error}" if what else str(error)) from None
-    if not isinstance(state, dict):
-        raise ValueError(f"{what}: {os.fspath(file)!r} holds no aligned towers: give the pretrain.pth of a run")
     require_same_data(state, dataset, file=file, what=what, held_out_only=True)
     return state
 
@@ -44,8 +42,7 @@ def start_from_aligned(trainer: ALTTrainer, towers: Mapping[str, Any], dataset: 
 
     Args:
         trainer: about to make its first step.
-        towers: see :meth:`~recbole_alt.model.recommender.ALTRecommender.load_towers`; a whole checkpoint also has
-            their ``config``, which helps to say why they do not fit.
+        towers: a checkpoint of stage 1, whose ``config`` helps to say why they do not fit.
         dataset: the built training dataset.
 
     Raises:
@@ -65,12 +62,7 @@ def start_from_aligned(trainer: ALTTrainer, towers: Mapping[str, Any], dataset: 
 
 
 def start_afresh(trainer: ALTTrainer, dataset: Any) -> None:
-    """Start from RecBole's own initialisation, with ``unseen_values: zero`` where asked (``hidden`` is of stage 1).
-
-    Args:
-        trainer: of the plain backbone, about to make its first step.
-        dataset: the built training dataset.
-    """
+    """Start from RecBole's own initialisation, with ``unseen_values: zero`` where asked (``hidden`` is of stage 1)."""
     if trainer.config["unseen_values"] == "zero":
         set_unseen_values(trainer.model.backbone, dataset, "zero")
 

@@ -19,10 +19,9 @@ from recbole_alt.trainer.start import load_aligned, seed_stage, start_from_align
 class ALTStockTrainer(ALTTrainer):
     """For ``recbole.quick_start.run_recbole``, which knows one model and one ``fit``.
 
-    Aligns on the training data first, or takes the towers of ``pretrained_checkpoint``, then finetunes the model in its
-    mode: ``finetune_mode``, or the first of ``finetune_modes``. All keys of the mode apply as in ``run_recbole_alt``,
-    overrides of ``finetune`` included, and with the same seed both train the same model. The aligned towers are kept
-    beside the model as ``<name>-pretrain.pth``.
+    Aligns on the training data first, or takes the towers of ``pretrained_checkpoint``, then finetunes in the model's
+    mode, with the same keys and, with the same seed, the same result as ``run_recbole_alt``. The aligned towers are
+    kept beside the model as ``<name>-pretrain.pth``.
     """
 
     def __init__(self, config: Any, model: Any):

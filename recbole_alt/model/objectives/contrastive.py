@@ -10,19 +10,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from recbole_alt.model.backbones import Backbone
-from recbole_alt.model.objectives.objective import Objective
+from recbole_alt.model.objectives.objective import MaskedTexts, Objective, Views
 from recbole_alt.model.text_tower import TextTower
-from recbole_alt.model.views import MaskedTexts, Views
 
 
 class PublishedHead(nn.Module):
-    """Linear → GELU → Linear → dropout, residual, LayerNorm (method, stage 1, objective 3).
-
-    Args:
-        size: width of what is projected.
-        out: width of the projection.
-        dropout: dropout probability.
-    """
+    """Linear → GELU → Linear → dropout, residual, LayerNorm (method, stage 1, objective 3)."""
 
     def __init__(self, size: int, out: int, dropout: float = 0.1):
         super().__init__()
@@ -41,10 +34,6 @@ class BatchNormHead(nn.Module):
 
     Centring first is what lets the contrast start: a small embedding against a bias, or a pooled state that
     hardly varies, leaves every similarity the same, which is a saddle of the loss.
-
-    Args:
-        size: width of what is projected.
-        out: width of the projection.
     """
 
     def __init__(self, size: int, out: int):
@@ -66,6 +55,8 @@ HEADS: dict[str, tuple[type[nn.Module], float]] = {
 class ContrastiveObjective(Objective):
     """Symmetric InfoNCE over the batch (method, stage 1, objective 3).
 
+    Reports ``retrieval``: how often a row's own text is the nearest of the batch's.
+
     Args:
         table_size: R, width of the CTR representation.
         text_size: H, width of the pooled text state.
@@ -73,8 +64,6 @@ class ContrastiveObjective(Objective):
         head: a name of :data:`HEADS`.
         temperature: divides similarities; None takes the head's own.
         max_rows: contrast at most so many rows of a batch, the first ones; None for all.
-
-    Reports ``retrieval``: how often a row's own text is the nearest of the batch's.
     """
 
     reads = frozenset({"complete_table", "complete_texts"})
@@ -99,14 +88,8 @@ class ContrastiveObjective(Objective):
     @classmethod
     def build(cls, config: Any, backbone: Backbone, text: TextTower, dataset: Any) -> Self:
         """See :meth:`Objective.build`."""
-        return cls(
-            backbone.representation_size,
-            text.hidden_size,
-            size=config["contrast_size"],
-            head=config["contrast_head"],
-            temperature=config["contrast_temperature"],
-            max_rows=config["contrast_rows"],
-        )
+        keys = {name: config[f"contrast_{name}"] for name in ("size", "head", "temperature")}
+        return cls(backbone.representation_size, text.hidden_size, max_rows=config["contrast_rows"], **keys)
 
     def rows(self, every: Tensor, masked: Sequence[MaskedTexts]) -> Tensor:
         """The first ``max_rows``."""

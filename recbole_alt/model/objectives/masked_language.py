@@ -11,26 +11,23 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from recbole_alt.model.backbones import Backbone
-from recbole_alt.model.objectives.objective import Objective
+from recbole_alt.model.objectives.objective import MaskedTexts, Objective, Views
 from recbole_alt.model.text_tower import TextTower
-from recbole_alt.model.views import MaskedTexts, Views
 
 
 class MaskedLanguageObjective(Objective):
     """Cross-entropy on masked positions, from ``[token state ; v]`` (method, stage 1, objective 1).
 
-    ``Linear(H+R → H)``, tanh, dropout, ``Linear → classes``; ``v`` passes a LayerNorm first, since its scale
-    differs by orders of magnitude between CTR models. The classes are the tokens that some prompt's
-    value can contain: no other token is ever behind a mask.
+    ``Linear(H+R → H)``, tanh, dropout, ``Linear → classes``; ``v`` passes a LayerNorm first, since its scale differs by
+    orders of magnitude between CTR models. The classes are the tokens that some prompt's value can contain: no other
+    token is ever behind a mask. A text shared by several interactions is helped by the table of the first of them.
+    Reports ``token_accuracy``: how often the masked token has the highest score.
 
     Args:
         text_size: H, width of the token states.
         table_size: R, width of the CTR representation.
         token_ids: [C] distinct token ids the classes stand for.
         dropout: dropout probability.
-
-    A text shared by several interactions is helped by the table of the first of them. Reports ``token_accuracy``: how
-    often the masked token has the highest score.
     """
 
     reads = frozenset({"complete_table", "masked_texts"})
@@ -73,8 +70,6 @@ class MaskedLanguageObjective(Objective):
 
     def forward(self, states: Tensor, table: Tensor, target: Tensor) -> tuple[Tensor, dict[str, float]]:
         """Loss and report over M masked positions; zero, with zero gradient, when M is 0.
-
-        The layers may run under autocast; the loss is in 32 bits.
 
         Args:
             states: [M, H] states of the masked text at masked positions.

@@ -12,10 +12,9 @@ from torch import Tensor, nn
 
 from recbole_alt.model.attention import SegmentStates, attend, take_rows
 from recbole_alt.model.backbones import Backbone
-from recbole_alt.model.objectives.objective import Objective
+from recbole_alt.model.objectives.objective import Objective, Views
 from recbole_alt.model.targets import TableTargets, TargetField
 from recbole_alt.model.text_tower import TextTower
-from recbole_alt.model.views import Views
 
 
 class MaskedTabularObjective(Objective):
@@ -24,6 +23,7 @@ class MaskedTabularObjective(Objective):
     ``v̂`` is the query, ``Linear(R → H)`` + LayerNorm, of one attention head over the token states;
     ``[v̂ ; attended]`` → ``Linear`` → one vector per field, which scores the field's values. ``v̂`` passes a
     LayerNorm first: its scale differs by orders of magnitude between CTR models, that of token states does not.
+    Reports ``value_accuracy``: how often the true value outscores all it is compared with.
 
     Args:
         table_size: R, width of the CTR representation.
@@ -32,14 +32,10 @@ class MaskedTabularObjective(Objective):
         loss: ``nce`` (noise-contrastive estimation), ``sampled_softmax`` or ``full_softmax``.
         n_noise: noise values per masked field, from the field's unigram distribution.
         size: width of the output embeddings.
-
-    Reports ``value_accuracy``: how often the true value outscores all it is compared with.
-
-    Attributes:
-        table: reads the true values off a batch; None for an objective that is only given tensors.
     """
 
     reads = frozenset({"masked_table", "complete_texts"})
+    table: TableTargets  # reads the true values off a batch
 
     def __init__(
         self,
@@ -53,9 +49,7 @@ class MaskedTabularObjective(Objective):
     ):
         super().__init__()
         self.targets = list(targets)
-        self.table: TableTargets | None = None
-        self.loss = loss
-        self.n_noise = n_noise
+        self.loss, self.n_noise = loss, n_noise
         self.table_norm = nn.LayerNorm(table_size)
         self.query = nn.Sequential(nn.Linear(table_size, text_size), nn.LayerNorm(text_size))
         self.vectors = nn.Linear(table_size + text_size, len(self.targets) * size)
@@ -67,20 +61,14 @@ class MaskedTabularObjective(Objective):
     def build(cls, config: Any, backbone: Backbone, text: TextTower, dataset: Any) -> Self:
         """See :meth:`Objective.build`."""
         table = TableTargets(dataset, backbone.fields, bins=config["float_target_bins"])
-        objective = cls(
-            backbone.representation_size,
-            text.hidden_size,
-            table.fields,
-            loss=config["masked_tabular_loss"],
-            n_noise=config["masked_tabular_noise"],
-            size=config["masked_tabular_size"],
-        )
+        loss, n_noise, size = (config[f"masked_tabular_{key}"] for key in ("loss", "noise", "size"))
+        sizes = backbone.representation_size, text.hidden_size
+        objective = cls(*sizes, table.fields, loss=loss, n_noise=n_noise, size=size)
         objective.table = table
         return objective
 
     def measure(self, views: Views) -> tuple[Tensor, dict[str, float]]:
         """See :meth:`Objective.measure`."""
-        assert self.table is not None
         table = views.masked_table.representation
         with views.autocast():
             values = self.table.read(views.interaction)
@@ -91,8 +79,6 @@ class MaskedTabularObjective(Objective):
     ) -> tuple[Tensor, dict[str, float]]:
         """Loss, averaged over the masked values, and report; zero, with zero gradient, when nothing is masked.
 
-        The layers may run under autocast; values are scored in 32 bits.
-
         Args:
             table: [B, R] representation of the masked table.
             segments: token states of the complete texts.
@@ -101,7 +87,7 @@ class MaskedTabularObjective(Objective):
         """
         table = self.table_norm(table)
         vectors = self.vectors(torch.cat([table, attend(self.query(table), segments)], dim=-1))
-        with torch.autocast(table.device.type, enabled=False):
+        with torch.autocast(table.device.type, enabled=False):  # values are scored in 32 bits
             return self._score_values(vectors.float(), mask, values)
 
     def _score_values(self, vectors: Tensor, mask: Tensor, values: Sequence[Tensor]) -> tuple[Tensor, dict[str, float]]:
@@ -161,15 +147,11 @@ class _ValueScorer(nn.Module):
         first = (true_score.detach() > noise_score.detach().masked_fill(same, -torch.inf)).all(1)
         true_noise, noise_noise = self.log_noise[value].unsqueeze(1), self.log_noise[noise]
         if loss == "nce":
-            losses = nce_loss(true_score - self.norm_term, noise_score - self.norm_term, true_noise, noise_noise)
-        else:
-            losses = sampled_softmax_loss(
-                true_score, noise_score.masked_fill(same, -torch.inf), true_noise, noise_noise
-            )
-        return losses, first
+            return nce_loss(true_score - self.norm_term, noise_score - self.norm_term, true_noise, noise_noise), first
+        others = noise_score.masked_fill(same, -torch.inf)
+        return sampled_softmax_loss(true_score, others, true_noise, noise_noise), first
 
     def _score(self, vector: Tensor, values: Tensor) -> Tensor:
-        """[M, K] scores of values [M, K]."""
         bias = F.embedding(values, self.bias.unsqueeze(1)).squeeze(-1)
         return torch.einsum("md,mkd->mk", vector, self.embedding(values)) + bias
 
@@ -181,16 +163,8 @@ class _ValueScorer(nn.Module):
 def nce_loss(true_score: Tensor, noise_score: Tensor, true_noise: Tensor, noise_noise: Tensor) -> Tensor:
     """Noise-contrastive estimation: is a value the true one, or drawn from the noise?
 
-    With ``Δ(x) = log p_model(x) − log(k · q(x))``, the loss is ``−log σ(Δ(true)) − Σ log σ(−Δ(noise))``.
-
-    Args:
-        true_score: [M, 1] log p_model of the true value.
-        noise_score: [M, k] log p_model of the noise values.
-        true_noise: [M, 1] log q of the true value.
-        noise_noise: [M, k] log q of the noise values.
-
-    Returns:
-        [M] losses.
+    With ``Δ(x) = log p_model(x) − log(k · q(x))``, the loss [M] is ``−log σ(Δ(true)) − Σ log σ(−Δ(noise))``. Scores are
+    ``log p_model``, and what ends in ``_noise`` is ``log q``, of the true [M, 1] and of the noise values [M, k].
     """
     log_k = math.log(noise_score.shape[1])
     true = F.softplus(-(true_score - true_noise - log_k)).sum(1)
@@ -201,8 +175,7 @@ def nce_loss(true_score: Tensor, noise_score: Tensor, true_noise: Tensor, noise_
 def sampled_softmax_loss(true_score: Tensor, noise_score: Tensor, true_noise: Tensor, noise_noise: Tensor) -> Tensor:
     """Cross-entropy over the true value and the noise, each score less its log probability under the noise.
 
-    Args and returns are those of :func:`nce_loss`, with unnormalised scores; a noise value that is the true
-    one has score −∞.
+    As :func:`nce_loss`, with unnormalised scores; a noise value that is the true one has score −∞.
     """
     scores = torch.cat([true_score - true_noise, noise_score - noise_noise], dim=1)
     return -scores.log_softmax(1)[:, 0]
