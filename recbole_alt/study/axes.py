@@ -91,11 +91,6 @@ class Run:
         return replace(self, seed=0)
 
     @property
-    def alignment(self) -> Run:
-        """The same for the modes that one alignment serves."""
-        return replace(self, stage="pretrain")
-
-    @property
     def slug(self) -> str:
         """Words for file names."""
         language = Path(self.language_model).name if self.language_model else None

@@ -16,17 +16,16 @@ from recbole_alt.files import replacing, write_json, write_text
 from recbole_alt.markdown import markdown_table
 from recbole_alt.study.progress import show
 from recbole_alt.study.ranges import Range
-from recbole_alt.study.store import best_of
-from recbole_alt.study.trials import Record, override, read_trials
+from recbole_alt.study.store import Record, best_of
+from recbole_alt.study.trials import Trials, override
 
 
-def write_results(folder: Path, ranges: Sequence[Range], stage: str, config: ALTConfig, model: str) -> Record:
-    """Write ``trials.json``, ``trials.csv``, ``table.md``, ``plot.png`` and ``best.yaml`` into ``folder``.
+def write_results(tuning: Trials, ranges: Sequence[Range], config: ALTConfig, model: str) -> Record:
+    """Write ``trials.json``, ``trials.csv``, ``table.md``, ``plot.png`` and ``best.yaml`` into the folder of a tuning.
 
     Args:
-        folder: Of the tuning.
+        tuning: Its trials.
         ranges: What was tuned.
-        stage: ``plain``, ``ctr``, ``lm`` or ``joint``.
         config: The configuration that all trials shared.
         model: The model as it was asked for.
 
@@ -36,17 +35,15 @@ def write_results(folder: Path, ranges: Sequence[Range], stage: str, config: ALT
     Raises:
         ValueError: No trial reached a score.
     """
-    trials = read_trials(folder)
+    folder, stage, trials = tuning.folder, tuning.stage, tuning.read()
     best = best_of(trials)
     if best is None:
         reasons = "; ".join(sorted({str(trial["error"]) for trial in trials})) or "none finished"
         raise ValueError(f"no trial reached a score ({reasons}): change the ranges")
-    metric, names = config["valid_metric"].lower(), [tuned.name for tuned in ranges]
-    metrics = [metric, *(name for name in best["valid"] if name != metric)]
+    metric = config["valid_metric"].lower()
     rows = [
-        {"trial": trial["trial"]}
-        | {name: trial["parameters"][name] for name in names}
-        | {f"valid_{name}": trial["valid"].get(name) for name in metrics}
+        {"trial": trial["trial"], **trial["parameters"]}
+        | {f"valid_{name}": trial["valid"].get(name) for name in (metric, *best["valid"])}
         | {name: trial[name] for name in ("seconds", "pretrain_seconds", "error")}
         for trial in trials
     ]

@@ -86,14 +86,13 @@ class Search:
                 trials = self._study.get_trials(deepcopy=False)
                 running = [trial for trial in trials if trial.state == TrialState.RUNNING]
                 for trial in running:
-                    if claim := self._claim(trial.number, trial.params):
+                    if claim := self._claim(trial):
                         return claim
                 if not self._is_over(trials):
                     drawn = self._draw(trials)
-                    self._study.add_trial(
-                        create_trial(state=TrialState.RUNNING, params=drawn, distributions=self._distributions)
-                    )
-                    return self._claim(len(trials), drawn)
+                    new = create_trial(state=TrialState.RUNNING, params=drawn, distributions=self._distributions)
+                    self._study.add_trial(new)
+                    continue  # it is there to be claimed
             if not running:
                 return None
             time.sleep(_SECONDS)
@@ -118,11 +117,11 @@ class Search:
         with self._locked():
             return self._study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
 
-    def _claim(self, position: int, drawn: Mapping[str, Any]) -> Claim | None:
-        lock = FileLock(self._folder / "trials" / f"claim-{position + 1}.lock")
+    def _claim(self, trial: FrozenTrial) -> Claim | None:
+        lock = FileLock(self._folder / "trials" / f"claim-{trial.number + 1}.lock")
         with suppress(Timeout):
             lock.acquire(timeout=0)
-            return Claim(position + 1, self._decode(drawn), lock)
+            return Claim(trial.number + 1, self._decode(trial.params), lock)
         return None
 
     def _decode(self, drawn: Mapping[str, Any]) -> dict[str, Any]:
