@@ -207,7 +207,7 @@ def test_the_mean_of_the_seeds_chooses(tmp_path: Path) -> None:
 def test_records_of_trials_are_named_in_full(campaign: Made) -> None:
     axes = campaign(models=["DCN"], seeds=1, modes=["ctr"], train_shares=[0.05])
     comparison = compare.Comparison(Path("out"), axes)
-    trials = [trial for run in axes.runs() for trial in comparison.trials_of(axes.tuning_of(run))]
+    trials = [trial for run in axes.runs() for trial in comparison.trials_of(run)]
     files = {file for trial in trials for file in trial.files.values()}
     assert len(files) == len(trials) == 4 and all("_0.05_" in file.name and file.suffix == ".json" for file in files)
 

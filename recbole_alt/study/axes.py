@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -84,11 +84,6 @@ class Run:
     variant: str
     stage: str
     seed: int
-
-    @property
-    def cell(self) -> Run:
-        """The same for every seed."""
-        return replace(self, seed=0)
 
     @property
     def slug(self) -> str:

@@ -119,7 +119,7 @@ class Comparison:
         folder, campaign, command: As for :func:`run_campaign`.
     """
 
-    def __init__(self, folder: Path, campaign: Campaign, command: Sequence[str] = ()):
+    def __init__(self, folder: Path, campaign: Campaign, command: Sequence[str] = ()) -> None:
         self.folder, self.campaign, self.command = folder, campaign, list(command)
         self.store, self._clock = Store(folder, one_split=True), Clock()
         self._trials: dict[Run, list[Trial]] = {}
@@ -130,7 +130,7 @@ class Comparison:
         """Make every run that is missing."""
         steps, left = self.steps(), []
         for step in steps:
-            file = self._file(step)
+            file = self._file(*step)
             if file and file.is_file():
                 self._measure(step[0], read_record(file))
             else:
@@ -149,20 +149,21 @@ class Comparison:
         """All that is trained, in order: the trials that choose the parameters of a run stand before it."""
         steps: dict[Step, None] = {}
         for run in self.campaign.runs():
-            for trial in self.trials_of(self.campaign.tuning_of(run)):
+            for trial in self.trials_of(run):
                 steps |= dict.fromkeys((seeded, trial) for seeded in trial.files)
             steps[run, None] = None
         return list(steps)
 
     # -- tuning ------------------------------------------------------------------------------------------
 
-    def trials_of(self, tuning: Run) -> list[Trial]:
-        """What to try; nothing where nothing is tuned."""
+    def trials_of(self, run: Run) -> list[Trial]:
+        """What validation chooses the parameters of ``run`` from; nothing where nothing is tuned."""
+        tuning = self.campaign.tuning_of(run)
         if tuning not in self._trials:
-            runs, tried = self.campaign.trained_to_tune(tuning), self.campaign.trials(tuning)
+            seeded = self.campaign.tuned_with(run)
             self._trials[tuning] = [
-                Trial(parameters, {run: _beside(self._folder("trials", run, parameters)) for run in runs})
-                for parameters in (tried if self.campaign.grid else [])
+                Trial(parameters, {one: self._trial_file(self._name(one, parameters)) for one in seeded})
+                for parameters in (self.campaign.trials(tuning) if seeded else [])
             ]
         return self._trials[tuning]
 
@@ -172,30 +173,26 @@ class Comparison:
         Raises:
             ValueError: Every trial diverged.
         """
-        tuning = self.campaign.tuning_of(run)
-        if tuning not in self._choices:
-            trials = self.trials_of(tuning)
-            if not all(trial.is_over for trial in trials):
-                return None
+        trials, tuning = self.trials_of(run), self.campaign.tuning_of(run)
+        if tuning not in self._choices and all(trial.is_over for trial in trials):
             best = best_trial(trials)
             if trials and best is None:
                 raise ValueError(f"{tuning.slug}: every trial diverged; change {self.campaign.params_file}")
             self._choices[tuning] = best.parameters if best else {}
-        return self._choices[tuning]
+        return self._choices.get(tuning)
 
     def _try(self, run: Run, trial: Trial) -> Record:
-        file = trial.files[run]
-        record = self._train(run, trial.parameters, file.with_suffix(""), test=False)
-        write_record(file, record)
-        drop_losers([one for one in self.trials_of(self.campaign.tuning_of(run)) if one.is_over])
+        record = self._train(run, trial.parameters, trial.files[run].with_suffix(""), test=False)
+        write_record(trial.files[run], record)
+        drop_losers([one for one in self.trials_of(run) if one.is_over])
         return record
 
     # -- runs --------------------------------------------------------------------------------------------
 
     def _make(self, run: Run) -> Record:
         parameters = self.choice(run) or {}
-        folder = self._folder("runs", run, parameters)
-        drop_losers(self.trials_of(self.campaign.tuning_of(run)))  # a stop may have come before
+        folder = self.folder / "runs" / self._name(run, parameters)
+        drop_losers(self.trials_of(run))  # a stop may have come before
         trained = self._take_over_trial(run, folder)
         record = self._train(run, parameters, folder, test=True)
         for rest in folder.glob("*.pth"):
@@ -207,13 +204,14 @@ class Comparison:
 
     def _take_over_trial(self, run: Run, folder: Path) -> Record | None:
         """The record of the trial that won if ``run`` is its training, of which only the test is missing."""
-        trial = self.folder / "trials" / folder.name
+        record = self._trial_file(folder.name)
+        trial = record.with_suffix("")
         if trial.is_dir():
             (trial / f"{run.stage}.json").unlink(missing_ok=True)  # says that all is done
             folder.parent.mkdir(exist_ok=True)
             os.replace(trial, folder)
-        left = _beside(trial).is_file() and (folder / f"{run.stage}-last.pth").is_file()
-        return read_record(_beside(trial)) if left else None
+        is_left = record.is_file() and (folder / f"{run.stage}-last.pth").is_file()
+        return read_record(record) if is_left else None
 
     def _train(self, run: Run, parameters: Mapping[str, Any], folder: Path, test: bool) -> Record:
         config = self.campaign.config(run, parameters)
@@ -237,17 +235,18 @@ class Comparison:
 
     # -- names -------------------------------------------------------------------------------------------
 
-    def _folder(self, kind: str, run: Run, parameters: Mapping[str, Any]) -> Path:
-        """The folder of a run or trial, named after its configuration."""
-        return self.folder / kind / f"{run.slug}-{digest(self.campaign.config(run, parameters), FREE)}"
+    def _name(self, run: Run, parameters: Mapping[str, Any]) -> str:
+        return f"{run.slug}-{digest(self.campaign.config(run, parameters), FREE)}"
 
-    def _file(self, step: Step) -> Path | None:
-        """Where the record of ``step`` is or will be; None as long as its parameters are not chosen."""
-        run, trial = step
-        parameters = self.choice(run) if trial is None else None
+    def _trial_file(self, name: str) -> Path:
+        return self.folder / "trials" / f"{name}.json"
+
+    def _file(self, run: Run, trial: Trial | None) -> Path | None:
+        """Where the record of a step is or will be; None as long as its parameters are not chosen."""
         if trial:
             return trial.files[run]
-        return None if parameters is None else self._folder("runs", run, parameters) / "run.json"
+        parameters = self.choice(run)
+        return None if parameters is None else self.folder / "runs" / self._name(run, parameters) / "run.json"
 
     def _name_alignment(self, run: Run) -> str:
         """The name of the alignment that ``run`` starts from; runs that differ only in stage 2 share one."""
@@ -265,31 +264,20 @@ class Comparison:
         logger.info(self._tell(left))
 
     def _measure(self, run: Run, record: Record) -> None:
-        self._clock.measure(_kind(run), record["wall"])
+        self._clock.measure(f"{run.stage} of {run.data.label}", record["wall"])
         if record["aligned"]:
-            self._clock.measure(_kind(run, "alignment"), record["aligned"])
+            self._clock.measure(f"alignment of {run.data.label}", record["aligned"])
 
     def _alignments(self, left: Sequence[Step]) -> dict[str, Run]:
         """The alignments that ``left`` starts from, by name, each with a run."""
         return {self.alignment_of(run): run for run, _ in left if run.stage != "plain"}
 
     def _tell(self, left: Sequence[Step]) -> str:
-        if not left:
-            return "nothing to go"
-        aligned = [run for name, run in self._alignments(left).items() if not self.store.has_alignment(name)]
-        kinds = [_kind(run) for run, trial in left if trial or not self._is_tried(run)]  # else a trial is taken over
-        about = self._clock.estimate([*kinds, *(_kind(run, "alignment") for run in aligned)])
+        missing = [run for name, run in self._alignments(left).items() if not self.store.has_alignment(name)]
+        kinds = [f"alignment of {run.data.label}" for run in missing]
+        for run, trial in left:
+            if trial or run not in self.campaign.tuned_with(run):  # else the trial that won is taken over
+                kinds.append(f"{run.stage} of {run.data.label}")
         trials = sum(trial is not None for _, trial in left)
-        return f"{len(left) - trials} runs, {trials} trials and {len(aligned)} alignments to go{about}"
-
-    def _is_tried(self, run: Run) -> bool:
-        return bool(self.campaign.grid) and run in self.campaign.trained_to_tune(self.campaign.tuning_of(run))
-
-
-def _kind(run: Run, stage: str | None = None) -> tuple[Any, ...]:
-    return (stage or run.stage, run.data.label, run.train_share, run.model, run.variant)
-
-
-def _beside(folder: Path) -> Path:
-    """The record of a trial; names of folders may have dots."""
-    return folder.with_name(f"{folder.name}.json")
+        rest = f"{len(left) - trials} runs, {trials} trials and {len(missing)} alignments to go"
+        return rest + self._clock.estimate(kinds)

@@ -57,33 +57,20 @@ def show_outcome(record: Mapping[str, Any]) -> str:
 
 
 class Clock:
-    """Estimates the time of trainings to come by those of their kind that ended.
-
-    A kind is a stage (or ``alignment``) and what else the time depends on, the most important first.
-    """
+    """Estimates the time of trainings to come by the mean of those of their kind, such as ``"ctr of ml-100k"``."""
 
     def __init__(self) -> None:
-        self._measured = defaultdict[tuple[Any, ...], list[float]](list)
+        self._measured = defaultdict[str, list[float]](list)
 
-    def measure(self, kind: tuple[Any, ...], seconds: float) -> None:
+    def measure(self, kind: str, seconds: float) -> None:
         """Note that a training of ``kind`` took ``seconds``."""
         self._measured[kind].append(seconds)
 
-    def estimate(self, kinds: Iterable[tuple[Any, ...]]) -> str:
+    def estimate(self, kinds: Iterable[str]) -> str:
         """The time of trainings of ``kinds`` in words, and how many are of kinds that were not measured."""
-        seconds, unknown = 0.0, Counter[str]()
-        for kind in kinds:
-            if near := self._nearest(kind):
-                seconds += fmean(near)
-            else:
-                unknown[kind[0]] += 1
-        what = ", ".join(f"{count} {stage}" for stage, count in unknown.items())
+        known = {kind: fmean(seconds) for kind, seconds in self._measured.items()}
+        left = Counter(kinds)
+        seconds = sum(count * known.get(kind, 0.0) for kind, count in left.items())
+        unknown = ", ".join(f"{count} {kind}" for kind, count in left.items() if kind not in known)
         about = f", about {_show_seconds(seconds)}" if seconds else ""
-        return f"{about} (not measured yet: {what})" if what else about
-
-    def _nearest(self, kind: tuple[Any, ...]) -> list[float]:
-        for length in (5, 4, 3):  # another variant's, another model's
-            near = [s for known, all_ in self._measured.items() if known[:length] == kind[:length] for s in all_]
-            if near:
-                return near
-        return []
+        return about + (f" (not measured yet: {unknown})" if unknown else "")

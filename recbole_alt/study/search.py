@@ -53,15 +53,9 @@ class Search:
     """
 
     def __init__(
-        self,
-        folder: Path,
-        ranges: Sequence[Range],
-        algorithm: str,
-        seed: int,
-        total: int,
-        early_stop: int | None = None,
-        bigger: bool = True,
-    ):
+        self, folder: Path, ranges: Sequence[Range], algorithm: str, seed: int, total: int,
+        early_stop: int | None = None, bigger: bool = True,
+    ):  # fmt: skip
         self.ranges = {tuned.name: tuned for tuned in ranges}
         self.algorithm, self.seed, self.total, self.early_stop = algorithm, seed, total, early_stop
         self._sign = 1.0 if bigger else -1.0
