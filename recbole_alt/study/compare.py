@@ -16,6 +16,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 from recbole.utils import EvaluatorType, init_logger
 
+from recbole_alt.experiment import require_equal
 from recbole_alt.files import check_folder, read_record, write_record
 from recbole_alt.keys import FREE, NOT_OF_ALIGNMENT
 from recbole_alt.report import result_record
@@ -25,7 +26,7 @@ from recbole_alt.study.plan import Campaign
 from recbole_alt.study.progress import Clock, logger, quiet, show, show_outcome
 from recbole_alt.study.report import write_report
 from recbole_alt.study.scores import ScoredExperiment
-from recbole_alt.study.store import Record, Store, best_of, digest, require_equal
+from recbole_alt.study.store import Record, Store, best_of, digest
 
 #: What must be as before when a campaign goes on; the other axes may grow.
 _FIXED = ("params_file", "tuning_trials", "tuning_seeds", "keys", "grid", "seeds")

@@ -9,9 +9,9 @@ from itertools import product
 from typing import Any
 
 from recbole_alt.config import PREFIX, ALTConfig, registered_models
-from recbole_alt.keys import MODES
+from recbole_alt.keys import KEYS, MODES
 from recbole_alt.study.axes import ABLATIONS, COMPLETE, PLAIN, SPLITS, DataSpec, Run
-from recbole_alt.study.grid import as_override, combinations, read_grid
+from recbole_alt.study.ranges import combinations, read_grid
 from recbole_alt.yaml_files import read_yaml
 
 #: Keys of the configuration that a campaign sets itself.
@@ -210,3 +210,11 @@ AXES = [axis.name for axis in fields(Campaign) if axis.init]
 def read_campaign(file: str) -> dict[str, Any]:
     """The values of a YAML campaign file, for :meth:`Campaign.from_mapping`."""
     return read_yaml(file, "campaign")
+
+
+def as_override(name: str, value: Any, config: Any) -> dict[str, Any]:
+    """The keys of a model that ``name`` stands for; ``dropout_prob`` has other names in some, and none in others."""
+    if name != "dropout_prob":
+        return {name: value}
+    theirs = [key for key in KEYS if "drop" in key and config[key] is not None]
+    return {key: [value] * len(config[key]) if isinstance(config[key], (list, tuple)) else value for key in theirs}

@@ -18,8 +18,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from recbole_alt.files import CannotWrite
 from recbole_alt.keys import NOT_OF_ALIGNMENT
-from recbole_alt.study.grid import combinations
-from recbole_alt.study.ranges import Range
+from recbole_alt.study.ranges import Range, combinations
 
 _SECONDS = 0.5  # between two looks at the trials of other processes
 _WORST = -sys.float_info.max  # of a training that diverged: samplers compute with it

@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from pathlib import Path
 from time import monotonic
@@ -44,20 +44,6 @@ def best_of(records: Sequence[Record]) -> Record | None:
     """The record with the best validation ``score``, the first of equals; None where none has one."""
     scored = [record for record in records if record["score"] is not None]
     return max(scored, key=lambda r: r["score"] if r["bigger"] else -r["score"], default=None)
-
-
-def require_equal(option: str, folder: Path, before: Mapping[str, Any], now: Mapping[str, Any], remedy: str) -> None:
-    """Refuse to go on in ``folder`` with other settings than it was begun with.
-
-    Raises:
-        ValueError: Names ``option``, the first setting that differs, both values, and what to do.
-    """
-    for key in sorted(before.keys() | now.keys()):
-        if before.get(key) != now.get(key):
-            raise ValueError(
-                f"{option}: {key} was {before.get(key)!r} in {str(folder)!r} and is {now.get(key)!r} now: "
-                f"give the same, {remedy}"
-            )
 
 
 class Store:

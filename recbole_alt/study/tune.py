@@ -12,6 +12,7 @@ from filelock import FileLock
 from recbole.utils import init_logger
 
 from recbole_alt.config import ALTConfig
+from recbole_alt.experiment import find_folder, require_equal
 from recbole_alt.files import check_folder, read_record, write_record
 from recbole_alt.keys import ALIGNMENT, FREE, STAGES, keys_of
 from recbole_alt.registry import make_config
@@ -19,7 +20,7 @@ from recbole_alt.stopping import going_on
 from recbole_alt.study.progress import Clock, logger, quiet, show, show_outcome
 from recbole_alt.study.ranges import Range, check_ranges, find_ranges, read_ranges
 from recbole_alt.study.results import write_results
-from recbole_alt.study.store import require_equal, values_of
+from recbole_alt.study.store import values_of
 from recbole_alt.study.trials import Trials, as_recbole, first_stage, make_folder
 
 if TYPE_CHECKING:
@@ -77,7 +78,9 @@ def run_hyper_alt(
         if config[key]:
             raise ValueError(f"{key} is of one run: leave it out; a tuning has --resume and writes into its folder")
     stage = stage or first_stage(config)
-    check_ranges(ranges, config, _find_unread(config, stage))
+    unread = "pretrained_checkpoint brings the pretraining" if config["pretrained_checkpoint"] else ""
+    unread = "the plain backbone is not pretrained" if stage == "plain" else unread
+    check_ranges(ranges, config, dict.fromkeys(keys_of(ALIGNMENT), unread) if unread else {})
     init_logger(config)
     config.log_notes()
     folder = _open_folder(config, ranges, stage, algo, resume)
@@ -109,7 +112,7 @@ def run_hyper_alt(
 
 def _search(search: Search, trials: Trials, configure: Callable[[dict[str, Any]], ALTConfig]) -> None:
     """Run the trials of ``search`` that nobody else runs, with a line after each."""
-    total, clock, kind = search.total, Clock(), (trials.stage,)
+    total, clock = search.total, Clock()
     shares = not search.ranges.keys() & keys_of(ALIGNMENT)  # else every trial may need an alignment of its own
     while claim := search.ask():
         try:
@@ -118,12 +121,12 @@ def _search(search: Search, trials: Trials, configure: Callable[[dict[str, Any]]
         finally:
             claim.lock.release()
         if not kept:
-            clock.measure(kind, record["wall"] + (0.0 if shares else record["aligned"]))
+            clock.measure(trials.stage, record["wall"] + (0.0 if shares else record["aligned"]))
         said = f"trial {claim.number} of {total} with {show(claim.parameters)}: {show_outcome(record)}"
         if best := search.best():
             said += f"; best so far {best[0]:.4f} ({show(best[1])})"
         left = total - search.ended
-        logger.info(f"{said}; at most {left} to go{clock.estimate([kind] * left)}")
+        logger.info(f"{said}; at most {left} to go{clock.estimate([trials.stage] * left)}")
     if search.ended < total:
         logger.info(f"ended after {search.ended} of {total} trials: no improvement for {search.early_stop}")
 
@@ -148,15 +151,6 @@ def count_trials(ranges: Sequence[Range], algo: str, max_evals: int | None) -> i
     return total
 
 
-def _find_unread(config: ALTConfig, stage: str) -> dict[str, str]:
-    """Keys that this tuning does not read, with the reason."""
-    if stage == "plain":
-        return dict.fromkeys(keys_of(ALIGNMENT), "the plain backbone is not pretrained")
-    if config["pretrained_checkpoint"]:
-        return dict.fromkeys(keys_of(ALIGNMENT), "pretrained_checkpoint brings the pretraining")
-    return {}
-
-
 def _open_folder(config: ALTConfig, ranges: Sequence[Range], stage: str, algo: str, resume: str | None) -> Path:
     tuned = {f"range of {one.name}": [one.kind, one.values] for one in ranges}
     now = json.loads(json.dumps({**values_of(config, FREE), "stage": stage, "algo": algo, **tuned}))
@@ -164,14 +158,7 @@ def _open_folder(config: ALTConfig, ranges: Sequence[Range], stage: str, algo: s
         folder = make_folder(config, stage)
         write_record(folder / "tuning.json", now)
         return folder
-    folder = Path(resume)
-    if resume == "last":
-        root, name = config["checkpoint_dir"], f"tuning-{config['model']}-{config['dataset']}-{stage}"
-        folders = sorted(Path(root).glob(f"{name}-*/tuning.json"), key=lambda file: file.stat().st_mtime)
-        if not folders:
-            raise ValueError(f"resume: last finds no {name}-… in {root!r}")
-        folder = folders[-1].parent
-    if not (folder / "tuning.json").is_file():
-        raise ValueError(f"resume: {str(folder)!r} is not the folder of a tuning (it has no tuning.json)")
+    name = f"tuning-{config['model']}-{config['dataset']}-{stage}"
+    folder = find_folder(resume, Path(config["checkpoint_dir"]), name, "tuning.json")
     require_equal("resume", folder, read_record(folder / "tuning.json"), now, "or start a new tuning without --resume")
     return folder
