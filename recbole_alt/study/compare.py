@@ -114,18 +114,14 @@ Step = tuple[Run, Trial | None]
 
 
 class Comparison:
-    """The trainings of a campaign.
-
-    Args:
-        folder, campaign, command: As for :func:`run_campaign`.
-    """
+    """The trainings of a campaign, as :func:`run_campaign` makes them."""
 
     def __init__(self, folder: Path, campaign: Campaign, command: Sequence[str] = ()) -> None:
         self.folder, self.campaign, self.command = folder, campaign, list(command)
         self.store, self._clock = Store(folder, one_split=True), Clock()
         self._trials: dict[Run, list[Trial]] = {}
         self._choices: dict[Run, dict[str, Any]] = {}
-        self.alignment_of = cache(self._name_alignment)
+        self._alignment_of = cache(self._name_alignment)
 
     def make_runs(self) -> None:
         """Make every run that is missing."""
@@ -271,7 +267,7 @@ class Comparison:
 
     def _alignments(self, left: Sequence[Step]) -> dict[str, Run]:
         """The alignments that ``left`` starts from, by name, each with a run."""
-        return {self.alignment_of(run): run for run, _ in left if run.stage != "plain"}
+        return {self._alignment_of(run): run for run, _ in left if run.stage != "plain"}
 
     def _tell(self, left: Sequence[Step]) -> str:
         missing = [run for name, run in self._alignments(left).items() if not self.store.has_alignment(name)]

@@ -147,12 +147,7 @@ def _read_bounds(kind: str, text: str) -> tuple[float, ...]:
 
 
 def check_ranges(ranges: Sequence[Range], config: ALTConfig, unread: Mapping[str, str]) -> None:
-    """Refuse a range before anything is trained.
-
-    Args:
-        ranges: What is tuned.
-        config: The configuration that all trials share.
-        unread: Keys that this tuning does not read, with the reason.
+    """Refuse a range before anything is trained; ``unread`` are keys that this tuning does not read, with the reason.
 
     Raises:
         ValueError: A misspelt key, a value out of range, or a key that changes nothing or that an argument fixes.

@@ -22,11 +22,7 @@ from recbole_alt.study.trials import Trials, override
 def write_results(tuning: Trials, ranges: Sequence[Range], config: ALTConfig, model: str) -> Record:
     """Write ``trials.json``, ``trials.csv``, ``table.md``, ``plot.png`` and ``best.yaml`` into the folder of a tuning.
 
-    Args:
-        tuning: Its trials.
-        ranges: What was tuned.
-        config: The configuration that all trials shared.
-        model: The model as it was asked for.
+    All trials shared ``config``; ``model`` is the model as it was asked for.
 
     Returns:
         ``best`` (the record of the best trial), ``trials``, ``table`` and ``command``, which takes the best up again.

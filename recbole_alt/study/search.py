@@ -40,8 +40,7 @@ class Search:
     Args:
         folder: Of the tuning.
         ranges: What is tuned.
-        algorithm: ``exhaustive`` (every combination of choices), ``random``, or ``bayes`` (tree-structured Parzen
-            estimators).
+        algorithm: ``exhaustive`` (every combination of choices), ``random``, or ``bayes`` (Parzen estimators).
         seed: Of the draws.
         total: The most trials there can be.
         early_stop: Trials without improvement that end the search; None for no such end.
@@ -95,20 +94,17 @@ class Search:
         with self._locked():
             self._study.tell(claim.number - 1, _WORST if score is None else self._sign * score)
 
-    @property
-    def ended(self) -> int:
-        """Trials that have ended."""
-        return len(self._completed())
+    def ended(self) -> list[FrozenTrial]:
+        """The trials that have ended."""
+        with self._locked():
+            return self._study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
 
     def best(self) -> tuple[float, dict[str, Any]] | None:
         """The best score so far and its parameters, the first of equals; None where no trial has a score."""
-        scored = [trial for trial in self._completed() if trial.values[0] != _WORST]
-        best = max(scored, key=lambda trial: trial.values[0], default=None)
-        return (self._sign * best.values[0], self._decode(best.params)) if best else None
-
-    def _completed(self) -> list[FrozenTrial]:
-        with self._locked():
-            return self._study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+        best = max(self.ended(), key=lambda trial: trial.values[0], default=None)
+        if best is None or best.values[0] == _WORST:
+            return None
+        return self._sign * best.values[0], self._decode(best.params)
 
     def _claim(self, trial: FrozenTrial) -> Claim | None:
         lock = FileLock(self._folder / "trials" / f"claim-{trial.number + 1}.lock")

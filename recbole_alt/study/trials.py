@@ -35,12 +35,9 @@ class Trials:
         self.folder, self.stage, self.store = folder, stage, Store(folder)
 
     def run(self, config: ALTConfig, parameters: Mapping[str, Any], number: int | None = None) -> tuple[Record, bool]:
-        """The record of a trial, and whether it had been there before.
+        """The record of the trial with this ``number``, and whether it had been there before.
 
-        Args:
-            config: Made with ``parameters`` in its dictionary; changed here.
-            parameters: Key → value; they also win over ``finetune: {stage: ...}``.
-            number: Of the trial in its search.
+        ``config`` must be made with ``parameters``, which win over ``finetune: {stage: ...}``, too; it is changed here.
 
         Raises:
             ValueError: Bad data or weights; a parameter that an argument fixes.

@@ -125,10 +125,10 @@ def _search(search: Search, trials: Trials, configure: Callable[[dict[str, Any]]
         said = f"trial {claim.number} of {total} with {show(claim.parameters)}: {show_outcome(record)}"
         if best := search.best():
             said += f"; best so far {best[0]:.4f} ({show(best[1])})"
-        left = total - search.ended
+        left = total - len(search.ended())
         logger.info(f"{said}; at most {left} to go{clock.estimate([trials.stage] * left)}")
-    if search.ended < total:
-        logger.info(f"ended after {search.ended} of {total} trials: no improvement for {search.early_stop}")
+    if (ended := len(search.ended())) < total:
+        logger.info(f"ended after {ended} of {total} trials: no improvement for {search.early_stop}")
 
 
 def count_trials(ranges: Sequence[Range], algo: str, max_evals: int | None) -> int:
