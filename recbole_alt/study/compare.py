@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import cache
 from pathlib import Path
-from statistics import fmean
 from time import time
 from typing import Any
 
@@ -26,7 +24,7 @@ from recbole_alt.study.plan import Campaign
 from recbole_alt.study.progress import Clock, logger, quiet, show, show_outcome
 from recbole_alt.study.report import write_report
 from recbole_alt.study.scores import ScoredExperiment
-from recbole_alt.study.store import Record, Store, best_of, digest
+from recbole_alt.study.store import Record, Store, Trial, best_trial, digest, drop_losers
 
 #: What must be as before when a campaign goes on; the other axes may grow.
 _FIXED = ("params_file", "tuning_trials", "tuning_seeds", "keys", "grid", "seeds")
@@ -71,42 +69,6 @@ def _open(campaign: Campaign, folder: Path) -> None:
             kept["seeds"] = kept["seeds"][: campaign.tuning_seeds]  # those that choose
         require_equal("out", folder, before, after, "or another folder; the axes may grow")
     write_record(file, now)
-
-
-@dataclass(frozen=True, eq=False)
-class Trial:
-    """Parameters that validation may choose, and the record's file of the training with each seed that tries them.
-
-    The weights of a training are in the folder beside its record.
-    """
-
-    parameters: dict[str, Any]
-    files: dict[Run, Path]
-
-    @property
-    def is_over(self) -> bool:
-        """True if every seed has been trained."""
-        return all(file.is_file() for file in self.files.values())
-
-
-def best_trial(trials: Sequence[Trial]) -> Trial | None:
-    """The trial with the best mean score over the seeds, the first of equals; None where every one has diverged."""
-    outcomes = []
-    for trial in trials:
-        records = [read_record(file) for file in trial.files.values()]
-        scores = [record["score"] for record in records]
-        mean = None if None in scores else fmean(scores)
-        outcomes.append({"trial": trial, "score": mean, "bigger": records[0]["bigger"]})
-    best = best_of(outcomes)
-    return best["trial"] if best else None
-
-
-def drop_losers(trials: Sequence[Trial]) -> None:
-    """Delete the weights of all trials but the best, which runs may be made of."""
-    best = best_trial(trials)
-    for trial in trials:
-        for file in trial.files.values() if trial is not best else ():
-            shutil.rmtree(file.with_suffix(""), ignore_errors=True)
 
 
 #: One step of a campaign: the run that it makes or, where there is a trial, the training that tries this.

@@ -12,7 +12,6 @@ from recbole_alt.config import PREFIX, ALTConfig, registered_models
 from recbole_alt.keys import KEYS, MODES
 from recbole_alt.study.axes import ABLATIONS, COMPLETE, PLAIN, SPLITS, DataSpec, Run
 from recbole_alt.study.ranges import combinations, read_grid
-from recbole_alt.yaml_files import read_yaml
 
 #: Keys of the configuration that a campaign sets itself.
 _OWN_KEYS = {
@@ -205,11 +204,6 @@ class Campaign:
 
 #: What a campaign is made of: the names of its attributes, of its YAML file and of its options.
 AXES = [axis.name for axis in fields(Campaign) if axis.init]
-
-
-def read_campaign(file: str) -> dict[str, Any]:
-    """The values of a YAML campaign file, for :meth:`Campaign.from_mapping`."""
-    return read_yaml(file, "campaign")
 
 
 def as_override(name: str, value: Any, config: Any) -> dict[str, Any]:
