@@ -185,18 +185,12 @@ class Experiment:
             self._lock = lock(folder)
             self._write_configuration(folder)
             return folder
-        folder = _latest(root, name) if resume == "last" else Path(str(resume))
-        file = folder / "config.json"
-        if not file.is_file():
-            raise ValueError(f"resume: {str(folder)!r} is not the folder of a run (it has no config.json)")
+        folder = find_folder(str(resume), root, name, "config.json")
         self._lock = lock(folder)
-        before, values = read_record(file), self._values()
-        for key in sorted((before.keys() | values.keys()) - FREE - {IDENTITY_KEY}):
-            if before.get(key) != json.loads(json.dumps(values.get(key))):
-                raise ValueError(
-                    f"resume: {key} was {before.get(key)!r} in {str(folder)!r} and is {values.get(key)!r} now: "
-                    "give the same value, or start a new run without --resume"
-                )
+        file, free = folder / "config.json", FREE | {IDENTITY_KEY}
+        before, now = read_record(file), json.loads(json.dumps(self._values()))
+        kept, given = ({key: value for key, value in one.items() if key not in free} for one in (before, now))
+        require_equal("resume", folder, kept, given, "or start a new run without --resume")
         require_same_data(before, self.train_data._dataset, file=file, what="resume")
         return folder
 
@@ -236,11 +230,32 @@ def read_stage(file: Path) -> StageResult:
         raise ValueError(f"{str(file)!r} is damaged or was not written by recbole_alt: it is of no stage") from None
 
 
-def _latest(root: Path, name: str) -> Path:
-    runs = sorted(root.glob(f"{name}-*/config.json"), key=lambda file: file.stat().st_mtime)
-    if not runs:
-        raise ValueError(f"resume: last finds no run of {name} in {str(root)!r}")
-    return runs[-1].parent
+def find_folder(resume: str, root: Path, name: str, record: str) -> Path:
+    """The folder with a file ``record`` that ``resume`` names, or for ``last`` the latest ``<name>-…`` in ``root``.
+
+    Raises:
+        ValueError: There is none.
+    """
+    if resume != "last":
+        if not Path(resume, record).is_file():
+            raise ValueError(f"resume: {resume!r} is not the folder of a run (it has no {record})")
+        return Path(resume)
+    files = sorted(root.glob(f"{name}-*/{record}"), key=lambda file: file.stat().st_mtime)
+    if not files:
+        raise ValueError(f"resume: last finds no {name}-… in {str(root)!r}")
+    return files[-1].parent
+
+
+def require_equal(option: str, folder: Path, before: Mapping[str, Any], now: Mapping[str, Any], remedy: str) -> None:
+    """Refuse to go on in ``folder`` with other settings than it was begun with.
+
+    Raises:
+        ValueError: Names ``option``, the first setting that differs, both values, and what to do.
+    """
+    for key in sorted(before.keys() | now.keys()):
+        if (was := before.get(key)) != (value := now.get(key)):
+            said = f"{option}: {key} was {was!r} in {str(folder)!r} and is {value!r} now"
+            raise ValueError(f"{said}: give the same value, {remedy}")
 
 
 def _floats(metrics: Mapping[str, float] | None) -> dict[str, float]:

@@ -13,7 +13,7 @@ from interruptions import Stopped, counted
 
 from recbole_alt import experiment, run_recbole_alt
 from recbole_alt.config import ALTConfig
-from recbole_alt.study import ABLATIONS, Campaign, choice, compare, run_campaign, scores, summary
+from recbole_alt.study import ABLATIONS, Campaign, compare, run_campaign, scores, summary
 from recbole_alt.study.axes import COMPLETE, DataSpec, Run
 from recbole_alt.study.report import write_report
 from recbole_alt.trainer.finetune import ALTTrainer
@@ -190,24 +190,24 @@ def test_no_weights_stay_after_a_stop_between_trials(campaign: Made, monkeypatch
 
 
 def test_the_mean_of_the_seeds_chooses(tmp_path: Path) -> None:
-    def trial(name: str, *scores: float | None) -> choice.Trial:
+    def trial(name: str, *scores: float | None) -> compare.Trial:
         runs = [Run(DataSpec("tiny"), 1.0, "DCN", None, COMPLETE, "ctr", seed) for seed in range(len(scores))]
         files = {run: tmp_path / f"{name}-{run.seed}.json" for run in runs}
         for file, score in zip(files.values(), scores, strict=True):
             file.write_text(json.dumps({"score": score, "bigger": True}))
             file.with_suffix("").mkdir()
-        return choice.Trial({"learning_rate": name}, files)
+        return compare.Trial({"learning_rate": name}, files)
 
     lucky, good, diverged = trial("lucky", 0.9, 0.1), trial("good", 0.6, 0.6), trial("diverged", 0.99, None)
-    assert choice.best_trial([lucky, good, diverged]) is good and choice.best_trial([diverged]) is None
-    choice.drop_losers([lucky, good, diverged])
+    assert compare.best_trial([lucky, good, diverged]) is good and compare.best_trial([diverged]) is None
+    compare.drop_losers([lucky, good, diverged])
     assert {path.name for path in tmp_path.iterdir() if path.is_dir()} == {"good-0", "good-1"}
 
 
 def test_records_of_trials_are_named_in_full(campaign: Made) -> None:
     axes = campaign(models=["DCN"], seeds=1, modes=["ctr"], train_shares=[0.05])
     comparison = compare.Comparison(Path("out"), axes)
-    trials = [trial for run in axes.runs() for trial in comparison.trials_of(axes.tuning_of(run))]
+    trials = [trial for run in axes.runs() for trial in comparison.trials_of(run)]
     files = {file for trial in trials for file in trial.files.values()}
     assert len(files) == len(trials) == 4 and all("_0.05_" in file.name and file.suffix == ".json" for file in files)
 

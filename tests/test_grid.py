@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from recbole_alt.config import ALTConfig
-from recbole_alt.study.grid import as_override, combinations, read_grid
+from recbole_alt.study.plan import as_override
+from recbole_alt.study.ranges import combinations, read_grid
 
 
 def choices(*sizes: int) -> dict[str, list[str]]:

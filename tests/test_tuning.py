@@ -22,7 +22,7 @@ from recbole_alt.files import CannotWrite
 from recbole_alt.study import trials as trials_module
 from recbole_alt.study.ranges import read_ranges
 from recbole_alt.study.search import Search
-from recbole_alt.study.trials import Trials
+from recbole_alt.study.store import Store
 from recbole_alt.trainer.finetune import ALTTrainer
 from recbole_alt.trainer.pretrain import ALTPretrainTrainer
 
@@ -68,13 +68,13 @@ def test_a_tuned_pretraining_key_pretrains_again(tune: Any, monkeypatch: pytest.
 
 def test_few_pretrainings_are_kept_while_tuning(tune: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trials_module, "KEPT_ALIGNMENTS", 1)
-    real, most = Trials._train, [0]
+    real, most = Store.train, [0]
 
-    def train(self: Any, *args: Any) -> Any:
+    def train(self: Any, *args: Any, **options: Any) -> Any:
         most[0] = max(most[0], len(list(Path().glob("saved/*/pretraining/*/pretrain.pth"))))
-        return real(self, *args)
+        return real(self, *args, **options)
 
-    monkeypatch.setattr(Trials, "_train", train)
+    monkeypatch.setattr(Store, "train", train)
     tune("mask_ratio choice [0.2, 0.3, 0.4, 0.5, 0.6]\n", {"pretrain_steps": 1, "epochs": 1})
     assert most[0] == 2  # the best trial's and the last
     assert len(checkpoints()) == 1
@@ -162,7 +162,7 @@ def test_a_stopped_tuning_goes_on(trainer: type, step: int, tune: Any, monkeypat
 def pretend(monkeypatch: pytest.MonkeyPatch, made: list[Any], stop: int | None = None) -> None:
     """Trials that cost nothing: the validation score rises with the learning rate, the test score falls."""
 
-    def train(self: Any, config: Any, folder: Path) -> dict[str, Any]:
+    def train(self: Any, config: Any, stage: str, folder: Path) -> dict[str, Any]:
         if len(made) == stop:
             raise Stopped
         made.append(config["learning_rate"])
@@ -170,9 +170,9 @@ def pretend(monkeypatch: pytest.MonkeyPatch, made: list[Any], stop: int | None =
         score = 0.5 + config["learning_rate"] - 0.1 * abs(config["weight_decay"] - 0.2)
         metrics = {"auc": score, "logloss": 1 - score}, {"auc": 1 - score, "logloss": score}
         record = {"score": score, "bigger": True, "valid": metrics[0], "test": metrics[1], "error": None}
-        return record | {"wall": 1.0, "aligned": 0.0, "seconds": 1.0, "pretrain_seconds": 0.0, "pretraining": None}
+        return record | {"wall": 1.0, "aligned": 0.0, "costs": {"seconds": 1.0}, "pretraining": None}
 
-    monkeypatch.setattr(Trials, "_train", train)
+    monkeypatch.setattr(Store, "train", train)
 
 
 def test_draws_of_bayes_repeat_after_a_stop(tune: Any, monkeypatch: pytest.MonkeyPatch) -> None:

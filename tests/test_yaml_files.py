@@ -9,7 +9,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from recbole_alt.config import ALTConfig
-from recbole_alt.study.plan import read_campaign
 from recbole_alt.study.ranges import read_ranges
 from recbole_alt.yaml_files import parse_yaml, read_yaml
 
@@ -53,7 +52,7 @@ def test_other_files_in_another_encoding_are_named_too(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"params_file .*mine\.hyper', line 1: byte 0xff is not UTF-8"):
         read_ranges(ranges)
     with pytest.raises(ValueError, match=r"campaign .*campaign\.yaml': models is given twice, in lines 1 and 2"):
-        read_campaign(str(campaign))
+        read_yaml(str(campaign), "campaign")
 
 
 def test_a_byte_order_mark_is_skipped(tmp_path: Path) -> None:

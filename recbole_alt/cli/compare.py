@@ -56,15 +56,15 @@ def _add_options(parser: ArgumentParser) -> None:
 
 def _work(options: Namespace, keys: list[str]) -> None:
     from recbole_alt.study import Campaign, run_campaign
-    from recbole_alt.study.plan import read_campaign
     from recbole_alt.study.report import join_reports, write_report
+    from recbole_alt.yaml_files import read_yaml
 
     folder = Path(options.out)
     if options.join or options.report:
         for file in join_reports(options.join, folder) if options.join else write_report(folder):
             print(file)
     else:
-        given = read_campaign(options.campaign) if options.campaign else {}
+        given = read_yaml(options.campaign, "campaign") if options.campaign else {}
         own = {"out", "campaign", "report", "join", "command", "words"}
         given |= {name: value for name, value in vars(options).items() if name not in own and value is not None}
         given["keys"] = {**given.get("keys", {}), **parse_arguments(keys)}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +43,7 @@ class DataSpec:
         """Read ``name[:file][@split]``.
 
         Raises:
-            ValueError: no such file or split.
+            ValueError: No such file or split.
         """
         rest, _, split = text.partition("@")
         name, _, file = rest.partition(":")
@@ -65,35 +65,15 @@ class DataSpec:
 
 @dataclass(frozen=True)
 class Run:
-    """One training with one seed.
-
-    Attributes:
-        data: the dataset.
-        train_share: of its training interactions.
-        model: the CTR model, as RecBole names it.
-        language_model: None for the plain backbone, and for the one that the configuration names.
-        variant: :data:`PLAIN`, :data:`COMPLETE`, an ablation, or ``steps_<n>``.
-        stage: ``plain``, ``ctr``, ``lm`` or ``joint``.
-        seed: of everything but the split.
-    """
+    """One training with one seed, of everything but the split."""
 
     data: DataSpec
-    train_share: float
-    model: str
-    language_model: str | None
-    variant: str
-    stage: str
+    train_share: float  #: Of its training interactions.
+    model: str  #: The CTR model, as RecBole names it.
+    language_model: str | None  #: None for the plain backbone, and for the one that the configuration names.
+    variant: str  #: :data:`PLAIN`, :data:`COMPLETE`, an ablation, a variant, or ``steps_<n>``.
+    stage: str  #: ``plain``, ``ctr``, ``lm`` or ``joint``.
     seed: int
-
-    @property
-    def cell(self) -> Run:
-        """The same for every seed."""
-        return replace(self, seed=0)
-
-    @property
-    def alignment(self) -> Run:
-        """The same for the modes that one alignment serves."""
-        return replace(self, stage="pretrain")
 
     @property
     def slug(self) -> str:

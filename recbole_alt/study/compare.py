@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from functools import cache
 from pathlib import Path
@@ -14,18 +14,17 @@ from typing import Any
 from filelock import FileLock, Timeout
 from recbole.utils import EvaluatorType, init_logger
 
-from recbole_alt.experiment import StageResult, read_stage
+from recbole_alt.experiment import require_equal
 from recbole_alt.files import check_folder, read_record, write_record
 from recbole_alt.keys import FREE, NOT_OF_ALIGNMENT
 from recbole_alt.report import result_record
 from recbole_alt.stopping import going_on
 from recbole_alt.study.axes import Run
-from recbole_alt.study.choice import Trial, best_trial, drop_losers
-from recbole_alt.study.plan import AXES, Campaign
-from recbole_alt.study.progress import Remaining, logger, quiet, show, show_outcome
+from recbole_alt.study.plan import Campaign
+from recbole_alt.study.progress import Clock, logger, quiet, show, show_outcome
 from recbole_alt.study.report import write_report
 from recbole_alt.study.scores import ScoredExperiment
-from recbole_alt.study.store import Store, digest, require_equal
+from recbole_alt.study.store import Record, Store, Trial, best_trial, digest, drop_losers
 
 #: What must be as before when a campaign goes on; the other axes may grow.
 _FIXED = ("params_file", "tuning_trials", "tuning_seeds", "keys", "grid", "seeds")
@@ -72,69 +71,58 @@ def _open(campaign: Campaign, folder: Path) -> None:
     write_record(file, now)
 
 
+#: One step of a campaign: the run that it makes or, where there is a trial, the training that tries this.
+Step = tuple[Run, Trial | None]
+
+
 class Comparison:
-    """The trainings of a campaign.
+    """The trainings of a campaign, as :func:`run_campaign` makes them."""
 
-    Args:
-        folder, campaign, command: As for :func:`run_campaign`.
-    """
-
-    def __init__(self, folder: Path, campaign: Campaign, command: Sequence[str] = ()):
+    def __init__(self, folder: Path, campaign: Campaign, command: Sequence[str] = ()) -> None:
         self.folder, self.campaign, self.command = folder, campaign, list(command)
-        self.store = Store(folder, one_split=True)
-        self.alignment_of = cache(self._name_alignment)
-        self.remaining = Remaining(self.alignment_of)
+        self.store, self._clock = Store(folder, one_split=True), Clock()
         self._trials: dict[Run, list[Trial]] = {}
         self._choices: dict[Run, dict[str, Any]] = {}
+        self._alignment_of = cache(self._name_alignment)
 
     def make_runs(self) -> None:
         """Make every run that is missing."""
-        runs = self.campaign.runs()
-        self._plan(runs)
-        for line in self._announce():
-            logger.info(line)
-        for number, run in enumerate(runs, 1):
-            self._tune(self.campaign.tuning_of(run))
-            self._run(run, f"run {number} of {len(runs)}")
-            if run.stage != "plain":
-                rest = runs[number:]
-                for tuning in {self.campaign.tuning_of(r) for r in rest if self.choice(r) is None}:
-                    rest += self.campaign.trained_to_tune(tuning)
-                self.store.drop_alignments({self.alignment_of(r) for r in rest if r.stage != "plain"})
+        steps, left = self.steps(), []
+        for step in steps:
+            file = self._file(*step)
+            if file and file.is_file():
+                self._measure(step[0], read_record(file))
+            else:
+                left.append(step)
+        self._announce(steps, left)
+        while left:
+            self.store.drop_alignments(self._alignments(left))
+            run, trial = left.pop(0)
+            record = self._try(run, trial) if trial else self._make(run)
+            self._measure(run, record)
+            tried = f" with {show(trial.parameters)}" if trial else ""
+            logger.info(f"{run.slug}{tried}: {show_outcome(record)}; {self._tell(left)}")
+        self.store.drop_alignments(())
 
-    def _plan(self, runs: Sequence[Run]) -> None:
-        for tuning in dict.fromkeys(map(self.campaign.tuning_of, runs)):
-            for trial in self.trials_of(tuning):
-                for run, file in trial.files.items():
-                    self.remaining.add(("trial", run, show(trial.parameters)), _read(file))
-        for run in runs:
-            made = self._run_file(run)
-            won = made is not None and self._folder("trials", made.parent.name).is_dir()
-            tuned = run in self.campaign.trained_to_tune(self.campaign.tuning_of(run)) and self.campaign.grid
-            is_trial = tuned and (made is None or won)  # then its training is the trial's
-            self.remaining.add(("run", run, ""), _read(made) if made else None, trained=not is_trial)
-
-    def _announce(self) -> Iterator[str]:
-        """The plan, line by line."""
-        for name in AXES:
-            values = [d.label for d in self.campaign.datasets] if name == "datasets" else getattr(self.campaign, name)
-            if (name not in _FIXED or name == "seeds") and values and values not in ([None], [1.0]):
-                yield f"{name}: {', '.join(map(str, values))}"
-        for kind, what in (("trial", "trials of tuning"), ("run", "runs")):
-            done = self.remaining.done[kind]
-            yield f"{what}: {self.remaining.count(kind) + done}, of which {done} are done"
-        yield f"alignments to make: {len(self.remaining.alignments())}"
-        yield str(self.remaining)
+    def steps(self) -> list[Step]:
+        """All that is trained, in order: the trials that choose the parameters of a run stand before it."""
+        steps: dict[Step, None] = {}
+        for run in self.campaign.runs():
+            for trial in self.trials_of(run):
+                steps |= dict.fromkeys((seeded, trial) for seeded in trial.files)
+            steps[run, None] = None
+        return list(steps)
 
     # -- tuning ------------------------------------------------------------------------------------------
 
-    def trials_of(self, tuning: Run) -> list[Trial]:
-        """What to try; nothing where nothing is tuned."""
+    def trials_of(self, run: Run) -> list[Trial]:
+        """What validation chooses the parameters of ``run`` from; nothing where nothing is tuned."""
+        tuning = self.campaign.tuning_of(run)
         if tuning not in self._trials:
-            runs, tried = self.campaign.trained_to_tune(tuning), self.campaign.trials(tuning)
+            seeded = self.campaign.tuned_with(run)
             self._trials[tuning] = [
-                Trial(parameters, {run: _beside(self._folder("trials", run, parameters)) for run in runs})
-                for parameters in (tried if self.campaign.grid else [])
+                Trial(parameters, {one: self._trial_file(self._name(one, parameters)) for one in seeded})
+                for parameters in (self.campaign.trials(tuning) if seeded else [])
             ]
         return self._trials[tuning]
 
@@ -144,79 +132,60 @@ class Comparison:
         Raises:
             ValueError: Every trial diverged.
         """
-        tuning = self.campaign.tuning_of(run)
-        if tuning not in self._choices:
-            trials = self.trials_of(tuning)
-            if not all(trial.is_over for trial in trials):
-                return None
+        trials, tuning = self.trials_of(run), self.campaign.tuning_of(run)
+        if tuning not in self._choices and all(trial.is_over for trial in trials):
             best = best_trial(trials)
             if trials and best is None:
                 raise ValueError(f"{tuning.slug}: every trial diverged; change {self.campaign.params_file}")
             self._choices[tuning] = best.parameters if best else {}
-        return self._choices[tuning]
+        return self._choices.get(tuning)
 
-    def _tune(self, tuning: Run) -> None:
-        trials = self.trials_of(tuning)
-        for number, trial in enumerate(trials, 1):
-            for run, file in trial.files.items():
-                if not file.is_file():
-                    record = self._train(run, trial.parameters, file.with_suffix(""), test=False)
-                    write_record(file, record)
-                    said = show(trial.parameters)
-                    self.remaining.end(("trial", run, said), record)
-                    where = f"trial {number} of {len(trials)} for {run.slug}: {said}"
-                    logger.info(f"{where}: {show_outcome(record)}; {self.remaining}")
-            drop_losers(trials[:number])
+    def _try(self, run: Run, trial: Trial) -> Record:
+        record = self._train(run, trial.parameters, trial.files[run].with_suffix(""), test=False)
+        write_record(trial.files[run], record)
+        drop_losers([one for one in self.trials_of(run) if one.is_over])
+        return record
 
     # -- runs --------------------------------------------------------------------------------------------
 
-    def _run(self, run: Run, said: str) -> None:
-        file = self._run_file(run)
-        assert file is not None
-        if file.is_file():
-            return
-        trained = self._take_over_trial(run, file.parent)
-        record = self._train(run, self.choice(run) or {}, file.parent, test=True)
-        for rest in file.parent.glob("*.pth"):
+    def _make(self, run: Run) -> Record:
+        parameters = self.choice(run) or {}
+        folder = self.folder / "runs" / self._name(run, parameters)
+        drop_losers(self.trials_of(run))  # a stop may have come before
+        trained = self._take_over_trial(run, folder)
+        record = self._train(run, parameters, folder, test=True)
+        for rest in folder.glob("*.pth"):
             rest.unlink()
-        whole = {"wall": trained["wall"] + record["wall"], "costs": trained["costs"]} if trained else {}
-        write_record(file, record | whole)
-        self.remaining.end(("run", run, ""), record)
-        logger.info(f"{said}, {run.slug}: {show_outcome(record)}; {self.remaining}")
+        if trained:
+            record |= {"wall": trained["wall"] + record["wall"], "costs": trained["costs"]}
+        write_record(folder / "run.json", record)
+        return record
 
-    def _take_over_trial(self, run: Run, folder: Path) -> dict[str, Any] | None:
+    def _take_over_trial(self, run: Run, folder: Path) -> Record | None:
         """The record of the trial that won if ``run`` is its training, of which only the test is missing."""
-        trial = self._folder("trials", folder.name)
+        record = self._trial_file(folder.name)
+        trial = record.with_suffix("")
         if trial.is_dir():
             (trial / f"{run.stage}.json").unlink(missing_ok=True)  # says that all is done
             folder.parent.mkdir(exist_ok=True)
             os.replace(trial, folder)
-        record = _read(_beside(trial))
-        return record if (folder / f"{run.stage}-last.pth").is_file() else None
+        is_left = record.is_file() and (folder / f"{run.stage}-last.pth").is_file()
+        return read_record(record) if is_left else None
 
-    def _train(self, run: Run, parameters: Mapping[str, Any], folder: Path, test: bool) -> dict[str, Any]:
-        """Train, and make the record."""
+    def _train(self, run: Run, parameters: Mapping[str, Any], folder: Path, test: bool) -> Record:
         config = self.campaign.config(run, parameters)
         if config["eval_type"] == EvaluatorType.RANKING:
             raise ValueError(f"{run.data.label}: its evaluation ranks sampled items; give labels, as mode: labeled")
-        training = self.store.train(config, run.stage, folder, test, ScoredExperiment)
-        experiment, result = training.experiment, training.result
-        whole = result_record(config, experiment.stages, experiment.dataset.left_out)
+        record = self.store.train(config, run.stage, folder, test, ScoredExperiment)
+        whole = result_record(config, {}, {})
         parts = zip(("train", "valid", "test"), self.store.load(config)[1:], strict=True)
-        costs = _costs(result)
-        if training.alignment and result:
-            aligned = read_stage(self.store.alignment_folder(training.alignment) / "pretrain.json")
-            spent = _costs(aligned) | {key: aligned.details[key] for key in ("steps", "interactions_seen")}
-            costs |= {f"alignment_{key}": value for key, value in spent.items()}
         return {
             "parameters": parameters,
             "run": asdict(run) | {"data": run.data.label},
             "tuned_alone": run.variant in self.campaign.tuned_alone,
             "tuning_seeds": self.campaign.tuning_seeds if self.campaign.grid else 0,
-            **training.record(),
+            **record,
             "rows": {name: len(loader._dataset) for name, loader in parts},
-            "costs": costs,
-            "details": result.details if result else {},
             "configuration": whole["configuration"],
             "versions": whole["versions"],
             "command": self.command,
@@ -225,16 +194,18 @@ class Comparison:
 
     # -- names -------------------------------------------------------------------------------------------
 
-    def _folder(self, kind: str, run: Run | str, parameters: Mapping[str, Any] | None = None) -> Path:
-        """The folder of a run or trial by its name, or by its configuration, after which it is named."""
-        if isinstance(run, Run):
-            run = f"{run.slug}-{digest(self.campaign.config(run, parameters or {}), FREE)}"
-        return self.folder / kind / run
+    def _name(self, run: Run, parameters: Mapping[str, Any]) -> str:
+        return f"{run.slug}-{digest(self.campaign.config(run, parameters), FREE)}"
 
-    def _run_file(self, run: Run) -> Path | None:
-        """Where the record of ``run`` is or will be; None as long as its parameters are not chosen."""
+    def _trial_file(self, name: str) -> Path:
+        return self.folder / "trials" / f"{name}.json"
+
+    def _file(self, run: Run, trial: Trial | None) -> Path | None:
+        """Where the record of a step is or will be; None as long as its parameters are not chosen."""
+        if trial:
+            return trial.files[run]
         parameters = self.choice(run)
-        return None if parameters is None else self._folder("runs", run, parameters) / "run.json"
+        return None if parameters is None else self.folder / "runs" / self._name(run, parameters) / "run.json"
 
     def _name_alignment(self, run: Run) -> str:
         """The name of the alignment that ``run`` starts from; runs that differ only in stage 2 share one."""
@@ -242,15 +213,30 @@ class Comparison:
         self.store.settle(config)
         return digest(config, NOT_OF_ALIGNMENT)
 
+    # -- what is left ------------------------------------------------------------------------------------
 
-def _costs(result: StageResult | None) -> dict[str, Any]:
-    return {name: getattr(result, name, None) for name in ("seconds", "texts_encoded", "peak_memory_mib")}
+    def _announce(self, steps: Sequence[Step], left: Sequence[Step]) -> None:
+        for name, values in self.campaign.to_json().items():
+            if isinstance(values, list) and values and values not in ([None], [1.0]):
+                logger.info(f"{name}: {', '.join(map(str, values))}")
+        logger.info(f"{len(steps)} runs and trials of tuning, of which {len(steps) - len(left)} are done")
+        logger.info(self._tell(left))
 
+    def _measure(self, run: Run, record: Record) -> None:
+        self._clock.measure(f"{run.stage} of {run.data.label}", record["wall"])
+        if record["aligned"]:
+            self._clock.measure(f"alignment of {run.data.label}", record["aligned"])
 
-def _beside(folder: Path) -> Path:
-    """The record of a trial; names of folders may have dots."""
-    return folder.with_name(f"{folder.name}.json")
+    def _alignments(self, left: Sequence[Step]) -> dict[str, Run]:
+        """The alignments that ``left`` starts from, by name, each with a run."""
+        return {self._alignment_of(run): run for run, _ in left if run.stage != "plain"}
 
-
-def _read(file: Path) -> dict[str, Any] | None:
-    return read_record(file) if file.is_file() else None
+    def _tell(self, left: Sequence[Step]) -> str:
+        missing = [run for name, run in self._alignments(left).items() if not self.store.has_alignment(name)]
+        kinds = [f"alignment of {run.data.label}" for run in missing]
+        for run, trial in left:
+            if trial or run not in self.campaign.tuned_with(run):  # else the trial that won is taken over
+                kinds.append(f"{run.stage} of {run.data.label}")
+        trials = sum(trial is not None for _, trial in left)
+        rest = f"{len(left) - trials} runs, {trials} trials and {len(missing)} alignments to go"
+        return rest + self._clock.estimate(kinds)

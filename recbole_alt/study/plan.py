@@ -9,10 +9,9 @@ from itertools import product
 from typing import Any
 
 from recbole_alt.config import PREFIX, ALTConfig, registered_models
-from recbole_alt.keys import MODES
+from recbole_alt.keys import KEYS, MODES
 from recbole_alt.study.axes import ABLATIONS, COMPLETE, PLAIN, SPLITS, DataSpec, Run
-from recbole_alt.study.grid import as_override, combinations, read_grid
-from recbole_alt.yaml_files import read_yaml
+from recbole_alt.study.ranges import combinations, read_grid
 
 #: Keys of the configuration that a campaign sets itself.
 _OWN_KEYS = {
@@ -78,11 +77,11 @@ class Campaign:
             values = getattr(self, axis)
             if not isinstance(values, list):
                 continue
-            for number, value in enumerate(values):
-                if value not in known.get(axis, [value]):
+            for value in values:
+                if value not in known.get(axis, values):
                     allowed = ", ".join(known[axis]) or "the ablations, variants and budgets, of which there are none"
                     raise ValueError(f"{axis} must be among {allowed}, not {value!r}")
-                if value in values[:number]:
+                if values.count(value) > 1:
                     raise ValueError(f"{axis} names something twice: {values}")
             if not values and axis not in _MAY_BE_EMPTY:
                 raise ValueError(f"{axis} is empty")
@@ -90,15 +89,7 @@ class Campaign:
             raise ValueError("datasets: two have the same name; name their files otherwise")
         if not 1 <= self.tuning_seeds <= len(self.seeds):
             raise ValueError(f"tuning_seeds must be between 1 and the {len(self.seeds)} seeds, not {self.tuning_seeds}")
-        self._check_keys()
-
-    def _check_keys(self) -> None:
-        own = _OWN_KEYS if self.language_models == [None] else _OWN_KEYS | {"language_model"}
-        for key in sorted(self.keys):
-            if key in own:
-                raise ValueError(f"{key} is what the campaign itself sets; leave it out")
-            if key in self.grid:
-                raise ValueError(f"{key} is tuned, and --{key} fixes it; leave one")
+        self._check_keys("", self.keys, _OWN_KEYS | (set() if self.language_models == [None] else {"language_model"}))
         if self.keys.get("split_seed", 0) is None:
             raise ValueError("split_seed: paired runs share one split; give a number, or leave it out")
 
@@ -110,11 +101,14 @@ class Campaign:
                 raise ValueError(f"variants: {name!r} is taken, or no word of letters, digits and underscores")
             if not isinstance(changes, dict):
                 raise ValueError(f"variants: {name} must hold 'key: value' pairs, not {changes!r}")
-            for key in changes:
-                if key in _OWN_KEYS - {"finetune_modes"}:
-                    raise ValueError(f"variants: {name}: {key} is what the campaign itself sets; leave it out")
-                if key in self.grid:
-                    raise ValueError(f"variants: {name}: {key} is tuned; name another grid in params_file")
+            self._check_keys(f"variants: {name}: ", changes, _OWN_KEYS - {"finetune_modes"})
+
+    def _check_keys(self, where: str, given: Mapping[str, Any], own: set[str]) -> None:
+        for key in given:
+            if key in own:
+                raise ValueError(f"{where}{key} is what the campaign itself sets; leave it out")
+            if key in self.grid:
+                raise ValueError(f"{where}{key} is tuned, and given; leave one, or name another grid in params_file")
 
     @property
     def changes(self) -> dict[str, dict[str, Any]]:
@@ -129,11 +123,8 @@ class Campaign:
         for data, share, model in product(self.datasets, self.train_shares, self.models):
             made += [Run(data, share, model, None, PLAIN, "plain", seed) for seed in self.seeds]
             for language, (variant, changes) in product(self.language_models, self.changes.items()):
-                stages = changes.get("finetune_modes", self.modes)
-                made += [
-                    Run(data, share, model, language, variant, stage, seed)
-                    for seed, stage in product(self.seeds, stages)
-                ]
+                for seed, stage in product(self.seeds, changes.get("finetune_modes", self.modes)):
+                    made.append(Run(data, share, model, language, variant, stage, seed))
         return made
 
     def tuning_of(self, run: Run) -> Run:
@@ -141,9 +132,9 @@ class Campaign:
         own = run.variant in (PLAIN, *self.tuned_alone)
         return replace(run, variant=run.variant if own else COMPLETE, seed=self.seeds[0])
 
-    def trained_to_tune(self, tuning: Run) -> list[Run]:
-        """``tuning`` with each seed whose validation scores choose."""
-        return [replace(tuning, seed=seed) for seed in self.seeds[: self.tuning_seeds]]
+    def tuned_with(self, run: Run) -> list[Run]:
+        """The runs, each with another seed, whose validation scores choose the parameters of ``run``."""
+        return [replace(self.tuning_of(run), seed=seed) for seed in self.seeds[: self.tuning_seeds] if self.grid]
 
     def trials(self, run: Run) -> list[dict[str, Any]]:
         """Parameters to try for ``run``; one empty combination where nothing is tuned."""
@@ -157,9 +148,10 @@ class Campaign:
 
     def config(self, run: Run, parameters: Mapping[str, Any]) -> ALTConfig:
         """The configuration of ``run`` with tuned ``parameters``, which win over everything in stage 2."""
-        if run.cell not in self._configs:  # seeds differ in nothing else
-            self._configs[run.cell] = self._make_config(run)
-        whole = self._configs[run.cell]
+        cell = replace(run, seed=0)  # seeds differ in nothing else
+        if cell not in self._configs:
+            self._configs[cell] = self._make_config(run)
+        whole = self._configs[cell]
         config = ALTConfig.__new__(ALTConfig)
         config.__dict__.update(vars(whole), final_config_dict=dict(whole.final_config_dict))
         config["seed"] = run.seed
@@ -170,9 +162,7 @@ class Campaign:
         return config
 
     def _make_config(self, run: Run) -> ALTConfig:
-        keys = {"split_seed": self.seeds[0], **self.keys}
-        if run.variant != PLAIN:
-            keys |= self.changes[run.variant]
+        keys = {"split_seed": self.seeds[0], **self.keys, **self.changes.get(run.variant, {})}
         if run.language_model is not None:
             keys["language_model"] = run.language_model
         if run.data.split:
@@ -216,10 +206,9 @@ class Campaign:
 AXES = [axis.name for axis in fields(Campaign) if axis.init]
 
 
-def read_campaign(file: str) -> dict[str, Any]:
-    """The values of a YAML campaign file, for :meth:`Campaign.from_mapping`.
-
-    Raises:
-        ValueError: See :func:`recbole_alt.yaml_files.read_yaml`.
-    """
-    return read_yaml(file, "campaign")
+def as_override(name: str, value: Any, config: Any) -> dict[str, Any]:
+    """The keys of a model that ``name`` stands for; ``dropout_prob`` has other names in some, and none in others."""
+    if name != "dropout_prob":
+        return {name: value}
+    theirs = [key for key in KEYS if "drop" in key and config[key] is not None]
+    return {key: [value] * len(config[key]) if isinstance(config[key], (list, tuple)) else value for key in theirs}

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import ast
 import json
-import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
+from math import ceil, exp, isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -50,7 +51,7 @@ class Range:
         if step:
             return IntDistribution(round(low / step[0]), round(high / step[0]))
         if self.kind == "loguniform":
-            return FloatDistribution(math.exp(low), math.exp(high), log=True)
+            return FloatDistribution(exp(low), exp(high), log=True)
         return FloatDistribution(low, high)
 
     def decode(self, drawn: Any) -> Any:
@@ -62,10 +63,17 @@ class Range:
         whole = all(float(value).is_integer() for value in self.values)
         return round(drawn * self.values[2]) if whole else float(f"{drawn * self.values[2]:.12g}")
 
+    @property
+    def samples(self) -> list[Any]:
+        """Every choice, or both ends."""
+        drawn = self.distribution
+        ends = range(len(self.values)) if self.kind == "choice" else (drawn.low, drawn.high)  # type: ignore[attr-defined]
+        return [self.decode(end) for end in ends]
+
     def __str__(self) -> str:
         if self.kind == "choice":
             return f"{self.name}: one of {', '.join(map(str, self.values))}"
-        low, high = (math.exp(v) if self.kind == "loguniform" else v for v in self.values[:2])
+        low, high = self.samples
         step = {"quniform": f" in steps of {self.values[-1]:g}", "loguniform": ", on a logarithmic scale"}
         return f"{self.name}: {low:.4g} to {high:.4g}{step.get(self.kind, '')}"
 
@@ -94,8 +102,7 @@ def read_ranges(file: Path) -> list[Range]:
     for number, line in enumerate(read_utf8(file, "params_file").splitlines(), start=1):
         if not line.strip() or line.lstrip().startswith("#"):
             continue
-        where = f"{file}, line {number}"
-        parts = line.split(maxsplit=2)
+        where, parts = f"{file}, line {number}", line.split(maxsplit=2)
         if len(parts) < 3 or parts[1] not in KINDS:
             raise ValueError(f"{where}: {line.strip()!r} is not 'key kind values' with a kind of {', '.join(KINDS)}")
         name, kind, text = parts
@@ -106,8 +113,7 @@ def read_ranges(file: Path) -> list[Range]:
         try:
             values = _read_choices(text) if kind == "choice" else _read_bounds(kind, text)
         except ValueError as error:
-            said = " ".join(str(error).split())
-            raise ValueError(f"{where}: {text!r} ({said}); write {name} {kind} {KINDS[kind]}") from None
+            raise ValueError(f"{where}: {text!r} ({error}); write {name} {kind} {KINDS[kind]}") from None
         ranges[name] = Range(name, kind, values, where)
     if not ranges:
         raise ValueError(f"{file} has no ranges; write lines such as: learning_rate choice [1e-3, 1e-4]")
@@ -130,12 +136,10 @@ def _read_choices(text: str) -> tuple[Any, ...]:
 
 
 def _read_bounds(kind: str, text: str) -> tuple[float, ...]:
-    parts = text.partition("#")[0].split(",")
-    count = 3 if kind == "quniform" else 2
-    if len(parts) != count:
-        raise ValueError(f"{len(parts)} number(s), not {count}")
-    numbers = tuple(float(part) for part in parts)
-    if not all(map(math.isfinite, numbers)) or numbers[0] >= numbers[1]:
+    numbers = tuple(float(part) for part in text.partition("#")[0].split(","))
+    if len(numbers) != (count := KINDS[kind].count(",") + 1):
+        raise ValueError(f"{len(numbers)} number(s), not {count}")
+    if not all(map(isfinite, numbers)) or numbers[0] >= numbers[1]:
         raise ValueError("the first number must be below the second")
     if kind == "quniform" and numbers[2] <= 0:
         raise ValueError("the step must be above 0")
@@ -143,12 +147,7 @@ def _read_bounds(kind: str, text: str) -> tuple[float, ...]:
 
 
 def check_ranges(ranges: Sequence[Range], config: ALTConfig, unread: Mapping[str, str]) -> None:
-    """Refuse a range before anything is trained.
-
-    Args:
-        ranges: What is tuned.
-        config: The configuration that all trials share.
-        unread: Keys that this tuning does not read, with the reason.
+    """Refuse a range before anything is trained; ``unread`` are keys that this tuning does not read, with the reason.
 
     Raises:
         ValueError: A misspelt key, a value out of range, or a key that changes nothing or that an argument fixes.
@@ -160,12 +159,54 @@ def check_ranges(ranges: Sequence[Range], config: ALTConfig, unread: Mapping[str
             raise ValueError(f"{tuned.where}: {name} is tuned, and --{name} fixes it; leave one")
         if name in unread:
             raise ValueError(f"{tuned.where}: {name} changes nothing: {unread[name]}")
-        drawn = tuned.distribution
-        ends = range(len(tuned.values)) if tuned.kind == "choice" else (drawn.low, drawn.high)  # type: ignore[attr-defined]
-        values = [tuned.decode(end) for end in ends]
         try:
-            ALTConfig(config["model"], config["dataset"], None, {name: values[0], **allowed})
-            for value in values:
+            ALTConfig(config["model"], config["dataset"], None, {name: tuned.samples[0], **allowed})
+            for value in tuned.samples:
                 check_values({**config.final_config_dict, name: value})
         except ValueError as error:
             raise ValueError(f"{tuned.where}: {error}") from None
+
+
+# -- grids ---------------------------------------------------------------------------------------------------
+
+
+def read_grid(name: str) -> dict[str, list[Any]]:
+    """The choices of each key in a file of ranges, all of them keys of finetuning, so that they share an alignment.
+
+    Raises:
+        ValueError: A range is not a ``choice``, or of a key that alignment reads.
+    """
+    grid = {}
+    for tuned in read_ranges(find_ranges(name)):
+        if tuned.kind != "choice":
+            raise ValueError(f"{tuned.where}: every combination is tried; write {tuned.name} choice [...]")
+        if tuned.name not in KEYS or not KEYS[tuned.name].stages:
+            raise ValueError(
+                f"{tuned.where}: {tuned.name} is no key of stage 2; only such keys are tuned here, so that all modes "
+                "share one alignment"
+            )
+        for value in tuned.values:
+            check_values({tuned.name: value})
+        grid[tuned.name] = list(tuned.values)
+    return grid
+
+
+def combinations(choices: Mapping[str, Sequence[Any]], most: int) -> list[dict[str, Any]]:
+    """Every combination of ``choices``, the last key changing fastest; ``most`` of them if there are more.
+
+    These are spread evenly. They are taken from as few diagonals of the grid as hold enough (on one diagonal, positions
+    add up to the same modulo the most values of a key, and each value of that key meets each of another equally often);
+    among these, values that were taken least often come next.
+    """
+    sizes = [len(values) for values in choices.values()]
+    kept = list(product(*map(range, sizes)))
+    if len(kept) > most:
+        widest = max(sizes)
+        diagonals = ceil(most * widest / len(kept))
+        near = [drawn for drawn in kept if sum(drawn) % widest < diagonals]
+        taken, kept = Counter[tuple[int, int]](), []
+        while len(kept) < most:
+            kept.append(min(near, key=lambda drawn: sum(taken[value] for value in enumerate(drawn))))
+            near.remove(kept[-1])
+            taken.update(enumerate(kept[-1]))
+    return [{n: values[p] for (n, values), p in zip(choices.items(), drawn, strict=True)} for drawn in sorted(kept)]

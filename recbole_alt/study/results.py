@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,19 +15,14 @@ from recbole_alt.files import replacing, write_json, write_text
 from recbole_alt.markdown import markdown_table
 from recbole_alt.study.progress import show
 from recbole_alt.study.ranges import Range
-from recbole_alt.study.store import best_of
-from recbole_alt.study.trials import Record, override, read_trials
+from recbole_alt.study.store import Record, best_of
+from recbole_alt.study.trials import Trials, override
 
 
-def write_results(folder: Path, ranges: Sequence[Range], stage: str, config: ALTConfig, model: str) -> Record:
-    """Write ``trials.json``, ``trials.csv``, ``table.md``, ``plot.png`` and ``best.yaml`` into ``folder``.
+def write_results(tuning: Trials, ranges: Sequence[Range], config: ALTConfig, model: str) -> Record:
+    """Write ``trials.json``, ``trials.csv``, ``table.md``, ``plot.png`` and ``best.yaml`` into the folder of a tuning.
 
-    Args:
-        folder: Of the tuning.
-        ranges: What was tuned.
-        stage: ``plain``, ``ctr``, ``lm`` or ``joint``.
-        config: The configuration that all trials shared.
-        model: The model as it was asked for.
+    All trials shared ``config``; ``model`` is the model as it was asked for.
 
     Returns:
         ``best`` (the record of the best trial), ``trials``, ``table`` and ``command``, which takes the best up again.
@@ -36,17 +30,15 @@ def write_results(folder: Path, ranges: Sequence[Range], stage: str, config: ALT
     Raises:
         ValueError: No trial reached a score.
     """
-    trials = read_trials(folder)
+    folder, stage, trials = tuning.folder, tuning.stage, tuning.read()
     best = best_of(trials)
     if best is None:
         reasons = "; ".join(sorted({str(trial["error"]) for trial in trials})) or "none finished"
         raise ValueError(f"no trial reached a score ({reasons}): change the ranges")
-    metric, names = config["valid_metric"].lower(), [tuned.name for tuned in ranges]
-    metrics = [metric, *(name for name in best["valid"] if name != metric)]
+    metric = config["valid_metric"].lower()
     rows = [
-        {"trial": trial["trial"]}
-        | {name: trial["parameters"][name] for name in names}
-        | {f"valid_{name}": trial["valid"].get(name) for name in metrics}
+        {"trial": trial["trial"], **trial["parameters"]}
+        | {f"valid_{name}": trial["valid"].get(name) for name in (metric, *best["valid"])}
         | {name: trial[name] for name in ("seconds", "pretrain_seconds", "error")}
         for trial in trials
     ]
@@ -68,17 +60,16 @@ def write_results(folder: Path, ranges: Sequence[Range], stage: str, config: ALT
 
 def _make_table(frame: pd.DataFrame, metric: str, bigger: bool) -> str:
     """Trials by validation score, as Markdown."""
-    by_score = frame.drop(columns=["pretrain_seconds", "error"]).sort_values(
-        f"valid_{metric}", ascending=not bigger, kind="stable", key=pd.to_numeric
-    )
-    cells = [[_show_cell(column, value) for column, value in row.items()] for _, row in by_score.iterrows()]
-    return markdown_table([column.replace("valid_", "valid ", 1) for column in by_score], cells, "r")
 
+    def show_cell(column: str, value: Any) -> str:
+        if column.startswith("valid_"):
+            return "diverged" if value is None else f"{value:.4f}"
+        return f"{value:.0f}" if column == "seconds" else show(value)
 
-def _show_cell(column: str, value: Any) -> str:
-    if column.startswith("valid_"):
-        return "diverged" if value is None else f"{value:.4f}"
-    return f"{value:.0f}" if column == "seconds" else show(value)
+    shown = frame.drop(columns=["pretrain_seconds", "error"])
+    shown = shown.sort_values(f"valid_{metric}", ascending=not bigger, kind="stable", key=pd.to_numeric)
+    cells = [[show_cell(column, value) for column, value in row.items()] for _, row in shown.iterrows()]
+    return markdown_table([column.replace("valid_", "valid ", 1) for column in shown], cells, "r")
 
 
 def _best_yaml(best: Record, stage: str, config: ALTConfig) -> str:
@@ -98,12 +89,10 @@ def _plot(file: Path, scored: pd.DataFrame, ranges: Sequence[Range], metric: str
     from matplotlib.figure import Figure  # late: it takes long to import
 
     scores = scored[f"valid_{metric}"].astype(float)
-    columns = min(4, 1 + len(ranges))
-    rows = math.ceil((1 + len(ranges)) / columns)
-    figure = Figure(figsize=(3.4 * columns, 2.8 * rows), layout="constrained")
-    panels = figure.subplots(rows, columns, sharey=True, squeeze=False).flatten()
     kinds = {"trial": "number", **{tuned.name: tuned.kind for tuned in ranges}}
-    for (name, kind), panel in zip(kinds.items(), panels, strict=False):
+    figure = Figure(figsize=(3.0 * len(kinds), 3.0), layout="constrained")
+    panels = figure.subplots(1, len(kinds), sharey=True)
+    for (name, kind), panel in zip(kinds.items(), panels, strict=True):
         values = scored[name].map(lambda value: show(value)[:14]) if kind == "choice" else scored[name].astype(float)
         panel.plot(values, scores, "o", markersize=4)
         panel.set_xlabel(name)
@@ -113,7 +102,5 @@ def _plot(file: Path, scored: pd.DataFrame, ranges: Sequence[Range], metric: str
     panels[0].step(scored["trial"], scores.cummax() if bigger else scores.cummin(), where="post", label="best so far")
     panels[0].set_ylabel(f"valid {metric}")
     panels[0].legend()
-    for panel in panels[len(kinds) :]:
-        panel.set_axis_off()
     with replacing(file) as stream:
         figure.savefig(stream, dpi=120)

@@ -18,8 +18,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from recbole_alt.files import CannotWrite
 from recbole_alt.keys import NOT_OF_ALIGNMENT
-from recbole_alt.study.grid import combinations
-from recbole_alt.study.ranges import Range
+from recbole_alt.study.ranges import Range, combinations
 
 _SECONDS = 0.5  # between two looks at the trials of other processes
 _WORST = -sys.float_info.max  # of a training that diverged: samplers compute with it
@@ -41,8 +40,7 @@ class Search:
     Args:
         folder: Of the tuning.
         ranges: What is tuned.
-        algorithm: ``exhaustive`` (every combination of choices), ``random``, or ``bayes`` (tree-structured Parzen
-            estimators).
+        algorithm: ``exhaustive`` (every combination of choices), ``random``, or ``bayes`` (Parzen estimators).
         seed: Of the draws.
         total: The most trials there can be.
         early_stop: Trials without improvement that end the search; None for no such end.
@@ -53,15 +51,9 @@ class Search:
     """
 
     def __init__(
-        self,
-        folder: Path,
-        ranges: Sequence[Range],
-        algorithm: str,
-        seed: int,
-        total: int,
-        early_stop: int | None = None,
-        bigger: bool = True,
-    ):
+        self, folder: Path, ranges: Sequence[Range], algorithm: str, seed: int, total: int,
+        early_stop: int | None = None, bigger: bool = True,
+    ):  # fmt: skip
         self.ranges = {tuned.name: tuned for tuned in ranges}
         self.algorithm, self.seed, self.total, self.early_stop = algorithm, seed, total, early_stop
         self._sign = 1.0 if bigger else -1.0
@@ -86,14 +78,13 @@ class Search:
                 trials = self._study.get_trials(deepcopy=False)
                 running = [trial for trial in trials if trial.state == TrialState.RUNNING]
                 for trial in running:
-                    if claim := self._claim(trial.number, trial.params):
+                    if claim := self._claim(trial):
                         return claim
                 if not self._is_over(trials):
                     drawn = self._draw(trials)
-                    self._study.add_trial(
-                        create_trial(state=TrialState.RUNNING, params=drawn, distributions=self._distributions)
-                    )
-                    return self._claim(len(trials), drawn)
+                    new = create_trial(state=TrialState.RUNNING, params=drawn, distributions=self._distributions)
+                    self._study.add_trial(new)
+                    continue  # it is there to be claimed
             if not running:
                 return None
             time.sleep(_SECONDS)
@@ -103,26 +94,23 @@ class Search:
         with self._locked():
             self._study.tell(claim.number - 1, _WORST if score is None else self._sign * score)
 
-    @property
-    def ended(self) -> int:
-        """Trials that have ended."""
-        return len(self._completed())
-
-    def best(self) -> tuple[float, dict[str, Any]] | None:
-        """The best score so far and its parameters, the first of equals; None where no trial has a score."""
-        scored = [trial for trial in self._completed() if trial.values[0] != _WORST]
-        best = max(scored, key=lambda trial: trial.values[0], default=None)
-        return (self._sign * best.values[0], self._decode(best.params)) if best else None
-
-    def _completed(self) -> list[FrozenTrial]:
+    def ended(self) -> list[FrozenTrial]:
+        """The trials that have ended."""
         with self._locked():
             return self._study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
 
-    def _claim(self, position: int, drawn: Mapping[str, Any]) -> Claim | None:
-        lock = FileLock(self._folder / "trials" / f"claim-{position + 1}.lock")
+    def best(self) -> tuple[float, dict[str, Any]] | None:
+        """The best score so far and its parameters, the first of equals; None where no trial has a score."""
+        best = max(self.ended(), key=lambda trial: trial.values[0], default=None)
+        if best is None or best.values[0] == _WORST:
+            return None
+        return self._sign * best.values[0], self._decode(best.params)
+
+    def _claim(self, trial: FrozenTrial) -> Claim | None:
+        lock = FileLock(self._folder / "trials" / f"claim-{trial.number + 1}.lock")
         with suppress(Timeout):
             lock.acquire(timeout=0)
-            return Claim(position + 1, self._decode(drawn), lock)
+            return Claim(trial.number + 1, self._decode(trial.params), lock)
         return None
 
     def _decode(self, drawn: Mapping[str, Any]) -> dict[str, Any]:

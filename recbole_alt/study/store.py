@@ -6,87 +6,84 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 from time import monotonic
-from typing import Any, TypeVar
+from typing import Any
 
 from filelock import FileLock, Timeout
 
 from recbole_alt import checkpoints
 from recbole_alt.config import ALTConfig
-from recbole_alt.experiment import Data, Experiment, StageResult, load_data
+from recbole_alt.experiment import Data, Experiment, StageResult, load_data, read_stage
+from recbole_alt.files import read_record
 from recbole_alt.keys import ALIGNMENT, NOT_OF_ALIGNMENT, keys_of
 from recbole_alt.model.precision import kept_precision
+from recbole_alt.study.axes import Run
 from recbole_alt.study.progress import logger
 from recbole_alt.trainer.diverged import Diverged
 
+#: What came of a training, as :meth:`Store.train` describes it.
+Record = dict[str, Any]
+
 # each stage makes its training loader anew, but not those of validation and test
 _NOT_OF_DATA = (NOT_OF_ALIGNMENT | keys_of(ALIGNMENT)) - {"eval_batch_size"}
-_Record = TypeVar("_Record", bound=Mapping[str, Any])
+
+
+def values_of(config: ALTConfig, free: Collection[str]) -> Record:
+    """The keys of a configuration but for ``free`` ones, as JSON holds them."""
+    values = ALTConfig.snapshot(config).__getstate__()["values"]
+    return {key: value for key, value in values.items() if key not in free}
 
 
 def digest(config: ALTConfig, free: Collection[str]) -> str:
     """A name for a configuration, equal for those that differ only in ``free`` keys."""
-    values = ALTConfig.snapshot(config).__getstate__()["values"]
-    relevant = {key: value for key, value in values.items() if key not in free}
-    return hashlib.sha256(json.dumps(relevant, sort_keys=True).encode()).hexdigest()[:12]
+    return hashlib.sha256(json.dumps(values_of(config, free), sort_keys=True).encode()).hexdigest()[:12]
 
 
-def best_of(records: Sequence[_Record]) -> _Record | None:
+def best_of(records: Sequence[Record]) -> Record | None:
     """The record with the best validation ``score``, the first of equals; None where none has one."""
     scored = [record for record in records if record["score"] is not None]
     return max(scored, key=lambda r: r["score"] if r["bigger"] else -r["score"], default=None)
 
 
-def require_equal(option: str, folder: Path, before: Mapping[str, Any], now: Mapping[str, Any], remedy: str) -> None:
-    """Refuse to go on in ``folder`` with other settings than it was begun with.
+@dataclass(frozen=True, eq=False)
+class Trial:
+    """Parameters that validation may choose, and the record's file of the training with each seed that tries them.
 
-    Raises:
-        ValueError: Names ``option``, the first setting that differs, both values, and what to do.
-    """
-    for key in sorted(before.keys() | now.keys()):
-        if before.get(key) != now.get(key):
-            raise ValueError(
-                f"{option}: {key} was {before.get(key)!r} in {str(folder)!r} and is {now.get(key)!r} now: "
-                f"give the same, {remedy}"
-            )
-
-
-@dataclass
-class Training:
-    """What came of one training.
-
-    Attributes:
-        experiment: The training itself, with its data.
-        result: Metrics and costs; None where it diverged.
-        error: Why it diverged, or None.
-        alignment: Name of the alignment it started from; None for the plain backbone and a checkpoint of the user's.
-        alignment_seconds: What this alignment took; 0 where another training had made it.
-        wall: Wall-clock seconds of everything else.
+    The weights of a training are in the folder beside its record.
     """
 
-    experiment: Experiment
-    result: StageResult | None = None
-    error: str | None = None
-    alignment: str | None = None
-    alignment_seconds: float = 0.0
-    wall: float = 0.0
+    parameters: dict[str, Any]
+    files: dict[Run, Path]
 
-    def record(self) -> dict[str, Any]:
-        """What every record says of a training: its ``score``, whether ``bigger`` is better, metrics and seconds."""
-        config, result = self.experiment.config, self.result
-        return {
-            "score": result.valid[config["valid_metric"].lower()] if result else None,
-            "bigger": bool(config["valid_metric_bigger"]),
-            "valid": result.valid if result else {},
-            "test": result.test if result else {},
-            "error": self.error,
-            "wall": self.wall,
-            "aligned": self.alignment_seconds,
-        }
+    @property
+    def is_over(self) -> bool:
+        """True if every seed has been trained."""
+        return all(file.is_file() for file in self.files.values())
+
+
+def best_trial(trials: Sequence[Trial]) -> Trial | None:
+    """The trial with the best mean score over the seeds, the first of equals; None where every one has diverged."""
+    outcomes = []
+    for trial in trials:
+        records = [read_record(file) for file in trial.files.values()]
+        scores = [record["score"] for record in records]
+        mean = None if None in scores else fmean(scores)
+        outcomes.append({"trial": trial, "score": mean, "bigger": records[0]["bigger"]})
+    best = best_of(outcomes)
+    return best["trial"] if best else None
+
+
+def drop_losers(trials: Sequence[Trial]) -> None:
+    """Delete the weights of all trials but the best, which runs may be made of."""
+    best = best_trial(trials)
+    for trial in trials:
+        for file in trial.files.values() if trial is not best else ():
+            shutil.rmtree(file.with_suffix(""), ignore_errors=True)
 
 
 class Store:
@@ -111,7 +108,7 @@ class Store:
 
     def train(
         self, config: ALTConfig, stage: str, folder: Path, test: bool = True, kind: type[Experiment] = Experiment
-    ) -> Training:
+    ) -> Record:
         """Train one stage in ``folder``, which must be nobody else's, going on where it was stopped there.
 
         Args:
@@ -120,23 +117,40 @@ class Store:
             folder: Of its checkpoints.
             test: Whether the test set is scored.
             kind: Class of the experiment.
+
+        Returns:
+            ``score`` (the validation metric, None where training diverged, with the reason in ``error``), whether
+            ``bigger`` is better, all ``valid`` and ``test`` metrics, ``pretraining`` (the name of its alignment; None
+            for the plain backbone and a checkpoint of the user's), ``aligned`` (seconds of making that; 0 where another
+            training had), ``wall`` (seconds of everything else), ``costs`` and ``details``.
         """
         begun, given = monotonic(), config["pretrained_checkpoint"]
         self.settle(config)
         data = self.load(config)
-        made = Training(kind(config, data if test else (*data[:3], None), folder))
+        name = None if stage == "plain" or given else digest(config, NOT_OF_ALIGNMENT)
+        experiment = kind(config, data if test else (*data[:3], None), folder)
+        result, error, aligned, costs = None, None, 0.0, dict[str, Any]()
         try:
-            if stage != "plain" and not given:
-                made.alignment = digest(config, NOT_OF_ALIGNMENT)
-                made.alignment_seconds = self._align(config, data, folder / "pretrain.pth")
+            if name:
+                aligned, costs = self._align(name, config, data, folder / "pretrain.pth")
                 config["pretrained_checkpoint"] = str(folder / "pretrain.pth")
-            made.experiment.finetune(stage)
-            made.result = made.experiment.stages[stage]
-        except Diverged as error:  # a result, too
-            made.error = str(error)
+            experiment.finetune(stage)
+            result = experiment.stages[stage]
+        except Diverged as diverged:  # a result, too
+            error = str(diverged)
         config["pretrained_checkpoint"] = given
-        made.wall = monotonic() - begun - made.alignment_seconds
-        return made
+        return {
+            "score": result.valid[config["valid_metric"].lower()] if result else None,
+            "bigger": bool(config["valid_metric_bigger"]),
+            "valid": result.valid if result else {},
+            "test": result.test if result else {},
+            "error": error,
+            "wall": monotonic() - begun - aligned,
+            "aligned": aligned,
+            "pretraining": name,
+            "costs": _costs(result) | (costs if result else {}),
+            "details": result.details if result else {},
+        }
 
     def load(self, config: ALTConfig) -> Data:
         """Loaded and split data; those of the training before where they are the same."""
@@ -148,16 +162,16 @@ class Store:
 
     # -- alignments --------------------------------------------------------------------------------------
 
-    def alignment_folder(self, name: str) -> Path:
-        """Where an alignment is made; its weights may have been dropped, the record of its costs stays."""
-        return self.folder / "pretraining" / name
+    def has_alignment(self, name: str) -> bool:
+        """True if an alignment is made and its weights are there; once dropped, the record of its costs stays."""
+        return all((self.folder / "pretraining" / name / file).is_file() for file in ("pretrain.json", "pretrain.pth"))
 
-    def _align(self, config: ALTConfig, data: Data, target: Path) -> float:
-        """Put the aligned towers at ``target``; the seconds it took, 0 where another training had made them."""
-        home, seconds = self.alignment_folder(digest(config, NOT_OF_ALIGNMENT)), 0.0
+    def _align(self, name: str, config: ALTConfig, data: Data, target: Path) -> tuple[float, dict[str, Any]]:
+        """Put the aligned towers at ``target``; the seconds that this took now, and all that making them cost."""
+        home, seconds = self.folder / "pretraining" / name, 0.0
         done, weights = home / "pretrain.json", home / "pretrain.pth"
         with FileLock(f"{home}.lock"):
-            if not (done.is_file() and weights.is_file()):
+            if not self.has_alignment(name):
                 done.unlink(missing_ok=True)
                 logger.info("aligning; trainings that differ only in keys of finetuning share it")
                 run = Experiment(config, data, home)
@@ -166,13 +180,15 @@ class Store:
                 finished = {key: value for key, value in state.items() if key not in ("optimizer", "scheduler", "rng")}
                 checkpoints.save(finished, weights)  # a third of the size
                 seconds = run.stages["pretrain"].seconds
+            aligned = read_stage(done)
             os.utime(done)  # the last use
             target.unlink(missing_ok=True)
             try:
                 os.link(weights, target)  # stays when another process drops this alignment
             except OSError:
                 shutil.copy(weights, target)
-        return seconds
+        costs = _costs(aligned) | {key: aligned.details[key] for key in ("steps", "interactions_seen")}
+        return seconds, {f"alignment_{key}": cost for key, cost in costs.items()}
 
     def drop_alignments(self, keep: Collection[str | None], latest: int = 0) -> None:
         """Delete the weights of finished alignments that are not in use, but for ``keep`` and the ``latest`` used."""
@@ -187,3 +203,7 @@ class Store:
         for file in self.folder.rglob("*.lock"):
             with suppress(Timeout), FileLock(file, timeout=0):
                 file.unlink(missing_ok=True)
+
+
+def _costs(result: StageResult | None) -> dict[str, Any]:
+    return {name: getattr(result, name, None) for name in ("seconds", "texts_encoded", "peak_memory_mib")}

@@ -19,34 +19,25 @@ from recbole_alt.files import new_folder, read_record, write_record
 from recbole_alt.keys import FREE
 from recbole_alt.registry import make_config
 from recbole_alt.study.progress import logger, quiet
-from recbole_alt.study.store import Store, best_of, digest
+from recbole_alt.study.store import Record, Store, best_of, digest
 
 #: Alignments kept for trials to come, beside the best trial's. One that is needed again is made again, bit for bit.
 KEPT_ALIGNMENTS = 8
 
-Record = dict[str, Any]
-
 
 class Trials:
-    """Trials of one stage in one folder, which processes may share.
+    """Trials of one ``stage`` in the ``folder`` of a tuning, which processes may share.
 
     A trial is named after its configuration: one that finished is read from its file, one that was stopped goes on.
-
-    Args:
-        folder: Of the tuning.
-        stage: ``plain``, ``ctr``, ``lm`` or ``joint``.
     """
 
     def __init__(self, folder: Path, stage: str):
         self.folder, self.stage, self.store = folder, stage, Store(folder)
 
     def run(self, config: ALTConfig, parameters: Mapping[str, Any], number: int | None = None) -> tuple[Record, bool]:
-        """The record of a trial, and whether it had been there before.
+        """The record of the trial with this ``number``, and whether it had been there before.
 
-        Args:
-            config: Made with ``parameters`` in its dictionary; changed here.
-            parameters: Key → value; they also win over ``finetune: {stage: ...}``.
-            number: Of the trial in its search.
+        ``config`` must be made with ``parameters``, which win over ``finetune: {stage: ...}``, too; it is changed here.
 
         Raises:
             ValueError: Bad data or weights; a parameter that an argument fixes.
@@ -56,32 +47,28 @@ class Trials:
                 raise ValueError(f"{key} is tuned, and --{key} on the command line fixes it; leave one")
         config["finetune_modes"] = [] if self.stage == "plain" else [self.stage]
         config["finetune"] = override(config["finetune"], self.stage, config.variable_config_dict)
-        file = self.folder / "trials" / f"{digest(config, FREE)}.json"
-        with FileLock(file.with_suffix(".lock")), quiet():
+        folder = self.folder / "trials" / digest(config, FREE)
+        file, begun = folder.with_suffix(".json"), time()
+        with FileLock(folder.with_suffix(".lock")), quiet():
             kept = file.is_file()
             if not kept:
-                begun = time()
-                record = self._train(config, file.with_suffix(""))
-                write_record(file, {"trial": number, "parameters": dict(parameters), **record, "begun": begun})
-            shutil.rmtree(file.with_suffix(""), ignore_errors=True)
+                record = self.store.train(config, self.stage, folder)
+                seconds = {"seconds": record["costs"]["seconds"] or 0.0, "pretrain_seconds": record["aligned"]}
+                trial = {"trial": number, "parameters": dict(parameters)}
+                write_record(file, {**trial, **record, **seconds, "begun": begun})
+            shutil.rmtree(folder, ignore_errors=True)
         self.drop_alignments(KEPT_ALIGNMENTS)
         return read_record(file), kept
 
-    def _train(self, config: ALTConfig, folder: Path) -> Record:
-        made = self.store.train(config, self.stage, folder)
-        seconds = {"seconds": made.result.seconds if made.result else 0.0, "pretrain_seconds": made.alignment_seconds}
-        return {**made.record(), **seconds, "pretraining": made.alignment}
+    def read(self) -> list[Record]:
+        """The trials that finished, by number."""
+        records = [read_record(file) for file in self.folder.glob("trials/*.json")]
+        return sorted(records, key=lambda record: (record["trial"] or 0, record["begun"]))
 
     def drop_alignments(self, latest: int) -> None:
         """Delete the weights of all alignments but the best trial's and the ``latest`` used."""
-        best = best_of(read_trials(self.folder))
+        best = best_of(self.read())
         self.store.drop_alignments({best["pretraining"] if best else None}, latest)
-
-
-def read_trials(folder: Path) -> list[Record]:
-    """The finished trials of a tuning, by number."""
-    records = [read_record(file) for file in folder.glob("trials/*.json")]
-    return sorted(records, key=lambda record: (record["trial"] or 0, record["begun"]))
 
 
 def override(finetune: Mapping[str, Any] | None, stage: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
@@ -97,7 +84,7 @@ def first_stage(config: ALTConfig) -> str:
 
 
 def make_folder(config: ALTConfig, stage: str) -> Path:
-    """A new folder for a tuning of ``stage``."""
+    """Make a new folder for a tuning of ``stage``."""
     name = f"tuning-{config['model']}-{config['dataset']}-{stage}-{get_local_time()}"
     return new_folder(Path(config["checkpoint_dir"]) / name)
 
@@ -153,9 +140,8 @@ def objective_function(
     stage, root = first_stage(config), os.path.abspath(config["checkpoint_dir"])
     place = (config["model"], config["dataset"], stage, root, config["data_path"], *arguments)
     if place not in _begun:
-        folder = make_folder(config, stage)
-        logger.info(f"This tuning's folder: {folder}")
-        _begun[place] = Trials(folder, stage)
+        _begun[place] = Trials(make_folder(config, stage), stage)
+        logger.info(f"This tuning's folder: {_begun[place].folder}")
     record, kept = _begun[place].run(config, config_dict or {})
     costs = {key: record[key] for key in ("seconds", "pretrain_seconds", "error")}
     return {"model": config["model"], **as_recbole(record), **costs, "kept": kept}

@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from math import prod
 from pathlib import Path
-from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock
 from recbole.utils import init_logger
 
 from recbole_alt.config import ALTConfig
+from recbole_alt.experiment import find_folder, require_equal
 from recbole_alt.files import check_folder, read_record, write_record
 from recbole_alt.keys import ALIGNMENT, FREE, STAGES, keys_of
 from recbole_alt.registry import make_config
 from recbole_alt.stopping import going_on
-from recbole_alt.study.progress import logger, quiet, show, show_outcome, show_seconds
+from recbole_alt.study.progress import Clock, logger, quiet, show, show_outcome
 from recbole_alt.study.ranges import Range, check_ranges, find_ranges, read_ranges
 from recbole_alt.study.results import write_results
-from recbole_alt.study.store import require_equal
+from recbole_alt.study.store import values_of
 from recbole_alt.study.trials import Trials, as_recbole, first_stage, make_folder
 
 if TYPE_CHECKING:
@@ -78,10 +78,12 @@ def run_hyper_alt(
         if config[key]:
             raise ValueError(f"{key} is of one run: leave it out; a tuning has --resume and writes into its folder")
     stage = stage or first_stage(config)
-    check_ranges(ranges, config, _find_unread(config, stage))
+    unread = "pretrained_checkpoint brings the pretraining" if config["pretrained_checkpoint"] else ""
+    unread = "the plain backbone is not pretrained" if stage == "plain" else unread
+    check_ranges(ranges, config, dict.fromkeys(keys_of(ALIGNMENT), unread) if unread else {})
     init_logger(config)
     config.log_notes()
-    folder = _open_folder(config, ranges, {"stage": stage, "algo": algo}, resume)
+    folder = _open_folder(config, ranges, stage, algo, resume)
     with going_on(f"go on with --resume={folder}"):
         logger.info(f"This tuning's folder: {folder}  (after a stop, go on with --resume={folder})")
         logger.info(f"{algo} search of {stage} for the best validation {config['valid_metric'].lower()}:")
@@ -100,7 +102,7 @@ def run_hyper_alt(
             trials.drop_alignments(0)
             trials.store.drop_locks()
             name = model or config.external_config_dict.get("model", config["model"])
-            result = write_results(folder, ranges, stage, config, name)
+            result = write_results(trials, ranges, config, name)
     best = result.pop("best")
     logger.info(f"Trials of {config['model']} {stage} on {config['dataset']}:\n\n{result['table']}\n")
     logger.info(f"Written: {folder}/ trials.json, trials.csv, table.md, plot.png, best.yaml")
@@ -109,29 +111,24 @@ def run_hyper_alt(
 
 
 def _search(search: Search, trials: Trials, configure: Callable[[dict[str, Any]], ALTConfig]) -> None:
-    """Run the trials of ``search`` that nobody else runs, each with a line before it and one after it."""
-    total, spent = search.total, []
-    if search.ended:
-        logger.info(f"{search.ended} of {total} trials are over")
+    """Run the trials of ``search`` that nobody else runs, with a line after each."""
+    total, clock = search.total, Clock()
     shares = not search.ranges.keys() & keys_of(ALIGNMENT)  # else every trial may need an alignment of its own
     while claim := search.ask():
-        where = f"trial {claim.number} of {total}"
-        logger.info(f"{where}: {show(claim.parameters)}")
         try:
             record, kept = trials.run(configure(claim.parameters), claim.parameters, claim.number)
             search.tell(claim, record["score"])
         finally:
             claim.lock.release()
-        spent += [] if kept else [record["wall"] + (0.0 if shares else record["aligned"])]
-        said = show_outcome(record) + (", from before" if kept else "")
+        if not kept:
+            clock.measure(trials.stage, record["wall"] + (0.0 if shares else record["aligned"]))
+        said = f"trial {claim.number} of {total} with {show(claim.parameters)}: {show_outcome(record)}"
         if best := search.best():
             said += f"; best so far {best[0]:.4f} ({show(best[1])})"
-        left = total - search.ended
-        if spent and left > 0:
-            said += f"; at most {left} to go, about {show_seconds(fmean(spent) * left)}"
-        logger.info(f"{where}: {said}")
-    if search.ended < total:
-        logger.info(f"ended after {search.ended} of {total} trials: no improvement for {search.early_stop}")
+        left = total - len(search.ended())
+        logger.info(f"{said}; at most {left} to go{clock.estimate([trials.stage] * left)}")
+    if (ended := len(search.ended())) < total:
+        logger.info(f"ended after {ended} of {total} trials: no improvement for {search.early_stop}")
 
 
 def count_trials(ranges: Sequence[Range], algo: str, max_evals: int | None) -> int:
@@ -154,31 +151,14 @@ def count_trials(ranges: Sequence[Range], algo: str, max_evals: int | None) -> i
     return total
 
 
-def _find_unread(config: ALTConfig, stage: str) -> dict[str, str]:
-    """Keys that this tuning does not read, with the reason."""
-    if stage == "plain":
-        return dict.fromkeys(keys_of(ALIGNMENT), "the plain backbone is not pretrained")
-    if config["pretrained_checkpoint"]:
-        return dict.fromkeys(keys_of(ALIGNMENT), "pretrained_checkpoint brings the pretraining")
-    return {}
-
-
-def _open_folder(config: ALTConfig, ranges: Sequence[Range], search: Mapping[str, str], resume: str | None) -> Path:
-    values = ALTConfig.snapshot(config).__getstate__()["values"]
+def _open_folder(config: ALTConfig, ranges: Sequence[Range], stage: str, algo: str, resume: str | None) -> Path:
     tuned = {f"range of {one.name}": [one.kind, one.values] for one in ranges}
-    now = json.loads(json.dumps({**{k: v for k, v in values.items() if k not in FREE}, **search, **tuned}))
+    now = json.loads(json.dumps({**values_of(config, FREE), "stage": stage, "algo": algo, **tuned}))
     if not resume:
-        folder = make_folder(config, search["stage"])
+        folder = make_folder(config, stage)
         write_record(folder / "tuning.json", now)
         return folder
-    folder = Path(resume)
-    if resume == "last":
-        root, name = config["checkpoint_dir"], f"tuning-{config['model']}-{config['dataset']}-{search['stage']}"
-        folders = sorted(Path(root).glob(f"{name}-*/tuning.json"), key=lambda file: file.stat().st_mtime)
-        if not folders:
-            raise ValueError(f"resume: last finds no {name}-… in {root!r}")
-        folder = folders[-1].parent
-    if not (folder / "tuning.json").is_file():
-        raise ValueError(f"resume: {str(folder)!r} is not the folder of a tuning (it has no tuning.json)")
+    name = f"tuning-{config['model']}-{config['dataset']}-{stage}"
+    folder = find_folder(resume, Path(config["checkpoint_dir"]), name, "tuning.json")
     require_equal("resume", folder, read_record(folder / "tuning.json"), now, "or start a new tuning without --resume")
     return folder
