@@ -136,7 +136,7 @@ def test_the_curves_of_a_row_are_of_the_runs_that_did_not_diverge() -> None:
 
 
 def quality(row: dict[str, Any]) -> dict[str, str]:
-    return {title: write(row, name) for title, write, name in tables.QUALITY}
+    return {title: tables.write_cell(row, name) for name, title in tables.QUALITY.items()}
 
 
 def test_losses_stand_like_wins() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
@@ -11,15 +11,12 @@ from typing import Any
 from recbole_alt.markdown import markdown_table
 from recbole_alt.study.axes import COMPLETE, PLAIN
 from recbole_alt.study.statistics import p_value
-from recbole_alt.study.summary import Row, distinct
+from recbole_alt.study.summary import METRICS, Row, distinct
 
 _LATEX = str.maketrans(
     {"\\": r"\textbackslash ", **{c: "\\" + c for c in "_%&#{}$"}, "±": r"$\pm$", "Δ": r"$\Delta$", "≥": r"$\ge$"}
     | {"–": "--", "~": r"\textasciitilde ", "<": "$<$", "`": ""}
 )
-
-#: Title of a column, what writes its cell, and the key of a row that it writes.
-Column = tuple[str, Callable[[Row, str], str], str]
 
 
 @dataclass(frozen=True)
@@ -32,12 +29,11 @@ class Table:
     rows: list[list[str]]
 
     @classmethod
-    def of(cls, title: str, facts: str, rows: Sequence[Row], columns: Sequence[Column]) -> Table:
+    def of(cls, title: str, facts: str, rows: Sequence[Row], columns: Mapping[str, str]) -> Table:
         """Write the cells; the language model has a column where there are several."""
         if len({row["language_model"] for row in rows} - {None}) > 1:
-            columns = [("language model", _text, "language_model"), *columns]
-        cells = [[write(row, name) for _, write, name in columns] for row in rows]
-        return cls(title, facts, [header for header, *_ in columns], cells)
+            columns = {"language_model": "language model", **columns}
+        return cls(title, facts, list(columns.values()), [[write_cell(row, name) for name in columns] for row in rows])
 
     def markdown(self) -> str:
         """Title, table and facts."""
@@ -66,7 +62,7 @@ def make_tables(rows: Sequence[Row]) -> list[Table]:
             ("costs", here, COST),
         ):
             if shown:
-                tables.append(Table.of(f"{_data(here[0])}: {title}", tell(here), shown, columns))
+                tables.append(Table.of(f"{_name_data(here[0])}: {title}", tell(here), shown, columns))
     return tables
 
 
@@ -81,9 +77,9 @@ def gains_table(rows: Sequence[Row], only_means: Collection[str] = ()) -> Table:
     lines = []
     for modes in _by(aligned, "data", "train_share", "model", "language_model"):
         line = plain[_place(modes[0])] | {"language_model": modes[0]["language_model"]}
-        lines.append(
-            line | {f"{row['stage']}_{n}": row.get(f"vs_plain_{n}") for row in modes for n in ("auc", "auc_p")}
-        )
+        for row in modes:
+            line |= {f"vs_plain_{row['stage']}{end}": row.get(f"vs_plain_auc{end}") for end in ("", "_p")}
+        lines.append(line)
     stages = distinct(row["stage"] for row in aligned)
     shown: list[Row] = []
     facts = "Less the plain model with the same seed, mean over seeds; p by a two-sided paired t-test over seeds"
@@ -92,9 +88,9 @@ def gains_table(rows: Sequence[Row], only_means: Collection[str] = ()) -> Table:
         shown += [_mean_of(models, stages) for models in _by(here, "language_model") if len(models) > 1]
     if any(row["model"].startswith("mean of ") for row in shown):
         facts += ", of means over models by a two-sided t-test over models, all of which share their rows"
-    columns: list[Column] = [("data", _data, "data"), _MODEL, _SEEDS, ("plain test AUC", _mean, "auc")]
+    columns = {"data": "data", "model": "model", "seeds": "seeds", "auc": "plain test AUC"}
     for stage in stages:
-        columns += _compared(f"Δ {stage}", f"{stage}_auc")
+        columns |= _compared(f"Δ {stage}", f"vs_plain_{stage}")
     return Table.of("gains in test AUC", f"{facts}.", shown, columns)
 
 
@@ -103,9 +99,9 @@ def _mean_of(models: Sequence[Row], stages: Sequence[str]) -> Row:
     seeds = min((row["seeds"] for row in models), key=lambda seeds: len(seeds.split()))
     diverged = sum(row["diverged"] for row in models)
     mean = models[0] | {"model": f"mean of {len(models)}", "seeds": seeds, "diverged": diverged, "auc_sd": None}
-    for name in ("auc", *(f"{stage}_auc" for stage in stages)):
-        values = [row.get(name) for row in models]
-        known = None not in values
+    for name in ("auc", *(f"vs_plain_{stage}" for stage in stages)):
+        values = [row[name] for row in models if row.get(name) is not None]
+        known = len(values) == len(models)
         mean |= {name: fmean(values) if known else None, f"{name}_p": p_value(values) if known else None}
     return mean
 
@@ -160,74 +156,60 @@ def _place(row: Row) -> tuple[str, float, str]:
 # -- cells -------------------------------------------------------------------------------------------------
 
 
-def _text(row: Row, name: str) -> str:
-    return row[name] or ""
+def write_cell(row: Row, name: str) -> str:
+    """The value of a column as text, with its spread or interval; empty where the row lacks it."""
+    value = row.get(name)
+    spread, low, high = (row.get(f"{name}_{end}") for end in ("sd", "low", "high"))
+    if value is None:
+        return "diverged" if name in METRICS and row["diverged"] else ""
+    if name == "data":
+        return _name_data(row)
+    if name == "seeds":
+        return f"{len(value.split())}" + (f" ({row['diverged']} diverged)" if row["diverged"] else "")
+    if name == "variant":
+        return value.replace("_", " ") + (", tuned alone" if row["tuned_alone"] else "")
+    if name.endswith("_p"):
+        return "< 0.001" if value < 0.001 else f"{value:.3f}"
+    if name.startswith("vs_"):
+        return f"{value:+.4f}" + ("" if low is None else f" [{low:+.4f}, {high:+.4f}]")
+    if name in METRICS:
+        return f"{value:.4f}" + ("" if spread is None else f" ± {spread:.4f}")
+    return value if isinstance(value, str) else f"{value:,.0f}"
 
 
-def _data(row: Row, _: str = "") -> str:
+def _name_data(row: Row) -> str:
     share = row["train_share"]
-    return row["data"] + ("" if share == 1 else f", {share:.0%} of the training interactions")
+    return row["data"] if share == 1 else f"{row['data']}, {share:.0%} of the training interactions"
 
 
-def _mean(row: Row, name: str) -> str:
-    if row[name] is None:
-        return "diverged" if row["diverged"] else ""
-    deviation = row[f"{name}_sd"]
-    return f"{row[name]:.4f}" + (f" ± {deviation:.4f}" if deviation is not None else "")
+def _compared(title: str, name: str) -> dict[str, str]:
+    return {name: title, f"{name}_p": "p"}
 
 
-def _change(row: Row, name: str) -> str:
-    if (value := row.get(name)) is None:
-        return ""
-    low, high = row.get(f"{name}_low"), row.get(f"{name}_high")
-    return f"{value:+.4f}" + (f" [{low:+.4f}, {high:+.4f}]" if low is not None else "")
-
-
-def _p(row: Row, name: str) -> str:
-    value = row.get(f"{name}_p")
-    return "" if value is None else "< 0.001" if value < 0.001 else f"{value:.3f}"
-
-
-def _number(row: Row, name: str) -> str:
-    return "" if row.get(name) is None else f"{row[name]:,.0f}"
-
-
-def _seeds(row: Row, name: str) -> str:
-    return f"{len(row[name].split())}" + (f" ({row['diverged']} diverged)" if row["diverged"] else "")
-
-
-def _variant(row: Row, name: str) -> str:
-    return row[name].replace("_", " ") + (", tuned alone" if row["tuned_alone"] else "")
-
-
-def _compared(title: str, name: str) -> list[Column]:
-    return [(title, _change, name), ("p", _p, name)]
-
-
-_MODEL: Column = ("model", _text, "model")
-_SEEDS: Column = ("seeds", _seeds, "seeds")
-_WHAT: list[Column] = [_MODEL, ("mode", _text, "stage"), _SEEDS]
-_WHICH: list[Column] = [("variant", _variant, "variant"), *_WHAT]
-_AUC: list[Column] = [("valid AUC", _mean, "valid_auc"), ("test AUC", _mean, "auc")]
-QUALITY: list[Column] = [
-    *_WHAT, *_AUC, *_compared("ΔAUC [95 %]", "vs_plain_auc"),
-    ("LogLoss", _mean, "logloss"), *_compared("ΔLogLoss [95 %]", "vs_plain_logloss"),
-    ("GAUC", _mean, "gauc"), *_compared("ΔGAUC", "vs_plain_gauc"),
-]  # fmt: skip
-COLD: list[Column] = [
-    *_WHAT, ("rows of new users", _number, "cold_user_rows"),
-    ("AUC", _mean, "cold_user_auc"), ("ΔAUC", _change, "vs_plain_cold_user_auc"),
-    ("rows of new items", _number, "cold_item_rows"),
-    ("AUC", _mean, "cold_item_auc"), ("ΔAUC", _change, "vs_plain_cold_item_auc"),
-]  # fmt: skip
-ABLATED: list[Column] = [
-    *[*_WHICH, *_AUC, *_compared("to plain [95 %]", "vs_plain_auc")],
-    *_compared("to complete [95 %]", "vs_complete_auc"),
-]
-COST: list[Column] = [
-    *_WHICH, ("alignment seconds", _number, "alignment_seconds"), ("its texts", _number, "alignment_texts_encoded"),
-    ("its interactions", _number, "alignment_interactions_seen"),
-    ("its peak MiB", _number, "alignment_peak_memory_mib"),
-    ("seconds", _number, "seconds"), ("texts encoded", _number, "texts_encoded"),
-    ("peak MiB", _number, "peak_memory_mib"),
-]  # fmt: skip
+# The columns of each table: key of a row → title.
+_WHAT = {"model": "model", "stage": "mode", "seeds": "seeds"}
+_AUC = {"valid_auc": "valid AUC", "auc": "test AUC"}
+QUALITY = {
+    **(_WHAT | _AUC | _compared("ΔAUC [95 %]", "vs_plain_auc")),
+    **({"logloss": "LogLoss"} | _compared("ΔLogLoss [95 %]", "vs_plain_logloss")),
+    **({"gauc": "GAUC"} | _compared("ΔGAUC", "vs_plain_gauc")),
+}
+COLD = {
+    **_WHAT,
+    **{"cold_user_rows": "rows of new users", "cold_user_auc": "AUC", "vs_plain_cold_user_auc": "ΔAUC"},
+    **{"cold_item_rows": "rows of new items", "cold_item_auc": "AUC", "vs_plain_cold_item_auc": "ΔAUC"},
+}
+ABLATED = {
+    **({"variant": "variant"} | _WHAT | _AUC | _compared("to plain [95 %]", "vs_plain_auc")),
+    **_compared("to complete [95 %]", "vs_complete_auc"),
+}
+COST = {
+    **({"variant": "variant"} | _WHAT),
+    "alignment_seconds": "alignment seconds",
+    "alignment_texts_encoded": "its texts",
+    "alignment_interactions_seen": "its interactions",
+    "alignment_peak_memory_mib": "its peak MiB",
+    "seconds": "seconds",
+    "texts_encoded": "texts encoded",
+    "peak_memory_mib": "peak MiB",
+}
