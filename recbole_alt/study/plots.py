@@ -126,12 +126,11 @@ PLOTS = {
 
 
 def _axes(width: float = 6.0, panels: int = 1) -> tuple[Any, Any]:
-    """A figure and its ``panels``, one above the other, of which the first is the largest."""
+    """A figure and its one or two panels, one above the other, of which the first is the larger."""
     from matplotlib.figure import Figure  # late: it takes long to import
 
     figure = Figure(figsize=(width, 2.0 + 1.5 * panels), layout="constrained")
-    ratios = [3] + [2] * (panels - 1)
-    return figure, figure.subplots(panels, 1, sharex=True, squeeze=False, height_ratios=ratios)[:, 0]
+    return figure, figure.subplots(panels, 1, sharex=True, squeeze=False, height_ratios=[3, 2][:panels])[:, 0]
 
 
 def _finish(axes: Any) -> None:

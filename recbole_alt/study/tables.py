@@ -189,27 +189,14 @@ def _compared(title: str, name: str) -> dict[str, str]:
 # The columns of each table: key of a row → title.
 _WHAT = {"model": "model", "stage": "mode", "seeds": "seeds"}
 _AUC = {"valid_auc": "valid AUC", "auc": "test AUC"}
-QUALITY = {
-    **(_WHAT | _AUC | _compared("ΔAUC [95 %]", "vs_plain_auc")),
-    **({"logloss": "LogLoss"} | _compared("ΔLogLoss [95 %]", "vs_plain_logloss")),
-    **({"gauc": "GAUC"} | _compared("ΔGAUC", "vs_plain_gauc")),
-}
-COLD = {
-    **_WHAT,
-    **{"cold_user_rows": "rows of new users", "cold_user_auc": "AUC", "vs_plain_cold_user_auc": "ΔAUC"},
-    **{"cold_item_rows": "rows of new items", "cold_item_auc": "AUC", "vs_plain_cold_item_auc": "ΔAUC"},
-}
-ABLATED = {
-    **({"variant": "variant"} | _WHAT | _AUC | _compared("to plain [95 %]", "vs_plain_auc")),
-    **_compared("to complete [95 %]", "vs_complete_auc"),
-}
-COST = {
-    **({"variant": "variant"} | _WHAT),
-    "alignment_seconds": "alignment seconds",
-    "alignment_texts_encoded": "its texts",
-    "alignment_interactions_seen": "its interactions",
-    "alignment_peak_memory_mib": "its peak MiB",
-    "seconds": "seconds",
-    "texts_encoded": "texts encoded",
-    "peak_memory_mib": "peak MiB",
-}
+QUALITY = _WHAT | _AUC | _compared("ΔAUC [95 %]", "vs_plain_auc")
+QUALITY |= {"logloss": "LogLoss"} | _compared("ΔLogLoss [95 %]", "vs_plain_logloss")
+QUALITY |= {"gauc": "GAUC"} | _compared("ΔGAUC", "vs_plain_gauc")
+COLD = _WHAT | {"cold_user_rows": "rows of new users", "cold_user_auc": "AUC", "vs_plain_cold_user_auc": "ΔAUC"}
+COLD |= {"cold_item_rows": "rows of new items", "cold_item_auc": "AUC", "vs_plain_cold_item_auc": "ΔAUC"}
+ABLATED = {"variant": "variant"} | _WHAT | _AUC | _compared("to plain [95 %]", "vs_plain_auc")
+ABLATED |= _compared("to complete [95 %]", "vs_complete_auc")
+COST = {"variant": "variant"} | _WHAT
+COST |= {"alignment_seconds": "alignment seconds", "alignment_texts_encoded": "its texts"}
+COST |= {"alignment_interactions_seen": "its interactions", "alignment_peak_memory_mib": "its peak MiB"}
+COST |= {"seconds": "seconds", "texts_encoded": "texts encoded", "peak_memory_mib": "peak MiB"}
