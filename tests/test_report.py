@@ -17,7 +17,7 @@ from sklearn.metrics import roc_auc_score
 
 from recbole_alt.cli import main
 from recbole_alt.files import read_record, write_record
-from recbole_alt.study import Campaign, facts, run_campaign, scores, summary, tables
+from recbole_alt.study import Campaign, run_campaign, scores, summary, tables
 from recbole_alt.study.axes import COMPLETE
 from recbole_alt.study.report import join_reports, write_report
 from recbole_alt.study.scores import Scores
@@ -136,7 +136,7 @@ def test_the_curves_of_a_row_are_of_the_runs_that_did_not_diverge() -> None:
 
 
 def quality(row: dict[str, Any]) -> dict[str, str]:
-    return {title: write(row, name) for title, write, name in tables.QUALITY}
+    return {title: tables.write_cell(row, name) for name, title in tables.QUALITY.items()}
 
 
 def test_losses_stand_like_wins() -> None:
@@ -216,6 +216,6 @@ def test_seeds_of_a_later_command_and_version_are_told(campaign: Made) -> None:
     record["command"], record["versions"]["torch"] = ["x.py", "--seeds=3"], "9.9"
     write_record(file, record)
     write_report(Path("out"))
-    text = facts.tell(json.loads(Path("out/report/results.json").read_text()))
+    text = tables.tell(json.loads(Path("out/report/results.json").read_text()))
     assert "`python x.py --seeds=2`; `python x.py --seeds=3`" in text
     assert text.count("torch ") == 2 and "torch 9.9" in text

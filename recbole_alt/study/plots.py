@@ -5,7 +5,8 @@ Bars are bootstrap intervals over test rows in the first, and standard deviation
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -14,22 +15,21 @@ import pandas as pd
 
 from recbole_alt.files import replacing
 from recbole_alt.study.axes import COMPLETE, PLAIN
-from recbole_alt.study.summary import Row
+from recbole_alt.study.summary import Row, distinct
 
-#: x, y and standard deviation of the points of a line.
-Points = list[tuple[float, float, float]]
+#: x, y and standard deviation.
+Point = tuple[float, float, float]
 _GAIN = "test AUC, less the plain backbone's"
 
 
 def draw_all(rows: Sequence[Row], folder: Path) -> list[Path]:
     """Draw every plot that there are rows for; return the files written."""
     written = []
-    for data in dict.fromkeys(row["data"] for row in rows):
-        for name, draw in PLOTS.items():
-            figure = draw([row for row in rows if row["data"] == data])
-            if figure is not None:
-                figure.suptitle(data, fontsize="medium")
-                written.append(save(figure, folder / f"{data}-{name}.svg"))
+    for data, (name, draw) in product(distinct(row["data"] for row in rows), PLOTS.items()):
+        figure = draw([row for row in rows if row["data"] == data])
+        if figure is not None:
+            figure.suptitle(data, fontsize="medium")
+            written.append(save(figure, folder / f"{data}-{name}.svg"))
     return written
 
 
@@ -51,19 +51,17 @@ def gain_by_backbone(rows: Sequence[Row]) -> Any:
     shown = [row for row in _whole(rows, COMPLETE) if row.get("vs_plain_auc") is not None]
     if not shown:
         return None
-    models = list(dict.fromkeys(row["model"] for row in shown))
-    kinds = list(dict.fromkeys((row["language_model"], row["stage"]) for row in shown))
-    panels = [panel for lm in (False, True) if (panel := [kind for kind in kinds if (kind[1] == "lm") == lm])]
+    models, labels = distinct(row["model"] for row in shown), distinct(map(_label, shown))
+    panels = [distinct(_label(row) for row in shown if (row["stage"] == "lm") == lm) for lm in (False, True)]
+    panels = [panel for panel in panels if panel]
     figure, axes_of_panels = _axes(max(6.0, 0.6 * len(models) + 2), len(panels))
     for panel, axes in zip(panels, axes_of_panels, strict=True):
-        for number, kind in enumerate(panel):
-            of_kind = [row for row in shown if (row["language_model"], row["stage"]) == kind]
-            aside = (number - (len(panel) - 1) / 2) * 0.8 / len(panel)
-            places = [models.index(row["model"]) + aside for row in of_kind]
-            columns = [f"vs_plain_auc{end}" for end in ("", "_low", "_high")]
-            gains, *ends = np.array([[row[name] for row in of_kind] for name in columns], dtype=float)
-            style = {"fmt": "o", "color": f"C{kinds.index(kind)}", "label": _label(of_kind[0])}
-            axes.errorbar(places, gains, np.abs(ends - gains), capsize=2, **style)
+        for number, label in enumerate(panel):
+            here = pd.DataFrame([row for row in shown if _label(row) == label])
+            places = here.model.map(models.index) + (number - (len(panel) - 1) / 2) * 0.8 / len(panel)
+            gains, *ends = (here[f"vs_plain_auc{end}"].astype(float) for end in ("", "_low", "_high"))
+            style = {"fmt": "o", "color": f"C{labels.index(label)}", "label": label}
+            axes.errorbar(places, gains, np.abs([end - gains for end in ends]), capsize=2, **style)
         _finish(axes)
     axes.set_xticks(range(len(models)), models, rotation=45, ha="right")
     figure.supylabel(_GAIN, fontsize="medium")
@@ -97,11 +95,9 @@ def gain_by_popularity(rows: Sequence[Row]) -> Any:
     plain, aligned = (frame[frame.variant == variant] for variant in (PLAIN, COMPLETE))
     pairs = aligned.merge(plain, on=["model", "place", "seed"], suffixes=("", "_plain"))
     gains = (pairs.auc - pairs.auc_plain).groupby([pairs.stage, pairs.place], sort=False).agg(["mean", "std"])
-    lines: dict[str, Points] = {stage: [] for stage in pairs.stage.unique()}
-    for (stage, place), mean, deviation in gains.fillna(0.0).itertuples():
-        lines[stage].append((place, mean, deviation))
-    labels = {"xlabel": "training interactions of the item", "ylabel": "AUC, less the plain backbone's"}
+    lines = {stage: part.fillna(0.0).loc[stage].to_records() for stage, part in gains.groupby(level=0, sort=False)}
     ticks = [f"{name}\n{count:,} rows" for name, count in bins.items()]
+    labels = {"xlabel": "training interactions of the item", "ylabel": "AUC, less the plain backbone's"}
     return _line_plot(lines, xticks=range(len(bins)), xticklabels=ticks, **labels)
 
 
@@ -130,12 +126,11 @@ PLOTS = {
 
 
 def _axes(width: float = 6.0, panels: int = 1) -> tuple[Any, Any]:
-    """A figure and its ``panels``, one above the other, of which the first is the largest."""
+    """A figure and its one or two panels, one above the other, of which the first is the larger."""
     from matplotlib.figure import Figure  # late: it takes long to import
 
     figure = Figure(figsize=(width, 2.0 + 1.5 * panels), layout="constrained")
-    ratios = [3] + [2] * (panels - 1)
-    return figure, figure.subplots(panels, 1, sharex=True, squeeze=False, height_ratios=ratios)[:, 0]
+    return figure, figure.subplots(panels, 1, sharex=True, squeeze=False, height_ratios=[3, 2][:panels])[:, 0]
 
 
 def _finish(axes: Any) -> None:
@@ -143,7 +138,7 @@ def _finish(axes: Any) -> None:
     axes.legend(frameon=False, fontsize="small")
 
 
-def _line_plot(lines: Mapping[str, Points], **labels: Any) -> Any:
+def _line_plot(lines: Mapping[str, Iterable[Point]], **labels: Any) -> Any:
     if not lines:
         return None
     figure, (axes,) = _axes()
@@ -164,9 +159,9 @@ def _label(row: Row) -> str:
     return " ".join(filter(None, (row["language_model"], row["stage"])))
 
 
-def _gains(rows: Sequence[Row], x: str) -> dict[str, Points]:
+def _gains(rows: Sequence[Row], x: str) -> dict[str, list[Point]]:
     """Test AUC less the plain backbone's, by model and mode that have more than one ``x``."""
-    lines: dict[str, Points] = {}
+    lines: dict[str, list[Point]] = {}
     for row in rows:
         if row.get(x) is not None and row.get("vs_plain_auc") is not None:
             point = (row[x], row["vs_plain_auc"], row.get("vs_plain_auc_sd") or 0.0)

@@ -9,9 +9,8 @@ from pathlib import Path
 import pandas as pd
 
 from recbole_alt.files import read_json, write_text
-from recbole_alt.study.facts import facts_of
 from recbole_alt.study.plots import draw_all
-from recbole_alt.study.summary import CURVES, Cell, Row, flat, group_runs, read_runs, summarise
+from recbole_alt.study.summary import CURVES, Cell, Row, facts_of, flat, group_runs, read_runs, summarise
 from recbole_alt.study.tables import make_tables
 
 
@@ -22,26 +21,21 @@ def write_report(folder: Path, resamples: int = 400) -> list[Path]:
         ValueError: If there is no finished run.
     """
     records = read_runs(folder)
-    groups = group_runs(records)
-    rows = [row | facts_of(list(groups[Cell.of(row)].values())) for row in summarise(records, resamples)]
+    facts = [facts_of(list(runs.values())) for runs in group_runs(records).values()]
+    rows = [row | told for row, told in zip(summarise(records, resamples), facts, strict=True)]
     return _write(folder / "report", rows, pd.DataFrame(map(flat, records), dtype=object))
 
 
 def join_reports(folders: Sequence[Path], out: Path) -> list[Path]:
-    """Write one report, into ``out/report``, of campaigns that were run apart, as on several machines.
+    """Write one report, into ``out/report``, of campaigns or their ``report`` folders.
 
-    It is made from the rows of their reports (``results.json``, ``runs.csv``); the runs need not be at hand.
-
-    Args:
-        folders: Campaigns, or their ``report`` folders.
-        out: Folder that gets the ``report``.
+    It is made from their rows (``results.json``, ``runs.csv``); the runs need not be at hand.
 
     Raises:
         ValueError: If there is no report, one by an older version, two with the same rows, or one that would be
             overwritten.
     """
-    rows: dict[Cell, Row] = {}
-    found: dict[Cell, Path] = {}
+    found: dict[Cell, tuple[Path, Row]] = {}
     runs: list[pd.DataFrame] = []
     for folder in folders:
         report = folder / "report" if (folder / "report").is_dir() else folder
@@ -58,10 +52,11 @@ def join_reports(folders: Sequence[Path], out: Path) -> list[Path]:
             cell = Cell.of(row)
             if cell in found:
                 what = " ".join(str(part) for part in cell if part is not None)
-                raise ValueError(f"join: {what} is in both {str(found[cell])!r} and {str(folder)!r}; leave one out")
-            found[cell], rows[cell] = folder, row
+                raise ValueError(f"join: {what} is in both {str(found[cell][0])!r} and {str(folder)!r}; leave one out")
+            found[cell] = (folder, row)
         runs.append(pd.read_csv(report / "runs.csv", dtype=str, keep_default_na=False))
-    return _write(out / "report", [rows[cell] for cell in sorted(rows, key=lambda cell: cell.place)], pd.concat(runs))
+    rows = [found[cell][1] for cell in sorted(found, key=lambda cell: cell.place)]
+    return _write(out / "report", rows, pd.concat(runs))
 
 
 def _write(report: Path, rows: Sequence[Row], runs: pd.DataFrame) -> list[Path]:

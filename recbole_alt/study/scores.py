@@ -45,47 +45,39 @@ class Scores:
 
     @classmethod
     def load(cls, file: Path) -> Scores:
-        """Read the file of :meth:`save`.
-
-        Raises:
-            ValueError: If the file is missing or is not such a file.
-        """
+        """Read the file of :meth:`save`; a ``ValueError`` names one that is missing or is not such a file."""
         try:
             with np.load(file, allow_pickle=False) as arrays:
-                return cls(**{name: arrays[name] for name in arrays.files})
+                return cls(**arrays)
         except Exception as error:  # damaged bytes surface as almost any type
             raise ValueError(f"{str(file)!r} holds no scores: {error}") from None
 
     def same_rows(self, other: Scores) -> bool:
         """True if both are of the same test rows, so that they can be compared in pairs."""
-        pairs = [(getattr(self, name), getattr(other, name)) for name in ("label", "user", "item")]
-        return all(b is None if a is None else np.array_equal(a, b) for a, b in pairs)
+        return all(np.array_equal(vars(self)[name], vars(other)[name]) for name in ("label", "user", "item"))
 
 
 @torch.no_grad()
 def score_rows(model: Any, loader: Any, train: Any, device: torch.device) -> Scores:
-    """Score every row of a RecBole loader once.
-
-    Args:
-        model: Model with ``predict``.
-        loader: Loader of the test set.
-        train: Dataset of the training interactions, which popularity is counted in.
-        device: Device of the model.
-    """
+    """Score every row of a RecBole loader once; popularity is counted in the dataset ``train``."""
     model.eval()
-    columns = {"label": loader._dataset.label_field, "user": train.uid_field, "item": train.iid_field}
-    columns = {name: column for name, column in columns.items() if column}
-    scores: list[np.ndarray] = []
-    read: dict[str, list[np.ndarray]] = {name: [] for name in columns}
-    for rows, *_ in loader:
-        for name, column in columns.items():
-            read[name].append(rows[column].numpy())
-        scores.append(model.predict(rows.to(device)).float().cpu().numpy())
-    made = {name: np.concatenate(parts).astype(np.int32) for name, parts in read.items()}
-    for name in columns.keys() - {"label"}:
-        seen = np.bincount(train.inter_feat[columns[name]].numpy(), minlength=int(made[name].max()) + 1)
+    ids = {name: column for name, column in (("user", train.uid_field), ("item", train.iid_field)) if column}
+    columns = {"label": loader._dataset.label_field, **ids}
+    batches = [
+        {name: rows[column].numpy() for name, column in columns.items()}
+        | {"score": model.predict(rows.to(device)).float().cpu().numpy()}
+        for rows, *_ in loader
+    ]
+    kinds = {"score": np.float32, "label": np.uint8, "user": np.int32, "item": np.int32}
+    made = {
+        name: np.concatenate([batch[name] for batch in batches]).astype(kind)
+        for name, kind in kinds.items()
+        if name in batches[0]
+    }
+    for name, column in ids.items():
+        seen = np.bincount(train.inter_feat[column].numpy(), minlength=train.num(column))
         made[f"{name}_seen"] = seen[made[name]].astype(np.int32)
-    return Scores(np.concatenate(scores).astype(np.float32), **made | {"label": made["label"].astype(np.uint8)})
+    return Scores(**made)
 
 
 def metrics(scores: Scores) -> dict[str, float | int | None]:
@@ -96,12 +88,8 @@ def metrics(scores: Scores) -> dict[str, float | int | None]:
     """
     label, score = scores.label, scores.score.astype(np.float64)
     per_user = (None, None, None) if scores.user is None else gauc(label, score, scores.user)
-    result: dict[str, float | int | None] = {
-        "rows": len(label),
-        "auc": auc(label, score),
-        "logloss": float(log_losses(label, score).mean()),
-        **dict(zip(("gauc", "gauc_users", "gauc_left_out"), per_user, strict=True)),
-    }
+    result = {"rows": len(label), "auc": auc(label, score), "logloss": float(log_losses(label, score).mean())}
+    result |= dict(zip(("gauc", "gauc_users", "gauc_left_out"), per_user, strict=True))
     for name, seen in (("user", scores.user_seen), ("item", scores.item_seen)):
         cold = np.zeros(len(label), dtype=bool) if seen is None else seen == 0
         result |= {f"cold_{name}_rows": int(cold.sum()), f"cold_{name}_auc": auc(label[cold], score[cold])}

@@ -28,9 +28,8 @@ def weighted_auc(label: np.ndarray, score: np.ndarray) -> Callable[[np.ndarray],
     ties = np.flatnonzero(np.r_[True, ascending[1:] != ascending[:-1]])
 
     def weigh(weight: np.ndarray) -> float:
-        weight = weight[order]
-        positive = weight * clicked
-        negative = weight - positive
+        positive = weight[order] * clicked
+        negative = weight[order] - positive
         if len(ties) < len(order):
             positive, negative = np.add.reduceat(positive, ties), np.add.reduceat(negative, ties)
         below = np.cumsum(negative) - negative / 2
@@ -46,11 +45,9 @@ def log_losses(label: np.ndarray, score: np.ndarray) -> np.ndarray:
 
 
 def gauc(label: np.ndarray, score: np.ndarray, user: np.ndarray) -> tuple[float | None, int, int]:
-    """AUC of each user's rows, averaged with the numbers of rows as weights.
+    """AUC per user, averaged with the users' numbers of rows as weights; then how many users count, and do not.
 
-    Returns:
-        the average (None if no user has both classes), the number of users that have both classes, and that of users
-        with only one, who are left out.
+    Users with one class do not; the average is None if no user has both.
     """
     clicked = label > 0.5
     ranks = pd.Series(score).groupby(user).rank()
@@ -75,38 +72,31 @@ def reliability(label: np.ndarray, score: np.ndarray, bins: int = 10) -> dict[st
 
 def bootstrap_differences(
     label: np.ndarray, base: Sequence[np.ndarray], other: Sequence[np.ndarray], *, resamples: int = 400, seed: int = 0
-) -> dict[str, tuple[float, float] | None]:
-    """Bootstrap intervals, over test rows, of the difference ``other - base``, averaged over seeds.
+) -> dict[str, list[float] | None]:
+    """95 % bootstrap intervals, over test rows, of ``other - base``, averaged over seeds.
 
-    A resample draws the same rows for every model and seed, so that the comparison stays paired.
+    Each resample draws N rows with replacement, the same for every model and seed, so that the comparison stays paired.
 
     Args:
         label: [N].
-        base: Scores [N] of each seed.
-        other: Scores [N] of each seed, in the same order.
-        resamples: Number of draws of N rows with replacement.
+        base, other: Scores [N] of each seed, in the same order.
+        resamples: Number of draws.
         seed: Seed of the draws.
 
     Returns:
-        95 % intervals, low and high, of ``auc`` (None if there is only one class) and ``logloss``.
+        Low and high end for ``auc`` (None if there is only one class) and ``logloss``.
     """
     rng, n, clicked = np.random.default_rng(seed), len(label), label > 0.5
     pairs = list(zip(base, other, strict=True))
     losses = np.mean([log_losses(label, o) - log_losses(label, b) for b, o in pairs], axis=0)
     ranked = [(weighted_auc(label, b), weighted_auc(label, o)) for b, o in pairs]
-    aucs: list[float] = []
-    means: list[float] = []
+    draws: dict[str, list[float]] = {"auc": [], "logloss": []}
     for _ in range(resamples):
         weight = np.bincount(rng.integers(0, n, n), minlength=n).astype(np.float64)
-        means.append(float(weight @ losses) / n)
+        draws["logloss"].append(float(weight @ losses) / n)
         if 0 < weight @ clicked < n:
-            aucs.append(float(np.mean([o(weight) - b(weight) for b, o in ranked])))
-    return {name: _interval(draws) if draws else None for name, draws in (("auc", aucs), ("logloss", means))}
-
-
-def _interval(draws: Sequence[float]) -> tuple[float, float]:
-    low, high = np.quantile(draws, (0.025, 0.975))
-    return float(low), float(high)
+            draws["auc"].append(float(np.mean([o(weight) - b(weight) for b, o in ranked])))
+    return {name: np.quantile(drawn, (0.025, 0.975)).tolist() if drawn else None for name, drawn in draws.items()}
 
 
 def p_value(differences: Sequence[float]) -> float | None:

@@ -1,9 +1,10 @@
-"""From single runs to one row per model and mode: mean ± standard deviation over seeds, and paired differences."""
+"""From single runs to one row per model and mode: mean ± standard deviation over seeds, paired differences, facts."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from logging import getLogger
 from math import isnan
@@ -54,9 +55,8 @@ class Cell(NamedTuple):
     def bases(self) -> dict[str, Cell]:
         """The cells it is compared with, by the prefix of the columns that show it."""
         plain = self._replace(language_model=None, variant=PLAIN, stage="plain")
-        complete = self._replace(variant=COMPLETE)
-        bases = {} if self.variant == PLAIN else {"vs_plain": plain}
-        return bases if self.variant in (PLAIN, COMPLETE) else bases | {"vs_complete": complete}
+        bases = {"vs_plain": plain, "vs_complete": self._replace(variant=COMPLETE)}
+        return {name: base for name, base in bases.items() if self.variant not in (PLAIN, base.variant)}
 
 
 def read_runs(folder: Path) -> list[Record]:
@@ -65,7 +65,7 @@ def read_runs(folder: Path) -> list[Record]:
     Raises:
         ValueError: If there is none.
     """
-    latest: dict[tuple[Any, ...], Record] = {}
+    latest: dict[tuple[Cell, int], Record] = {}
     records = [read_record(file) | {"folder": str(file.parent)} for file in sorted(folder.glob("runs/*/run.json"))]
     for record in sorted(records, key=lambda record: record["ended"]):
         key = (Cell.of(record["run"]), record["run"]["seed"])
@@ -80,17 +80,16 @@ def read_runs(folder: Path) -> list[Record]:
 def group_runs(records: Sequence[Record]) -> dict[Cell, dict[int, Record]]:
     """Runs by cell, in the order of tables, and by seed."""
     groups: dict[Cell, dict[int, Record]] = {}
-    for record in sorted(records, key=lambda record: record["run"]["seed"]):
+    for record in sorted(records, key=lambda record: (Cell.of(record["run"]).place, record["run"]["seed"])):
         groups.setdefault(Cell.of(record["run"]), {})[record["run"]["seed"]] = record
-    return {cell: groups[cell] for cell in sorted(groups, key=lambda cell: cell.place)}
+    return groups
 
 
 def flat(record: Record) -> Row:
     """One run as a line of ``runs.csv``."""
-    valid = {f"valid_{name}": value for name, value in record["valid"].items()}
-    measured = {name: (record["test"] | valid).get(name) for name in (*METRICS, *COUNTS)}
-    told = {"error": record["error"], "folder": record["folder"]}
-    return record["run"] | measured | record["costs"] | record["parameters"] | told
+    measured = record["test"] | {f"valid_{name}": value for name, value in record["valid"].items()}
+    row = record["run"] | {name: measured.get(name) for name in (*METRICS, *COUNTS)}
+    return row | record["costs"] | record["parameters"] | {name: record[name] for name in ("error", "folder")}
 
 
 def summarise(records: Sequence[Record], resamples: int = 400) -> list[Row]:
@@ -103,10 +102,9 @@ def summarise(records: Sequence[Record], resamples: int = 400) -> list[Row]:
     good = {cell: {seed: run for seed, run in runs.items() if not run["error"]} for cell, runs in groups.items()}
     rows = []
     for cell, runs in groups.items():
-        values = _frame(good[cell], [*METRICS, *COSTS])
+        values, first = _frame(good[cell], [*METRICS, *COSTS]), next(iter(good[cell].values()), None)
         row = cell._asdict() | {"seeds": " ".join(map(str, runs)), "diverged": len(runs) - len(good[cell])}
         row |= _mean_and_sd(values[METRICS]) | values[COSTS].mean().to_dict()
-        first = next(iter(good[cell].values()), None)
         row |= {name: first and first["test"].get(name) for name in COUNTS}
         row["popularity"] = by_popularity(good[cell])
         row["calibration"] = first and reliability(scores_of(first).label, scores_of(first).score)
@@ -123,8 +121,7 @@ def summarise(records: Sequence[Record], resamples: int = 400) -> list[Row]:
 def by_popularity(runs: Mapping[int, Record]) -> dict[str, Any]:
     """Bin of the item's training interactions → its ``rows``, and ``auc`` of the seeds that have both classes in it."""
     bins: dict[str, Any] = {}
-    for seed, run in runs.items():
-        scores = scores_of(run)
+    for seed, scores in ((seed, scores_of(run)) for seed, run in runs.items()):
         for name, inside in [] if scores.item_seen is None else popularity_bins(scores.item_seen):
             one = bins.setdefault(name, {"rows": int(inside.sum()), "auc": {}})
             if (value := auc(scores.label[inside], scores.score[inside])) is not None:
@@ -153,14 +150,40 @@ def difference(base: Mapping[int, Record], other: Mapping[int, Record], resample
     return result
 
 
+def facts_of(records: Sequence[Record]) -> Row:
+    """Dataset, label rule, split, language model, commands and versions of one cell's runs, as columns of its row."""
+    record = records[0]
+    config, evaluation = record["configuration"], record["configuration"]["eval_args"]
+    rule = [f"{name} ≥ {value} is a click" for name, value in (config["threshold"] or {}).items()]
+    rule += [f"only {name} within {value}" for name, value in (config["val_interval"] or {}).items()]
+    nothing = {"language_model_layers": "all", "frozen_layers": "none"}
+    layers, frozen = (none if config[key] is None else config[key] for key, none in nothing.items())
+    aligned = record["run"]["stage"] != "plain"
+    return {
+        "dataset": config["dataset"],
+        "label_rule": "; ".join(rule) or "label as given",
+        "split": f"{evaluation['split']} in order {evaluation['order']}, drawn with seed {config['split_seed']}",
+        **{f"{part}_rows": record["rows"][part] for part in ("train", "valid", "test")},
+        "encoder": f"{config['language_model']}, layers: {layers}, of these not aligned: {frozen}" if aligned else None,
+        "prompt_scope": config["prompt_scope"] if aligned else None,
+        "tuning_seeds": record.get("tuning_seeds"),  # older campaigns lack it
+        # JSON lists, as seeds of one cell may have come later, by another command
+        "commands": json.dumps(distinct(shlex.join(["python", *run["command"]]) for run in records)),
+        "versions": json.dumps(distinct(", ".join(map(" ".join, run["versions"].items())) for run in records)),
+    }
+
+
+def distinct(texts: Iterable[str]) -> list[str]:
+    """``texts`` without repetitions, in order."""
+    return list(dict.fromkeys(texts))
+
+
 def scores_of(run: Record) -> Scores:
     """The scores of a run's test rows."""
     return _load(Path(run["folder"], "scores.npz").resolve())
 
 
-@lru_cache(maxsize=16)
-def _load(file: Path) -> Scores:
-    return Scores.load(file)
+_load = lru_cache(maxsize=16)(Scores.load)
 
 
 def _frame(runs: Mapping[int, Record], columns: list[str]) -> pd.DataFrame:

@@ -1,36 +1,27 @@
-"""The tables of a report, as Markdown and LaTeX, made from its rows."""
+"""The tables of a report, as Markdown and LaTeX, and the facts below each that its numbers depend on."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+import json
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
 from recbole_alt.markdown import markdown_table
 from recbole_alt.study.axes import COMPLETE, PLAIN
-from recbole_alt.study.facts import tell
 from recbole_alt.study.statistics import p_value
-from recbole_alt.study.summary import Row
+from recbole_alt.study.summary import METRICS, Row, distinct
 
 _LATEX = str.maketrans(
     {"\\": r"\textbackslash ", **{c: "\\" + c for c in "_%&#{}$"}, "±": r"$\pm$", "Δ": r"$\Delta$", "≥": r"$\ge$"}
     | {"–": "--", "~": r"\textasciitilde ", "<": "$<$", "`": ""}
 )
 
-#: Title of a column, what writes its cell, and the key of a row that it writes.
-Column = tuple[str, Callable[[Row, str], str], str]
-
 
 @dataclass(frozen=True)
 class Table:
-    """A table before it is Markdown or LaTeX.
-
-    Attributes:
-        title: Title above it.
-        facts: Paragraph below it: what every number in it depends on.
-        header, rows: Cells as text.
-    """
+    """A table before it is Markdown or LaTeX: title, cells as text, and the facts below it."""
 
     title: str
     facts: str
@@ -38,12 +29,11 @@ class Table:
     rows: list[list[str]]
 
     @classmethod
-    def of(cls, title: str, facts: str, rows: Sequence[Row], columns: Sequence[Column]) -> Table:
+    def of(cls, title: str, facts: str, rows: Sequence[Row], columns: Mapping[str, str]) -> Table:
         """Write the cells; the language model has a column where there are several."""
         if len({row["language_model"] for row in rows} - {None}) > 1:
-            columns = [("language model", _text, "language_model"), *columns]
-        cells = [[write(row, name) for _, write, name in columns] for row in rows]
-        return cls(title, facts, [header for header, *_ in columns], cells)
+            columns = {"language_model": "language model", **columns}
+        return cls(title, facts, list(columns.values()), [[write_cell(row, name) for name in columns] for row in rows])
 
     def markdown(self) -> str:
         """Title, table and facts."""
@@ -62,8 +52,7 @@ class Table:
 def make_tables(rows: Sequence[Row]) -> list[Table]:
     """Gains of all; for each dataset and share of it: quality, new users and items, ablations if any, and costs."""
     tables = [gains_table(rows)]
-    for place in dict.fromkeys(_place(row)[:2] for row in rows):
-        here = [row for row in rows if _place(row)[:2] == place]
+    for here in _by(rows, "data", "train_share"):
         main = [row for row in here if row["variant"] in (PLAIN, COMPLETE)]
         rest = [row for row in here if row["variant"] not in (PLAIN, COMPLETE)]
         for title, shown, columns in (
@@ -73,7 +62,7 @@ def make_tables(rows: Sequence[Row]) -> list[Table]:
             ("costs", here, COST),
         ):
             if shown:
-                tables.append(Table.of(f"{_name(*place)}: {title}", tell(here), shown, columns))
+                tables.append(Table.of(f"{_name_data(here[0])}: {title}", tell(here), shown, columns))
     return tables
 
 
@@ -85,122 +74,129 @@ def gains_table(rows: Sequence[Row], only_means: Collection[str] = ()) -> Table:
     """
     plain = {_place(row): row for row in rows if row["variant"] == PLAIN}
     aligned = [row for row in rows if row["variant"] == COMPLETE and _place(row) in plain]
-    stages = list(dict.fromkeys(row["stage"] for row in aligned))
-    groups: dict[Any, dict[Any, Row]] = {}  # by data and share, then by model and language model
-    for row in aligned:
-        data, share, model = _place(row)
-        lines, language = groups.setdefault((data, share), {}), row["language_model"]
-        line = lines.setdefault((model, language), plain[_place(row)] | {"language_model": language})
-        line |= {f"{row['stage']}_{name}": row.get(f"vs_plain_{name}") for name in ("auc", "auc_p")}
+    lines = []
+    for modes in _by(aligned, "data", "train_share", "model", "language_model"):
+        line = plain[_place(modes[0])] | {"language_model": modes[0]["language_model"]}
+        for row in modes:
+            line |= {f"vs_plain_{row['stage']}{end}": row.get(f"vs_plain_auc{end}") for end in ("", "_p")}
+        lines.append(line)
+    stages = distinct(row["stage"] for row in aligned)
     shown: list[Row] = []
     facts = "Less the plain model with the same seed, mean over seeds; p by a two-sided paired t-test over seeds"
-    for (data, _), group in groups.items():
-        shown += [] if data in only_means else group.values()
-        for language in dict.fromkeys(language for _, language in group):
-            models = [line for (_, of), line in group.items() if of == language]
-            if len(models) > 1:
-                shown.append(_mean_of_models(models, stages))
-    if any(row.get("is_mean") for row in shown):
+    for here in _by(lines, "data", "train_share"):
+        shown += [] if here[0]["data"] in only_means else here
+        shown += [_mean_of(models, stages) for models in _by(here, "language_model") if len(models) > 1]
+    if any(row["model"].startswith("mean of ") for row in shown):
         facts += ", of means over models by a two-sided t-test over models, all of which share their rows"
-    columns: list[Column] = [("data", lambda row, _: _name(row["data"], row["train_share"]), "data"), _MODEL, _SEEDS]
-    columns.append(("plain test AUC", _mean, "auc"))
+    columns = {"data": "data", "model": "model", "seeds": "seeds", "auc": "plain test AUC"}
     for stage in stages:
-        columns += _compared(f"Δ {stage}", f"{stage}_auc")
+        columns |= _compared(f"Δ {stage}", f"vs_plain_{stage}")
     return Table.of("gains in test AUC", f"{facts}.", shown, columns)
 
 
-def _mean_of_models(lines: Sequence[Row], stages: Sequence[str]) -> Row:
+def _mean_of(models: Sequence[Row], stages: Sequence[str]) -> Row:
     """The mean over models of their mean over seeds; of a mode that some of them lack, nothing."""
-    seeds = min((row["seeds"] for row in lines), key=lambda seeds: len(seeds.split()))
-    mean = lines[0] | {"is_mean": True, "model": f"mean of {len(lines)}", "seeds": seeds, "auc_sd": None}
-    mean["diverged"] = sum(row["diverged"] for row in lines)
-    for name in ("auc", *(f"{stage}_auc" for stage in stages)):
-        values = [row[name] for row in lines if row.get(name) is not None]
-        complete = len(values) == len(lines)
-        mean |= {name: fmean(values) if complete else None, f"{name}_p": p_value(values) if complete else None}
+    seeds = min((row["seeds"] for row in models), key=lambda seeds: len(seeds.split()))
+    diverged = sum(row["diverged"] for row in models)
+    mean = models[0] | {"model": f"mean of {len(models)}", "seeds": seeds, "diverged": diverged, "auc_sd": None}
+    for name in ("auc", *(f"vs_plain_{stage}" for stage in stages)):
+        values = [row[name] for row in models if row.get(name) is not None]
+        known = len(values) == len(models)
+        mean |= {name: fmean(values) if known else None, f"{name}_p": p_value(values) if known else None}
     return mean
+
+
+# -- facts -------------------------------------------------------------------------------------------------
+
+
+def tell(rows: Sequence[Row]) -> str:
+    """The facts that ``rows`` of one dataset and share of it have in common, as a paragraph."""
+
+    def each(name: str, rows: Sequence[Row] = rows) -> str:
+        return " / ".join(distinct(str(row[name]) for row in rows))
+
+    def counts(name: str) -> str:
+        return "/".join(map(str, sorted({row[name] for row in rows} - {None, 0})))
+
+    aligned = [row for row in rows if row["stage"] != "plain"]
+    complete = [row for row in aligned if row["variant"] == COMPLETE] or aligned
+    parts = "{train_rows:,} training, {valid_rows:,} validation and {test_rows:,} test rows"
+    facts = [each("dataset"), each("label_rule"), f"split {each('split')}"]
+    facts.append("/".join(distinct(parts.format(**row) for row in rows)))
+    if aligned:
+        facts += [f"language model {each('encoder', complete)}", f"prompt scope {each('prompt_scope', complete)}"]
+    if spent := [row for row in complete if row["alignment_steps"] is not None]:
+        steps = "/".join(f"{steps:.0f}" for steps in sorted({row["alignment_steps"] for row in spent}))
+        texts, seen = (fmean(row[f"alignment_{n}"] for row in spent) for n in ("texts_encoded", "interactions_seen"))
+        facts.append(f"alignment of {steps} steps, on average {texts:,.0f} texts and {seen:,.0f} interactions")
+    facts.append(f"seeds {', '.join(sorted({seed for row in rows for seed in row['seeds'].split()}, key=int))}")
+    if tried := counts("tuning_seeds"):
+        facts.append(f"parameters chosen with {tried} of these")
+    facts.append(f"GAUC leaves out {counts('gauc_left_out') or 'no'} users with one class")
+    facts.append(
+        "differences are to the plain backbone with the same seed; intervals by bootstrap over test rows, p by a "
+        "two-sided paired t-test over seeds"
+    )
+    commands, versions = (distinct(one for row in rows for one in json.loads(row[n])) for n in ("commands", "versions"))
+    return f"{'; '.join(facts)}. {'; '.join(f'`{command}`' for command in commands)}. {' / '.join(versions)}."
+
+
+def _by(rows: Iterable[Row], *names: str) -> list[list[Row]]:
+    """``rows`` in groups of the same values of ``names``, in order of appearance."""
+    groups: dict[Any, list[Row]] = {}
+    for row in rows:
+        groups.setdefault(tuple(row[name] for name in names), []).append(row)
+    return list(groups.values())
 
 
 def _place(row: Row) -> tuple[str, float, str]:
     return row["data"], row["train_share"], row["model"]
 
 
-def _name(data: str, train_share: float) -> str:
-    return data if train_share == 1 else f"{data}, {train_share:.0%} of the training interactions"
-
-
 # -- cells -------------------------------------------------------------------------------------------------
 
 
-def _text(row: Row, name: str) -> str:
-    return row[name] or ""
+def write_cell(row: Row, name: str) -> str:
+    """The value of a column as text, with its spread or interval; empty where the row lacks it."""
+    value = row.get(name)
+    spread, low, high = (row.get(f"{name}_{end}") for end in ("sd", "low", "high"))
+    if value is None:
+        return "diverged" if name in METRICS and row["diverged"] else ""
+    if name == "data":
+        return _name_data(row)
+    if name == "seeds":
+        return f"{len(value.split())}" + (f" ({row['diverged']} diverged)" if row["diverged"] else "")
+    if name == "variant":
+        return value.replace("_", " ") + (", tuned alone" if row["tuned_alone"] else "")
+    if name.endswith("_p"):
+        return "< 0.001" if value < 0.001 else f"{value:.3f}"
+    if name.startswith("vs_"):
+        return f"{value:+.4f}" + ("" if low is None else f" [{low:+.4f}, {high:+.4f}]")
+    if name in METRICS:
+        return f"{value:.4f}" + ("" if spread is None else f" ± {spread:.4f}")
+    return value if isinstance(value, str) else f"{value:,.0f}"
 
 
-def _mean(row: Row, name: str) -> str:
-    if row[name] is None:
-        return "diverged" if row["diverged"] else ""
-    deviation = row[f"{name}_sd"]
-    return f"{row[name]:.4f}" + (f" ± {deviation:.4f}" if deviation is not None else "")
+def _name_data(row: Row) -> str:
+    share = row["train_share"]
+    return row["data"] if share == 1 else f"{row['data']}, {share:.0%} of the training interactions"
 
 
-def _change(row: Row, name: str) -> str:
-    if (value := row.get(name)) is None:
-        return ""
-    low, high = row.get(f"{name}_low"), row.get(f"{name}_high")
-    return f"{value:+.4f}" + (f" [{low:+.4f}, {high:+.4f}]" if low is not None else "")
+def _compared(title: str, name: str) -> dict[str, str]:
+    return {name: title, f"{name}_p": "p"}
 
 
-def _p(row: Row, name: str) -> str:
-    value = row.get(f"{name}_p")
-    return "" if value is None else "< 0.001" if value < 0.001 else f"{value:.3f}"
-
-
-def _number(row: Row, name: str) -> str:
-    return "" if row.get(name) is None else f"{row[name]:,.0f}"
-
-
-def _seeds(row: Row, name: str) -> str:
-    return f"{len(row[name].split())}" + (f" ({row['diverged']} diverged)" if row["diverged"] else "")
-
-
-def _variant(row: Row, name: str) -> str:
-    return row[name].replace("_", " ") + (", tuned alone" if row["tuned_alone"] else "")
-
-
-def _compared(title: str, name: str) -> list[Column]:
-    return [(title, _change, name), ("p", _p, name)]
-
-
-_MODEL: Column = ("model", _text, "model")
-_SEEDS: Column = ("seeds", _seeds, "seeds")
-_WHAT: list[Column] = [_MODEL, ("mode", _text, "stage"), _SEEDS]
-_WHICH: list[Column] = [("variant", _variant, "variant"), *_WHAT]
-_AUC: list[Column] = [("valid AUC", _mean, "valid_auc"), ("test AUC", _mean, "auc")]
-QUALITY: list[Column] = [
-    *[*_WHAT, *_AUC, *_compared("ΔAUC [95 %]", "vs_plain_auc")],
-    *[("LogLoss", _mean, "logloss"), *_compared("ΔLogLoss [95 %]", "vs_plain_logloss")],
-    *[("GAUC", _mean, "gauc"), *_compared("ΔGAUC", "vs_plain_gauc")],
-]
-COLD: list[Column] = [
-    *_WHAT,
-    ("rows of new users", _number, "cold_user_rows"),
-    ("AUC", _mean, "cold_user_auc"),
-    ("ΔAUC", _change, "vs_plain_cold_user_auc"),
-    ("rows of new items", _number, "cold_item_rows"),
-    ("AUC", _mean, "cold_item_auc"),
-    ("ΔAUC", _change, "vs_plain_cold_item_auc"),
-]
-ABLATED: list[Column] = [
-    *[*_WHICH, *_AUC, *_compared("to plain [95 %]", "vs_plain_auc")],
-    *_compared("to complete [95 %]", "vs_complete_auc"),
-]
-COST: list[Column] = [
-    *_WHICH,
-    ("alignment seconds", _number, "alignment_seconds"),
-    ("its texts", _number, "alignment_texts_encoded"),
-    ("its interactions", _number, "alignment_interactions_seen"),
-    ("its peak MiB", _number, "alignment_peak_memory_mib"),
-    ("seconds", _number, "seconds"),
-    ("texts encoded", _number, "texts_encoded"),
-    ("peak MiB", _number, "peak_memory_mib"),
-]
+# The columns of each table: key of a row → title.
+_WHAT = {"model": "model", "stage": "mode", "seeds": "seeds"}
+_AUC = {"valid_auc": "valid AUC", "auc": "test AUC"}
+QUALITY = _WHAT | _AUC | _compared("ΔAUC [95 %]", "vs_plain_auc")
+QUALITY |= {"logloss": "LogLoss"} | _compared("ΔLogLoss [95 %]", "vs_plain_logloss")
+QUALITY |= {"gauc": "GAUC"} | _compared("ΔGAUC", "vs_plain_gauc")
+COLD = _WHAT | {"cold_user_rows": "rows of new users", "cold_user_auc": "AUC", "vs_plain_cold_user_auc": "ΔAUC"}
+COLD |= {"cold_item_rows": "rows of new items", "cold_item_auc": "AUC", "vs_plain_cold_item_auc": "ΔAUC"}
+ABLATED = {"variant": "variant"} | _WHAT | _AUC | _compared("to plain [95 %]", "vs_plain_auc")
+ABLATED |= _compared("to complete [95 %]", "vs_complete_auc")
+COST = {"variant": "variant"} | _WHAT
+COST |= {"alignment_seconds": "alignment seconds", "alignment_texts_encoded": "its texts"}
+COST |= {"alignment_interactions_seen": "its interactions", "alignment_peak_memory_mib": "its peak MiB"}
+COST |= {"seconds": "seconds", "texts_encoded": "texts encoded", "peak_memory_mib": "peak MiB"}
