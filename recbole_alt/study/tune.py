@@ -43,10 +43,9 @@ def run_hyper_alt(
     early_stop: int | None = None,
     resume: str | None = None,
 ) -> dict[str, Any]:
-    """Tune one stage on validation data.
+    """Tune one stage on validation data; the first five arguments are those of :func:`recbole_alt.run_recbole_alt`.
 
     Args:
-        model, dataset, config_file_list, config_dict, arguments: As for :func:`recbole_alt.run_recbole_alt`.
         params_file: Ranges in RecBole's line format: a file, or ``finetune`` or ``pretrain``.
         stage: ``plain``, ``ctr``, ``lm`` or ``joint``; by default the first of ``finetune_modes``.
         algo: ``exhaustive``, ``random`` or ``bayes``.
