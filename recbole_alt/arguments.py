@@ -1,7 +1,5 @@
 """Keys on a command line, each as ``--key=value``."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 

@@ -5,8 +5,6 @@ that ``torch.load(file, weights_only=True)`` reads it as any other. One without 
 programs write it, is read as it is.
 """
 
-from __future__ import annotations
-
 import enum
 import hashlib
 import os

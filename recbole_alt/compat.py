@@ -5,8 +5,6 @@ field weights RecBole means to train and does not. Methods are replaced when thi
 as ``__wrapped__``; :mod:`recbole_alt.model.kd_dagfm` has more of them.
 """
 
-from __future__ import annotations
-
 import functools
 import warnings
 from collections.abc import Callable, Iterator

@@ -4,8 +4,6 @@ RecBole merges ``eval_args`` with its own defaults and finds out only during eva
 or labelled rows (``recbole/config/configurator.py``, ``recbole/evaluator/register.py``).
 """
 
-from __future__ import annotations
-
 import difflib
 import re
 from collections.abc import Mapping, Sequence

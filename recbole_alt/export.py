@@ -3,8 +3,6 @@
 ``recbole-alt export RUN/joint.pth --recbole=dcn.pth --huggingface=FOLDER``
 """
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Families of language models: where their layers are, and what can be done to them."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 from logging import getLogger
 from typing import Any

@@ -5,8 +5,6 @@ key, ``checksum``, is of all that stands before it. Records without one, as olde
 are.
 """
 
-from __future__ import annotations
-
 import errno
 import hashlib
 import json

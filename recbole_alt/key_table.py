@@ -4,8 +4,6 @@
 property files.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from functools import partial
 

@@ -1,7 +1,5 @@
 """Checks of keys and values against the table :data:`~recbole_alt.key_table.KEYS`."""
 
-from __future__ import annotations
-
 from collections.abc import Collection, Mapping
 from typing import Any
 

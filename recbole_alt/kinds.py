@@ -1,7 +1,5 @@
 """Kinds of values: what a key accepts, in code and in the words of its error."""
 
-from __future__ import annotations
-
 import codecs
 import difflib
 import math

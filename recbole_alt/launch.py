@@ -1,7 +1,5 @@
 """How a process was started: it has to be the only one, until several are supported."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Mapping
 from typing import Any

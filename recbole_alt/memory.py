@@ -1,7 +1,5 @@
 """The peak memory of a part of a process."""
 
-from __future__ import annotations
-
 import ctypes
 import gc
 import resource

@@ -1,7 +1,5 @@
 """Checks of the files in a language model's folder, made before anything is loaded from them."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Loads pretrained language models from a local folder, an installed package that ships weights, or the hub."""
 
-from __future__ import annotations
-
 import functools
 import importlib.util
 import logging

@@ -1,7 +1,5 @@
 """One call for a whole run, and one to take a finetuned model up again."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Sequence
 from logging import getLogger

@@ -6,8 +6,6 @@ dataset as ``recbole.data.dataset.<name>Dataset`` and its trainer as ``recbole.t
 :mod:`recbole_alt.config` lets RecBole's own ``Config`` read our property files for those names.
 """
 
-from __future__ import annotations
-
 import functools
 import importlib
 import sys

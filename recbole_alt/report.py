@@ -1,7 +1,5 @@
 """What a run says at its end: one JSON file to compute with, and the table made from it."""
 
-from __future__ import annotations
-
 import platform
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version

@@ -1,7 +1,5 @@
 """The configuration of one stage of finetuning."""
 
-from __future__ import annotations
-
 import copy
 from typing import Any
 

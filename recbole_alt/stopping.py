@@ -1,7 +1,5 @@
 """How to go on after a stop: whoever knows it says so, and the command line shows it."""
 
-from __future__ import annotations
-
 import errno
 from collections.abc import Iterator
 from contextlib import contextmanager

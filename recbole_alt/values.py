@@ -1,7 +1,5 @@
 """Values given as text, on a command line or in a dictionary."""
 
-from __future__ import annotations
-
 import ast
 from typing import Any
 

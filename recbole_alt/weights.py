@@ -1,7 +1,5 @@
 """Checks that a loaded encoder has every weight of its files, and that the files have every weight of it."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Reads YAML safely: UTF-8, no key twice, and ``1e-4`` is a number, as in RecBole."""
 
-from __future__ import annotations
-
 from collections.abc import Hashable
 from functools import cache
 from pathlib import Path

@@ -1,7 +1,5 @@
 """What a subcommand of ``recbole-alt`` is made of."""
 
-from __future__ import annotations
-
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable
 from dataclasses import dataclass

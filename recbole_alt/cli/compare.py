@@ -1,7 +1,5 @@
 """``recbole-alt compare``: plain backbones against aligned ones."""
 
-from __future__ import annotations
-
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Callable
 from pathlib import Path

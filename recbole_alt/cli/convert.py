@@ -1,7 +1,5 @@
 """``recbole-alt convert``: official raw files to RecBole's atomic files."""
 
-from __future__ import annotations
-
 from argparse import ArgumentParser, Namespace
 
 from recbole_alt.cli.command import Command

@@ -1,7 +1,5 @@
 """From the words of a command line to the command that they name."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Sequence
 

@@ -1,7 +1,5 @@
 """Errors end in one line and an exit status; a fault of our own leaves its traceback in the log file."""
 
-from __future__ import annotations
-
 import logging
 import os
 import sys

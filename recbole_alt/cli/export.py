@@ -1,7 +1,5 @@
 """``recbole-alt export``: the models of a run for other programs."""
 
-from __future__ import annotations
-
 from argparse import ArgumentParser, Namespace
 
 from recbole_alt.cli.command import Command

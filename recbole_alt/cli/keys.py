@@ -1,7 +1,5 @@
 """``recbole-alt keys``: what each key of the configuration may be, and its default."""
 
-from __future__ import annotations
-
 import json
 import textwrap
 from argparse import ArgumentParser, Namespace

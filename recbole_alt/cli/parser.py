@@ -1,7 +1,5 @@
 """The parser of every command, and of scripts that should speak like them."""
 
-from __future__ import annotations
-
 import sys
 from argparse import Action, ArgumentParser, Namespace
 from typing import Any, NoReturn

@@ -1,7 +1,5 @@
 """``recbole-alt probe`` and ``recbole-alt diagnose``: questions to a finished run."""
 
-from __future__ import annotations
-
 from argparse import ArgumentParser, Namespace
 from dataclasses import asdict
 from importlib import import_module

@@ -1,7 +1,5 @@
 """``recbole-alt run``: one run."""
 
-from __future__ import annotations
-
 from argparse import Namespace
 
 from recbole_alt.cli.command import Command, add_config_options

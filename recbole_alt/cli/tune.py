@@ -1,7 +1,5 @@
 """``recbole-alt tune``: a search for the best parameters of one stage."""
 
-from __future__ import annotations
-
 from argparse import ArgumentParser, Namespace
 
 from recbole_alt.cli.command import Command, add_config_options

@@ -1,7 +1,5 @@
 """From official raw files to RecBole's atomic files: ``recbole-alt convert ml-1m RAW --out=dataset``."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable
 from pathlib import Path

@@ -5,8 +5,6 @@ line breaks inside quotes, HTML entities, NULL for nothing. Columns are named as
 year and a publisher are one token each, where RecBole's conversion cuts texts into words.
 """
 
-from __future__ import annotations
-
 import html
 import re
 from collections.abc import Iterator

@@ -5,8 +5,6 @@ where these are not there, filtered from the whole ones by ``goodreads_book_genr
 the names, kinds and genres that kept books refer to, stay in memory.
 """
 
-from __future__ import annotations
-
 import json
 from calendar import timegm
 from collections.abc import Collection, Iterator

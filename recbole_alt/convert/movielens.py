@@ -3,8 +3,6 @@
 The atomic files are RecBole's own: the title without its year, the year beside it, genres separated by spaces.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 from pathlib import Path

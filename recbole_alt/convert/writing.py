@@ -1,7 +1,5 @@
 """What the converters share: raw files read line by line, atomic files that appear whole or not at all."""
 
-from __future__ import annotations
-
 import gzip
 import os
 import re

@@ -1,7 +1,5 @@
 """``AtomicFile``: exact reading of one of RecBole's atomic files."""
 
-from __future__ import annotations
-
 import csv
 import io
 import re

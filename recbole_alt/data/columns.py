@@ -4,8 +4,6 @@ RecBole silently ignores names in ``load_col`` that a file does not have, and fi
 (``recbole/data/dataset/dataset.py``, ``_load_feat``).
 """
 
-from __future__ import annotations
-
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 

@@ -4,8 +4,6 @@ The CTR model sees exactly what RecBole's own ``Dataset`` gives it. The words of
 files before RecBole fills gaps, normalises or discretises; the prompts are made when they are first used.
 """
 
-from __future__ import annotations
-
 from functools import partial
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Reads a file of any encoding as UTF-8."""
 
-from __future__ import annotations
-
 import codecs
 from pathlib import Path
 

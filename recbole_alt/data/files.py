@@ -1,7 +1,5 @@
 """The atomic files of a dataset: finds those that exist, and checks that they go together."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Collection, Mapping
 from logging import getLogger

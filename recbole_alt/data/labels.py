@@ -1,7 +1,5 @@
 """Checks of labels: their keys go together, their values are 0 and 1, and every part of the split has both."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from logging import getLogger
 from typing import Any

@@ -3,8 +3,6 @@
 Masks come from a generator made for one step, so they depend only on (seed, epoch, step).
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations

@@ -3,8 +3,6 @@
 RecBole ignores a wrong name or type, or fails far from the cause.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Collection, Mapping
 from typing import Any

@@ -1,7 +1,5 @@
 """Numbers as they are written in the cells of atomic files and in the intervals of keys."""
 
-from __future__ import annotations
-
 import math
 import re
 from collections.abc import Iterable

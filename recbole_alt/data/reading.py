@@ -1,7 +1,5 @@
 """``AtomicDataset``: RecBole's dataset with checked files, exact reading, and counted filters."""
 
-from __future__ import annotations
-
 import os
 from collections import Counter, defaultdict
 from collections.abc import Callable

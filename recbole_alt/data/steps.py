@@ -1,7 +1,5 @@
 """What a step of training reads: the batches, the loaders and the masks that a configuration asks for."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from logging import getLogger
 from typing import Any

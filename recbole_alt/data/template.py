@@ -5,8 +5,6 @@ with all fields (``prompt_scope: interaction``, the paper's prompt) or one per s
 item is encoded only once (``prompt_scope: entity``). This module depends on neither RecBole nor a tokenizer nor torch.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any

@@ -1,7 +1,5 @@
 """LoRA: small trained matrices beside frozen weights; only they enter a checkpoint."""
 
-from __future__ import annotations
-
 import hashlib
 from typing import Any
 

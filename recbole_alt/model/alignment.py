@@ -1,7 +1,5 @@
 """Stage 1: both towers and the objectives that align them."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any

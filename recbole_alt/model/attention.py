@@ -1,7 +1,5 @@
 """Attention of every interaction over the tokens of its texts, when many interactions share a text."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass

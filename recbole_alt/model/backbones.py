@@ -1,7 +1,5 @@
 """The tabular side: a RecBole context-aware model, untouched, with its representation read off one forward."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass

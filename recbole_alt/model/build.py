@@ -1,7 +1,5 @@
 """Where configuration becomes towers and objectives."""
 
-from __future__ import annotations
-
 from pkgutil import resolve_name
 from typing import Any
 

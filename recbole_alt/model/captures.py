@@ -1,7 +1,5 @@
 """What is read off one forward of a CTR model: where its representation is, and its logit."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any

@@ -1,7 +1,5 @@
 """RecBole's ``KD_DAGFM``, a student that learns from a teacher: its weights are loaded safely and its shapes mended."""
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Callable
 from typing import Any

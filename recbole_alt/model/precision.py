@@ -1,7 +1,5 @@
 """In how many bits the language model computes, and whether a processor is faster in 16: measured, once a process."""
 
-from __future__ import annotations
-
 import functools
 from logging import getLogger
 from pathlib import Path

@@ -1,7 +1,5 @@
 """A word embedding that holds the rows a dataset's prompts can ask for, and no others."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Reading tensors off one forward of a model that is left as it was."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass

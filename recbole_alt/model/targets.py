@@ -1,7 +1,5 @@
 """What a masked table field's true value is: an id, the ids of a sequence, or the bin of a number."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 

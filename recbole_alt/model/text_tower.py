@@ -1,7 +1,5 @@
 """The language side: the language model over all texts of a row, and their states brought together."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from functools import reduce
 

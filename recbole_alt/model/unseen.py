@@ -1,7 +1,5 @@
 """What values without a training row start finetuning with."""
 
-from __future__ import annotations
-
 from contextlib import ExitStack
 from typing import Any, Literal
 

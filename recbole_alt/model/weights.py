@@ -1,7 +1,5 @@
 """Weights into a model that may not be the one they were trained in: they fit, or one line says what does not."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Mapping
 from typing import Any

@@ -4,8 +4,6 @@ Three questions to a finished run: does the alignment hold for interactions it n
 each field's embeddings away from it, and do users and items with like texts have like embeddings?
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field

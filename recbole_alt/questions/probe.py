@@ -6,8 +6,6 @@ compared with what the states of *other* texts add, which can be chance alone. I
 ``run_recbole_alt.py '--finetune_modes=[]'`` is enough to ask before paying for one.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """What all questions read: a sample of rows, and texts as the pretrained language model sees them."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

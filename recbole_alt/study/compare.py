@@ -1,7 +1,5 @@
 """A campaign: one training at a time, each kept when it ends, on shared data and alignments; and its report."""
 
-from __future__ import annotations
-
 import json
 import os
 from collections.abc import Mapping, Sequence

@@ -3,8 +3,6 @@
 Bars are bootstrap intervals over test rows in the first, and standard deviations over seeds in the other three.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import product
 from pathlib import Path

@@ -1,7 +1,5 @@
 """What a study says while it runs: only its own lines on the console, and the time that is left."""
 
-from __future__ import annotations
-
 import logging
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping

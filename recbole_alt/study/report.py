@@ -1,7 +1,5 @@
 """The report of a campaign, or of several that were run apart: tables, rows as JSON and CSV, and plots."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Sequence
 from pathlib import Path

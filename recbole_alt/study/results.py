@@ -1,7 +1,5 @@
 """What a tuning leaves: every trial as JSON and CSV, a table, a plot, and the best parameters as YAML."""
 
-from __future__ import annotations
-
 import shlex
 from collections.abc import Sequence
 from pathlib import Path

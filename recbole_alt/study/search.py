@@ -1,7 +1,5 @@
 """The search of a tuning, by Optuna: which parameters come next, and which process tries them."""
 
-from __future__ import annotations
-
 import os
 import sys
 import time

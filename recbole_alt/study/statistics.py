@@ -1,7 +1,5 @@
 """Metrics of scored rows, and the statistics of a paired comparison: bootstrap over test rows, t-test over seeds."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 
 import numpy as np

@@ -1,7 +1,5 @@
 """The trainings of a study: what names one, the data and the alignment that it shares with others, what came of it."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

@@ -1,7 +1,5 @@
 """The trials of a tuning, and ``objective_function``, which makes them for RecBole's ``HyperTuning`` and for Ray."""
 
-from __future__ import annotations
-
 import logging
 import os
 import shutil

@@ -1,7 +1,5 @@
 """When training comes to nothing that is a number."""
 
-from __future__ import annotations
-
 
 class Diverged(ValueError):
     """A loss or a prediction is not a number.

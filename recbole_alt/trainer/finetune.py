@@ -1,7 +1,5 @@
 """``ALTTrainer``: RecBole's trainer with parameter groups, schedules and exact resume."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable
 from pathlib import Path

@@ -1,7 +1,5 @@
 """``ALTPretrainTrainer``: the alignment stage, resumable at any step."""
 
-from __future__ import annotations
-
 import os
 from logging import getLogger
 from time import monotonic

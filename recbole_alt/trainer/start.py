@@ -1,7 +1,5 @@
 """Where finetuning starts."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Mapping
 from typing import Any

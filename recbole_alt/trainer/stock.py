@@ -1,7 +1,5 @@
 """The trainer stock RecBole picks for ``ALT_<backbone>``: alignment, then finetuning, behind one ``fit``."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

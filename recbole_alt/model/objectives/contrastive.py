@@ -1,7 +1,5 @@
 """Instance-level contrastive learning: a row's text and its table, told apart from the batch's others."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any, Self
 

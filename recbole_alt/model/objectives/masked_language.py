@@ -1,7 +1,5 @@
 """Masked language modelling with tabular help: a masked value is read from its context and the whole table."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any, Self
 

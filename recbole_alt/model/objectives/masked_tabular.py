@@ -1,7 +1,5 @@
 """Masked tabular modelling with language help: a masked feature is found again from the rest and the text."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from typing import Any, Self

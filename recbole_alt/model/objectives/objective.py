@@ -1,7 +1,5 @@
 """What an objective of alignment is, and what it sees of a batch: the table and the texts, each complete and masked."""
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
