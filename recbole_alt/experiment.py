@@ -1,4 +1,4 @@
-"""One run: pretraining, each finetuning mode and the plain backbone, all on one split, resumable by stage and step."""
+"""One run: alignment, each finetuning mode and the plain backbone, all on one split, resumable by stage and step."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def load_data_of(state: dict[str, Any], file: str | os.PathLike[str], data: Data
 
 @dataclass
 class StageResult:
-    """What a stage cost and, but for pretraining, what it reached.
+    """What a stage cost and, except for the alignment, what it reached.
 
     Attributes:
         seconds: wall-clock seconds of training; validation included, loading and testing not.

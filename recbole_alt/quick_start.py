@@ -14,7 +14,7 @@ from recbole_alt.experiment import Experiment, load_data_of
 from recbole_alt.files import check_file, check_folder, write_json
 from recbole_alt.model.weights import load_finetuned
 from recbole_alt.registry import make_config
-from recbole_alt.report import result_record, result_table
+from recbole_alt.result import result_record, result_table
 from recbole_alt.stopping import going_on
 
 
@@ -25,7 +25,7 @@ def run_recbole_alt(
     config_dict: dict[str, Any] | None = None,
     arguments: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """Pretrain, finetune in every mode asked for, train the plain backbone, and compare.
+    """Align, finetune in every mode asked for, train the plain backbone, and compare.
 
     Args:
         model: ``ALT_<backbone>``, such as ``ALT_DCN``.

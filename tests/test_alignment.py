@@ -167,7 +167,7 @@ def test_every_masked_tabular_loss_learns(loss: str, alignment: Callable[..., An
         optimizer.step()
         losses.append(output.losses["masked_tabular"].item())
     assert losses[-1] < 0.8 * losses[0]
-    assert 0 <= output.report["value_accuracy"] <= 1
+    assert 0 <= output.metrics["value_accuracy"] <= 1
 
 
 @pytest.mark.parametrize("vocabulary", ["prompts", "full"])

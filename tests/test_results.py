@@ -11,7 +11,7 @@ import pytest
 
 import recbole_alt
 from recbole_alt import run_recbole_alt
-from recbole_alt.report import result_table
+from recbole_alt.result import result_table
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -164,7 +164,7 @@ def check_keys(given: dict[str, object]) -> None:
         "recbole-alt tune --stages=ctr",
         "recbole-alt export RUN/ctr.pth --epochs=3",
         "recbole-alt serve",
-        "python -m recbole_alt.report",
+        "python -m recbole_alt.result",
         "python no_such_script.py",
         "make coffee",
     ],

@@ -76,7 +76,7 @@ def test_a_fourth_objective_is_trained(others: list[str], aligned: Callable[...,
     assert list(model.objectives) == [*others, "fourth"]
     head = model.objectives["fourth"].head.weight.detach().clone()
     output = trainer._train_step()
-    assert set(output.losses) == {*others, "fourth"} and output.report["furthest"] > 0
+    assert set(output.losses) == {*others, "fourth"} and output.metrics["furthest"] > 0
     assert not torch.equal(head, model.objectives["fourth"].head.weight)
     (views,) = TextToTable.seen
     assert torch.equal(views.rows, torch.arange(len(views.interaction)))

@@ -51,4 +51,4 @@ def convert(
             CONVERTERS[dataset](conversion, **options)
     except OSError as error:  # of reading they are ValueErrors by now
         raise CannotWrite(error.filename or Path(out) / dataset, error) from error
-    return conversion.report()
+    return conversion.messages()

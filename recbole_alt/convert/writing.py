@@ -112,7 +112,7 @@ class Conversion:
         return self._tables[suffix]
 
     def note(self, what: str) -> None:
-        """Count one change or omission, for the report."""
+        """Count one change or omission, for the messages."""
         self._notes[what] += 1
 
     def number(self, text: str, low: float, high: float, what: str) -> str:
@@ -124,7 +124,7 @@ class Conversion:
             self.note(f"{what} made missing: not a number from {low:g} to {high:g}")
         return ""
 
-    def report(self) -> list[str]:
+    def messages(self) -> list[str]:
         """What was written, and each kind of change with its count."""
         written = [f"Written: {self._final(s)}, {table.rows:,} rows" for s, table in self._tables.items()]
         return written + [f"{count:,} {what}" for what, count in self._notes.items()]

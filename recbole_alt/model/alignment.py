@@ -23,7 +23,7 @@ class AlignmentOutput:
 
     loss: Tensor
     losses: dict[str, Tensor]
-    report: dict[str, float]
+    metrics: dict[str, float]
 
 
 class AlignmentModel(nn.Module):
@@ -76,14 +76,14 @@ class AlignmentModel(nn.Module):
             tables["masked_table"] = self.backbone(mask_table(interaction, self.backbone.fields, masks.table))
         views = Views(interaction, self.text, rows, masks.table, tables, segments, masked)
         losses: dict[str, Tensor] = {}
-        report: dict[str, float] = {}
+        metrics: dict[str, float] = {}
         for name, objective in self.objectives.items():
             losses[name], seen = objective.measure(views)
-            report |= seen
+            metrics |= seen
         total = self.backbone.regulariser(read, next(iter(tables.values())))
         for name, loss in losses.items():
             total = total + self.weights.get(name, 1.0) * loss
-        return AlignmentOutput(total, losses, report)
+        return AlignmentOutput(total, losses, metrics)
 
     def _encode(self, complete: Sequence[SegmentBatch], masked: Sequence[MaskedTexts]) -> list[SegmentStates]:
         """States of the complete texts; those of the masked ones are set in place. One call encodes what isn't kept."""

@@ -124,7 +124,7 @@ def read_objectives(
     def read(masks: Masks) -> dict[str, float]:
         init_seed(config["seed"], config["reproducibility"])  # of the noise
         output = model(rows, texts, masks)
-        return {f"{name} loss": loss.item() for name, loss in output.losses.items()} | output.report
+        return {f"{name} loss": loss.item() for name, loss in output.losses.items()} | output.metrics
 
     whole = read(masks)
     whole["retrieval by chance"] = 1 / min(len(rows), config["contrast_rows"] or len(rows))

@@ -15,7 +15,7 @@ from recbole.utils import EvaluatorType, init_logger
 from recbole_alt.experiment import require_equal
 from recbole_alt.files import check_folder, read_record, write_record
 from recbole_alt.keys import FREE, NOT_OF_ALIGNMENT
-from recbole_alt.report import result_record
+from recbole_alt.result import result_record
 from recbole_alt.stopping import going_on
 from recbole_alt.study.axes import Run
 from recbole_alt.study.plan import Campaign

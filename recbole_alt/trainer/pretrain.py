@@ -134,7 +134,7 @@ class ALTPretrainTrainer(AbstractTrainer):
 
     def _record(self, output: AlignmentOutput) -> None:
         values = {f"loss/{name}": loss.item() for name, loss in output.losses.items()}
-        values |= {f"accuracy/{name}": value for name, value in output.report.items()}
+        values |= {f"accuracy/{name}": value for name, value in output.metrics.items()}
         for name, value in values.items():
             self.tensorboard.add_scalar(f"pretrain/{name}", value, self.step)
             if self.step >= self.total_steps - max(1, self.total_steps // 10) and value == value:

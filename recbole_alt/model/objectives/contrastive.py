@@ -99,7 +99,7 @@ class ContrastiveObjective(Objective):
         return self(views.complete_table.representation[:rows], views.pooled(rows))
 
     def forward(self, table: Tensor, text: Tensor) -> tuple[Tensor, dict[str, float]]:
-        """Loss and report for tables [B, R] and the texts [B, H] of the same rows."""
+        """Loss and metrics for tables [B, R] and the texts [B, H] of the same rows."""
         table, text = self.table_head(table[: self.max_rows]), self.text_head(text[: self.max_rows])
         return info_nce(table @ text.T / self.temperature)
 

@@ -67,7 +67,7 @@ class MaskedLanguageObjective(Objective):
             return self(torch.cat(states), torch.cat(tables), torch.cat(targets))
 
     def forward(self, states: Tensor, table: Tensor, target: Tensor) -> tuple[Tensor, dict[str, float]]:
-        """Loss and report over M masked positions; zero, with zero gradient, when M is 0.
+        """Loss and metrics over M masked positions; zero, with zero gradient, when M is 0.
 
         Args:
             states: [M, H] states of the masked text at masked positions.

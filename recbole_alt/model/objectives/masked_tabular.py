@@ -75,7 +75,7 @@ class MaskedTabularObjective(Objective):
     def forward(
         self, table: Tensor, segments: Sequence[SegmentStates], mask: Tensor, values: Sequence[Tensor]
     ) -> tuple[Tensor, dict[str, float]]:
-        """Loss, averaged over the masked values, and report; zero, with zero gradient, when nothing is masked.
+        """Loss, averaged over the masked values, and metrics; zero, with zero gradient, when nothing is masked.
 
         Args:
             table: [B, R] representation of the masked table.
@@ -89,7 +89,7 @@ class MaskedTabularObjective(Objective):
             return self._score_values(vectors.float(), mask, values)
 
     def _score_values(self, vectors: Tensor, mask: Tensor, values: Sequence[Tensor]) -> tuple[Tensor, dict[str, float]]:
-        """Loss and report from one vector per field [B, T·D]."""
+        """Loss and metrics from one vector per field [B, T·D]."""
         per_field = vectors.view(len(vectors), len(self.targets), -1)
         total, weight, hits = vectors.sum() * 0, 0.0, 0.0
         for i, (target, scorer) in enumerate(zip(self.targets, self.values, strict=True)):
@@ -99,8 +99,8 @@ class MaskedTabularObjective(Objective):
                 total = total + (share * loss).sum()
                 weight += float(share.sum())
                 hits += float(share @ first.float())
-        report = {"value_accuracy": hits / weight if weight else float("nan")}
-        return total / max(weight, 1.0), report
+        metrics = {"value_accuracy": hits / weight if weight else float("nan")}
+        return total / max(weight, 1.0), metrics
 
 
 def _masked_values(vectors: Tensor, values: Tensor, masked: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -100,4 +100,4 @@ class Objective(nn.Module, ABC):
 
     @abstractmethod
     def measure(self, views: Views) -> tuple[Tensor, dict[str, float]]:
-        """The loss of a batch, a scalar, and accuracies to report by name."""
+        """The loss of a batch, a scalar, and metrics by name."""
