@@ -26,11 +26,11 @@ def main(argv: Sequence[str] | None = None, command: str | None = None) -> int:
 
     Args:
         argv: The words after the program's name; ``sys.argv``'s by default.
-        command: A name from :data:`COMMANDS`. By default the first word names it, and ``run`` is meant where the first
-            word is an option other than ``--help`` and ``--version``.
+        command: A name from :data:`COMMANDS`. By default the first word names it, and ``run`` is meant where there is
+            none, or where it is an option other than ``--help`` and ``--version``.
     """
     words = list(sys.argv[1:] if argv is None else argv)
-    if command is None and words and words[0].startswith("-") and words[0] not in ("-h", "--help", "--version"):
+    if command is None and (not words or (words[0].startswith("-") and words[0] not in ("-h", "--help", "--version"))):
         command = "run"
     parser = Parser(prog="recbole-alt", description="Align a language model with a CTR model, inside RecBole.")
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
