@@ -117,7 +117,7 @@ def measure(folder: Path, data_path: str | None = None) -> list[HistoryGain]:
         ]
         if not here:
             continue
-        any_run = Run(data, share, campaign.models[0], None, PLAIN, "plain", campaign.seeds[0])
+        any_run = Run(data.label, share, campaign.models[0], None, PLAIN, "plain", campaign.seeds[0])
         past, users, clicks = _test_rows(campaign.config(any_run, {}))
         for record in here:
             scores = Scores.load(record["scores"])

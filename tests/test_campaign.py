@@ -13,9 +13,10 @@ from interruptions import Stopped, counted
 
 from recbole_alt import experiment, run_recbole_alt
 from recbole_alt.config import ALTConfig
-from recbole_alt.study import ABLATIONS, Campaign, compare, run_campaign, scores, summary
+from recbole_alt.files import write_record
+from recbole_alt.study import ABLATIONS, Campaign, compare, run_campaign, scores
 from recbole_alt.study.axes import COMPLETE, DataSpec, Run
-from recbole_alt.study.report import write_report
+from recbole_alt.study.report import read_runs, write_report
 from recbole_alt.trainer.finetune import ALTTrainer
 from recbole_alt.trainer.pretrain import ALTPretrainTrainer
 
@@ -80,7 +81,7 @@ def test_variants_that_differ_in_stage_2_share_an_alignment(campaign: Made, monk
     aligned = counted(monkeypatch, ALTPretrainTrainer, "fit")
     run_campaign(axes, Path("out"))
     assert len(aligned) == 2 and not list(Path("out").rglob("*.pth"))
-    records = {(r["run"]["variant"], r["run"]["stage"]): r for r in summary.read_runs(Path("out"))}
+    records = {(r["run"]["variant"], r["run"]["stage"]): r for r in read_runs(Path("out"))}
     assert records.keys() == {
         ("plain", "plain"), (COMPLETE, "ctr"), ("embeddings_alone", "ctr"), ("masked_more", "joint")
     }  # fmt: skip
@@ -92,7 +93,7 @@ def test_variants_that_differ_in_stage_2_share_an_alignment(campaign: Made, monk
 def test_a_run_is_what_the_command_line_makes(campaign: Made, keys: Keys) -> None:
     axes = campaign(models=["DCN"], seeds=[5, 6], modes=["ctr"], params_file="none")
     run_campaign(axes, Path("out"))
-    record = next(r for r in summary.read_runs(Path("out")) if r["run"]["seed"] == 6 and r["run"]["stage"] == "ctr")
+    record = next(r for r in read_runs(Path("out")) if r["run"]["seed"] == 6 and r["run"]["stage"] == "ctr")
     alone = run_recbole_alt(
         "ALT_DCN", "tiny", None, keys(pretrain_steps=2, epochs=1, seed=6, split_seed=5, finetune_modes=["ctr"])
     )["record"]["results"]["ctr"]
@@ -115,11 +116,11 @@ def test_the_trial_that_won_is_the_first_seeds_run(campaign: Made, monkeypatch: 
     run_campaign(campaign(**one), Path("tuned"))
     assert not epochs and not list(Path("tuned").rglob("*.pth"))
     trials = [json.loads(file.read_text()) for file in Path("tuned").glob("trials/*.json")]
-    for record in summary.read_runs(Path("tuned")):
+    for record in read_runs(Path("tuned")):
         assert record["costs"] in [trial["costs"] for trial in trials]  # of its training, not of the test alone
         folder = Path("alone") / record["run"]["stage"]
         run_campaign(campaign(record["parameters"], params_file="none", **one), folder)
-        again = next(r for r in summary.read_runs(folder) if r["run"] == record["run"])
+        again = next(r for r in read_runs(folder) if r["run"] == record["run"])
         assert (again["valid"], again["test"]) == (record["valid"], record["test"])
         assert again["costs"]["texts_encoded"] == record["costs"]["texts_encoded"]
         assert record["costs"]["seconds"] <= record["wall"]
@@ -133,7 +134,7 @@ def test_validation_alone_selects(campaign: Made, monkeypatch: pytest.MonkeyPatc
     assert len(trials) == 4 and all(trial["test"] == {} for trial in trials)
     assert len(scored) == 4  # once a run; trials never touch the test set
     assert len(tested) == 6  # the validation of 4 trials and of the second seed; no test
-    for record in summary.read_runs(Path("out")):
+    for record in read_runs(Path("out")):
         same = [trial for trial in trials if trial["run"]["stage"] == record["run"]["stage"]]
         chosen = next(trial for trial in same if trial["parameters"] == record["parameters"])
         assert chosen["valid"]["auc"] == max(trial["valid"]["auc"] for trial in same)  # two may be equally good
@@ -150,7 +151,7 @@ def test_an_ablation_may_be_tuned_alone(campaign: Made) -> None:
         for variant in ("plain", COMPLETE, "no_pretraining")
     }
     assert len(trials) == 6
-    runs = {record["run"]["variant"]: record for record in summary.read_runs(Path("out"))}
+    runs = {record["run"]["variant"]: record for record in read_runs(Path("out"))}
     assert {variant: runs[variant]["valid"]["auc"] for variant in best} == best
     assert runs["no_contrast"]["parameters"] == runs[COMPLETE]["parameters"]
     assert "| no pretraining, tuned alone | DCN" in Path("out/report/tables.md").read_text()
@@ -164,7 +165,7 @@ def test_several_seeds_choose(campaign: Made, monkeypatch: pytest.MonkeyPatch) -
         run_campaign(campaign(**one), Path("out"))
     assert len(epochs) == 2 * (2 * 2 + 1)  # the best trials are the runs of two seeds; the third seed's is trained
     trials = [json.loads(file.read_text()) for file in Path("out").glob("trials/*.json")]
-    records = summary.read_runs(Path("out"))
+    records = read_runs(Path("out"))
     assert len(trials) == 8 and len(records) == 6 and not list(Path("out").rglob("*.pth"))
     for stage in ("plain", "ctr"):
         by_rate: dict[float, dict[int, Any]] = {}
@@ -182,26 +183,35 @@ def test_several_seeds_choose(campaign: Made, monkeypatch: pytest.MonkeyPatch) -
 def test_no_weights_stay_after_a_stop_between_trials(campaign: Made, monkeypatch: pytest.MonkeyPatch) -> None:
     one = {"models": ["DCN"], "seeds": 1, "modes": []}
     with monkeypatch.context() as patch, pytest.raises(Stopped):
-        counted(patch, compare, "drop_losers", stop=1)  # both trials are over, the loser is not deleted yet
+        counted(patch, compare.shutil, "rmtree", stop=0)  # both trials are over, the loser is not deleted yet
         run_campaign(campaign(**one), Path("out"))
     assert len({file.parent for file in Path("out").rglob("*.pth")}) == 2
     run_campaign(campaign(**one), Path("out"))
     assert not list(Path("out").rglob("*.pth"))
 
 
-def test_the_mean_of_the_seeds_chooses(tmp_path: Path) -> None:
-    def trial(name: str, *scores: float | None) -> compare.Trial:
-        runs = [Run(DataSpec("tiny"), 1.0, "DCN", None, COMPLETE, "ctr", seed) for seed in range(len(scores))]
-        files = {run: tmp_path / f"{name}-{run.seed}.json" for run in runs}
-        for file, score in zip(files.values(), scores, strict=True):
-            file.write_text(json.dumps({"score": score, "bigger": True}))
-            file.with_suffix("").mkdir()
-        return compare.Trial({"learning_rate": name}, files)
+def test_the_mean_of_the_seeds_chooses(campaign: Made) -> None:
+    axes = campaign(models=["DCN"], seeds=2, modes=["ctr"], tuning_seeds=2)
+    axes.grid = {"learning_rate": ["lucky", "good", "diverged"]}
+    comparison, run = compare.Comparison(Path("out"), axes), axes.runs()[0]
+    lucky, good, diverged = comparison.trials_of(run)
 
-    lucky, good, diverged = trial("lucky", 0.9, 0.1), trial("good", 0.6, 0.6), trial("diverged", 0.99, None)
-    assert compare.best_trial([lucky, good, diverged]) is good and compare.best_trial([diverged]) is None
-    compare.drop_losers([lucky, good, diverged])
-    assert {path.name for path in tmp_path.iterdir() if path.is_dir()} == {"good-0", "good-1"}
+    def end(trial: compare.Trial, *scores: float | None) -> None:
+        for file, score in zip(trial.files.values(), scores, strict=True):
+            write_record(file, {"score": score, "bigger": True})
+            Path("out/runs", file.stem).mkdir(parents=True)
+
+    end(lucky, 0.9, 0.1)
+    end(diverged, 0.99, None)
+    assert comparison.choose(run) is None  # one is missing; of the others, one has lost already
+    assert {path.name for path in Path("out/runs").iterdir()} == {file.stem for file in lucky.files.values()}
+    end(good, 0.6, 0.6)
+    assert comparison.choose(run) == {"learning_rate": "good"}
+    assert {path.name for path in Path("out/runs").iterdir()} == {file.stem for file in good.files.values()}
+    for file in (*lucky.files.values(), *good.files.values()):
+        write_record(file, {"score": None, "bigger": True})
+    with pytest.raises(ValueError, match=r"plain_2020: every trial diverged; change ranges"):
+        compare.Comparison(Path("out"), axes).choose(run)
 
 
 def test_records_of_trials_are_named_in_full(campaign: Made) -> None:
@@ -217,7 +227,7 @@ def test_records_of_trials_are_named_in_full(campaign: Made) -> None:
 
 def test_ablations_change_the_stated_keys_only(campaign: Made) -> None:
     axes = campaign(ablations=list(ABLATIONS), budgets=[7], train_shares=[0.05, 1.0], modes=["ctr", "lm"])
-    spec = axes.datasets[0]
+    spec = axes.datasets[0].label
     base = axes.config(Run(spec, 1.0, "DCN", None, COMPLETE, "lm", 2020), {}).final_config_dict
     given = ALTConfig("ALT_DCN", "tiny", None, axes.keys).final_config_dict
     differing = {key for key, value in base.items() if given[key] != value}
@@ -240,12 +250,12 @@ def test_ablations_change_the_stated_keys_only(campaign: Made) -> None:
     assert stages["language_model_alone"] == {"lm"} and stages["contrast_only"] == {"ctr", "lm"}
     assert len({run.slug for run in axes.runs()}) == len(axes.runs()) == 2 * 2 * 2 * (1 + 11 * 2 - 1)
     plain = [run for run in axes.runs() if run.stage == "plain"]
-    assert {axes.tuning_of(run).seed for run in plain} == {2020} and len(plain) == 2 * 2 * 2
+    assert {one.seed for run in plain for one in axes.tuned_with(run)} == {2020} and len(plain) == 2 * 2 * 2
 
 
 def test_every_mode_has_the_same_budget(campaign: Made) -> None:
     axes = campaign(params_file="compatibility", models=["DCN", "LR", "AutoInt", "EulerNet"])
-    spec = axes.datasets[0]
+    spec = axes.datasets[0].label
     tried = {(model, stage): axes.trials(Run(spec, 1.0, model, None, COMPLETE, stage, 2020))
              for model in axes.models for stage in ("plain", "ctr", "joint")}  # fmt: skip
     assert {len(trials) for trials in tried.values()} == {6}
@@ -264,7 +274,7 @@ def test_datasets_and_bad_input(campaign: Made, tmp_path: Path) -> None:
     (tmp_path / "tiny-dropped.yaml").write_text("val_interval: {rating: '[1,2];[4,5]'}")
     axes = campaign(datasets=["tiny@time", "tiny:tiny-dropped.yaml"], split=["random", "time"])
     assert [d.label for d in axes.datasets] == ["tiny-time", "tiny-dropped-random", "tiny-dropped-time"]
-    config = axes.config(Run(axes.datasets[2], 1.0, "DCN", None, COMPLETE, "ctr", 2021), {})
+    config = axes.config(Run(axes.datasets[2].label, 1.0, "DCN", None, COMPLETE, "ctr", 2021), {})
     assert config["eval_args"]["order"] == "TO" and config["val_interval"] == {"rating": "[1,2];[4,5]"}
     assert (config["split_seed"], config["seed"]) == (2020, 2021)
     assert Campaign.from_mapping(axes.to_json()) == axes

@@ -17,7 +17,7 @@ from sklearn.metrics import roc_auc_score
 
 from recbole_alt.cli import main
 from recbole_alt.files import read_record, write_record
-from recbole_alt.study import Campaign, run_campaign, scores, summary, tables
+from recbole_alt.study import Campaign, report, run_campaign, scores, tables
 from recbole_alt.study.axes import COMPLETE
 from recbole_alt.study.report import join_reports, write_report
 from recbole_alt.study.scores import Scores
@@ -113,6 +113,10 @@ def record(
     run["variant"] = "plain" if stage == "plain" else COMPLETE
     found = {name: value for name, value in scores.metrics(made).items() if value is not None}
     rest = {"valid": {"auc": 0.5, "logloss": 0.7}, "error": None, "costs": {}, "parameters": {}}
+    config = {"dataset": "d", "threshold": None, "val_interval": None, "split_seed": 1, "language_model": "small"}
+    config |= {"language_model_layers": None, "frozen_layers": None, "prompt_scope": "entity"}
+    config |= {"eval_args": {"split": {"RS": [8, 1, 1]}, "order": "RO"}}
+    rest |= {"configuration": config, "rows": {"train": 8, "valid": 1, "test": 1}, "command": ["x.py"], "versions": {}}
     return rest | {"run": run, "test": found, "folder": str(folder)}
 
 
@@ -121,7 +125,7 @@ def test_the_curves_of_a_row_are_of_the_runs_that_did_not_diverge() -> None:
     first, second = np.random.default_rng(0).random((2, 100)).astype(np.float32)
     runs = [record("ctr", 1, label, first, seen), record("ctr", 2, label, second, seen)]
     runs.append(record("ctr", 3, label, second, seen) | {"error": "nan", "test": {}, "valid": {}})
-    (row,) = summary.summarise(runs)
+    (row,) = report.summarise(runs)
     assert {name: one["rows"] for name, one in row["popularity"].items()} == {"0": 1, "1–9": 49, "50–199": 50}
     assert row["popularity"]["0"]["auc"] == {}  # one row, one class
     for name, inside in (("1–9", seen == 3), ("50–199", seen == 60)):
@@ -131,7 +135,7 @@ def test_the_curves_of_a_row_are_of_the_runs_that_did_not_diverge() -> None:
     assert (
         row["calibration"]["predicted"][0] == pytest.approx(lowest.mean()) and len(row["calibration"]["clicked"]) == 10
     )
-    (nothing,) = summary.summarise(runs[2:])
+    (nothing,) = report.summarise(runs[2:])
     assert nothing["popularity"] == {} and nothing["calibration"] is None
 
 
@@ -153,7 +157,7 @@ def test_losses_stand_like_wins() -> None:
             record("ctr", seed, label, bad),
             record("joint", seed, label, better),
         ]
-    loss, win = (next(r for r in summary.summarise(records, 50) if r["stage"] == stage) for stage in ("ctr", "joint"))
+    loss, win = (next(r for r in report.summarise(records, 50) if r["stage"] == stage) for stage in ("ctr", "joint"))
     assert loss["vs_plain_auc"] < loss["vs_plain_auc_high"] < 0 < win["vs_plain_auc_low"] < win["vs_plain_auc"]
     lost, won = (quality(row)["ΔAUC [95 %]"] for row in (loss, win))
     assert lost.startswith("-0.") and won.startswith("+0.") and lost.count(",") == won.count(",") == 1
@@ -161,13 +165,13 @@ def test_losses_stand_like_wins() -> None:
     gains = [joint["test"]["auc"] - plain["test"]["auc"] for plain, _, joint in (records[:3], records[3:])]
     assert (win["vs_plain_auc"], win["vs_plain_auc_sd"]) == pytest.approx((np.mean(gains), np.std(gains, ddof=1)))
     records[1]["error"], records[1]["test"], records[1]["valid"] = "nan", {}, {}
-    row = next(r for r in summary.summarise(records, 50) if r["stage"] == "ctr")
+    row = next(r for r in report.summarise(records, 50) if r["stage"] == "ctr")
     assert row["diverged"] == 1 and row["vs_plain_pairs"] == 1 and "diverged" in quality(row)["seeds"]
     other = Scores.load(Path("plain-1/scores.npz"))
     Scores(other.score, 1 - other.label, other.user).save(Path("plain-2/scores.npz"))
-    summary._load.cache_clear()
+    report._load.cache_clear()
     with pytest.raises(ValueError, match="other test rows"):
-        summary.summarise(records, 50)
+        report.summarise(records, 50)
 
 
 def test_gains_of_each_model_and_language_model_stand_in_one_line() -> None:

@@ -1,10 +1,13 @@
-"""The axes of a campaign: datasets and splits, ablations, and one single run."""
+"""What is compared: datasets and splits, ablations, and one single run."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
+
+from recbole_alt.keys import STAGES
 
 #: The method as configured; ablations change it.
 COMPLETE = "ALT"
@@ -40,11 +43,7 @@ class DataSpec:
 
     @classmethod
     def parse(cls, text: str) -> DataSpec:
-        """Read ``name[:file][@split]``.
-
-        Raises:
-            ValueError: No such file or split.
-        """
+        """Read ``name[:file][@split]``; a ``ValueError`` names a file or a split that there is not."""
         rest, _, split = text.partition("@")
         name, _, file = rest.partition(":")
         if split and split not in SPLITS:
@@ -58,22 +57,31 @@ class DataSpec:
 
     @property
     def label(self) -> str:
-        """What tables call it."""
+        """What tables and :attr:`Run.data` call it."""
         stem = Path(self.file).stem.removeprefix(f"{self.name}-") if self.file else None
         return "-".join(part for part in (self.name, stem, self.split) if part)
 
 
 @dataclass(frozen=True)
 class Run:
-    """One training with one seed, of everything but the split."""
+    """One training with one seed, of everything but the split; without a seed, what the runs of a table's row share."""
 
-    data: DataSpec
+    data: str  #: Label of the :class:`DataSpec`.
     train_share: float  #: Of its training interactions.
     model: str  #: The CTR model, as RecBole names it.
     language_model: str | None  #: None for the plain backbone, and for the one that the configuration names.
     variant: str  #: :data:`PLAIN`, :data:`COMPLETE`, an ablation, a variant, or ``steps_<n>``.
     stage: str  #: ``plain``, ``ctr``, ``lm`` or ``joint``.
-    seed: int
+    seed: int | None = None
+
+    @classmethod
+    def of(cls, row: Mapping[str, Any]) -> Run:
+        """What a row of a table, or the ``run`` of a record, is of, without the seed."""
+        return cls(*(row[axis.name] for axis in fields(cls)[:-1]))
+
+    def __str__(self) -> str:
+        parts = (self.data, self.train_share, self.model, self.language_model, self.variant, self.stage)
+        return " ".join(str(part) for part in parts if part is not None)
 
     @property
     def slug(self) -> str:
@@ -81,5 +89,19 @@ class Run:
         language = Path(self.language_model).name if self.language_model else None
         share = f"{self.train_share:g}" if self.train_share < 1 else None
         variant = None if self.variant == PLAIN else self.variant
-        parts = (self.data.label, share, self.model, language, variant, self.stage, str(self.seed))
+        parts = (self.data, share, self.model, language, variant, self.stage, str(self.seed))
         return "_".join(part for part in parts if part)
+
+    @property
+    def place(self) -> tuple[Any, ...]:
+        """Sort key in tables: plain first, then the complete method and its ablations, by mode."""
+        first = {PLAIN: 0, COMPLETE: 1}.get(self.variant, 2)
+        language = self.language_model or ""
+        return self.data, self.train_share, self.model, language, first, self.variant, STAGES.index(self.stage)
+
+    @property
+    def bases(self) -> dict[str, Run]:
+        """What it is compared with, by the prefix of the columns that show it."""
+        plain = replace(self, language_model=None, variant=PLAIN, stage="plain")
+        bases = {"vs_plain": plain, "vs_complete": replace(self, variant=COMPLETE)}
+        return {name: base for name, base in bases.items() if self.variant not in (PLAIN, base.variant)}

@@ -1,11 +1,12 @@
 """A campaign: one training at a time, each kept when it ends, on shared data and alignments; and its report."""
 
 import json
-import os
+import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
+from statistics import fmean
 from time import time
 from typing import Any
 
@@ -22,7 +23,7 @@ from recbole_alt.study.plan import Campaign
 from recbole_alt.study.progress import Clock, logger, quiet, show, show_outcome
 from recbole_alt.study.report import write_report
 from recbole_alt.study.scores import ScoredExperiment
-from recbole_alt.study.store import Record, Store, Trial, best_trial, digest, drop_losers
+from recbole_alt.study.store import Record, Store, best_of, digest
 
 #: What must be as before when a campaign goes on; the other axes may grow.
 _FIXED = ("params_file", "tuning_trials", "tuning_seeds", "keys", "grid", "seeds")
@@ -69,34 +70,59 @@ def _open(campaign: Campaign, folder: Path) -> None:
     write_record(file, now)
 
 
+@dataclass(frozen=True, eq=False)
+class Trial:
+    """Parameters that validation may choose, and the record's file of the training with each seed that tries them."""
+
+    parameters: dict[str, Any]
+    files: dict[Run, Path]
+
+    @property
+    def outcome(self) -> Record | None:
+        """Its mean ``score`` over the seeds, None if one of them diverged; None as long as trainings are missing."""
+        if not all(file.is_file() for file in self.files.values()):
+            return None
+        records = [read_record(file) for file in self.files.values()]
+        scores = [record["score"] for record in records]
+        return {"trial": self, "bigger": records[0]["bigger"], "score": None if None in scores else fmean(scores)}
+
+
 #: One step of a campaign: the run that it makes or, where there is a trial, the training that tries this.
 Step = tuple[Run, Trial | None]
 
 
 class Comparison:
-    """The trainings of a campaign, as :func:`run_campaign` makes them."""
+    """The trainings of a campaign, as :func:`run_campaign` makes them.
+
+    A trial is trained in the folder of the run that it becomes if it wins; of that, only the test is then missing.
+    """
 
     def __init__(self, folder: Path, campaign: Campaign, command: Sequence[str] = ()) -> None:
         self.folder, self.campaign, self.command = folder, campaign, list(command)
         self.store, self._clock = Store(folder, one_split=True), Clock()
-        self._trials: dict[Run, list[Trial]] = {}
-        self._choices: dict[Run, dict[str, Any]] = {}
+        self._trials: dict[tuple[Run, ...], list[Trial]] = {(): []}
+        self._chosen: dict[tuple[Run, ...], dict[str, Any]] = {(): {}}
         self._alignment_of = cache(self._name_alignment)
 
     def make_runs(self) -> None:
         """Make every run that is missing."""
-        steps, left = self.steps(), []
-        for step in steps:
-            file = self._file(*step)
+        steps, left = self.steps(), list[Step]()
+        for run, trial in steps:
+            chosen = None if trial else self.choose(run)
+            file = trial.files[run] if trial else chosen is not None and self._files(run, chosen)[1]
             if file and file.is_file():
-                self._measure(step[0], read_record(file))
+                self._measure(run, read_record(file))
             else:
-                left.append(step)
-        self._announce(steps, left)
+                left.append((run, trial))
+        for name, values in self.campaign.to_json().items():
+            if isinstance(values, list) and values and values not in ([None], [1.0]):
+                logger.info(f"{name}: {', '.join(map(str, values))}")
+        logger.info(f"{len(steps)} runs and trials of tuning, of which {len(steps) - len(left)} are done")
+        logger.info(self._tell(left))
         while left:
             self.store.drop_alignments(self._alignments(left))
             run, trial = left.pop(0)
-            record = self._try(run, trial) if trial else self._make(run)
+            record = self._train(run, trial)
             self._measure(run, record)
             tried = f" with {show(trial.parameters)}" if trial else ""
             logger.info(f"{run.slug}{tried}: {show_outcome(record)}; {self._tell(left)}")
@@ -106,104 +132,83 @@ class Comparison:
         """All that is trained, in order: the trials that choose the parameters of a run stand before it."""
         steps: dict[Step, None] = {}
         for run in self.campaign.runs():
-            for trial in self.trials_of(run):
-                steps |= dict.fromkeys((seeded, trial) for seeded in trial.files)
+            steps |= dict.fromkeys((seeded, trial) for trial in self.trials_of(run) for seeded in trial.files)
             steps[run, None] = None
         return list(steps)
 
-    # -- tuning ------------------------------------------------------------------------------------------
-
     def trials_of(self, run: Run) -> list[Trial]:
         """What validation chooses the parameters of ``run`` from; nothing where nothing is tuned."""
-        tuning = self.campaign.tuning_of(run)
-        if tuning not in self._trials:
-            seeded = self.campaign.tuned_with(run)
-            self._trials[tuning] = [
-                Trial(parameters, {one: self._trial_file(self._name(one, parameters)) for one in seeded})
-                for parameters in (self.campaign.trials(tuning) if seeded else [])
+        seeded = tuple(self.campaign.tuned_with(run))
+        if seeded not in self._trials:
+            self._trials[seeded] = [
+                Trial(parameters, {one: self._files(one, parameters)[0] for one in seeded})
+                for parameters in self.campaign.trials(seeded[0])
             ]
-        return self._trials[tuning]
+        return self._trials[seeded]
 
-    def choice(self, run: Run) -> dict[str, Any] | None:
+    def choose(self, run: Run) -> dict[str, Any] | None:
         """The parameters that validation chose for ``run``; None while trials are missing.
+
+        Trainings of trials that have lost are deleted.
 
         Raises:
             ValueError: Every trial diverged.
         """
-        trials, tuning = self.trials_of(run), self.campaign.tuning_of(run)
-        if tuning not in self._choices and all(trial.is_over for trial in trials):
-            best = best_trial(trials)
-            if trials and best is None:
-                raise ValueError(f"{tuning.slug}: every trial diverged; change {self.campaign.params_file}")
-            self._choices[tuning] = best.parameters if best else {}
-        return self._choices.get(tuning)
+        seeded = tuple(self.campaign.tuned_with(run))
+        if seeded not in self._chosen:
+            trials = self.trials_of(run)
+            outcomes = [outcome for trial in trials if (outcome := trial.outcome)]
+            best = best_of(outcomes)
+            for file in (file for lost in outcomes if lost is not best for file in lost["trial"].files.values()):
+                folder = self.folder / "runs" / file.stem
+                if not (folder / "run.json").is_file():  # of a run whose variant was not tuned alone before
+                    shutil.rmtree(folder, ignore_errors=True)
+            if len(outcomes) < len(trials):
+                return None
+            if best is None:
+                raise ValueError(f"{seeded[0].slug}: every trial diverged; change {self.campaign.params_file}")
+            self._chosen[seeded] = best["trial"].parameters
+        return self._chosen[seeded]
 
-    def _try(self, run: Run, trial: Trial) -> Record:
-        record = self._train(run, trial.parameters, trial.files[run].with_suffix(""), test=False)
-        write_record(trial.files[run], record)
-        drop_losers([one for one in self.trials_of(run) if one.is_over])
-        return record
-
-    # -- runs --------------------------------------------------------------------------------------------
-
-    def _make(self, run: Run) -> Record:
-        parameters = self.choice(run) or {}
-        folder = self.folder / "runs" / self._name(run, parameters)
-        drop_losers(self.trials_of(run))  # a stop may have come before
-        trained = self._take_over_trial(run, folder)
-        record = self._train(run, parameters, folder, test=True)
-        for rest in folder.glob("*.pth"):
-            rest.unlink()
-        if trained:
-            record |= {"wall": trained["wall"] + record["wall"], "costs": trained["costs"]}
-        write_record(folder / "run.json", record)
-        return record
-
-    def _take_over_trial(self, run: Run, folder: Path) -> Record | None:
-        """The record of the trial that won if ``run`` is its training, of which only the test is missing."""
-        record = self._trial_file(folder.name)
-        trial = record.with_suffix("")
-        if trial.is_dir():
-            (trial / f"{run.stage}.json").unlink(missing_ok=True)  # says that all is done
-            folder.parent.mkdir(exist_ok=True)
-            os.replace(trial, folder)
-        is_left = record.is_file() and (folder / f"{run.stage}-last.pth").is_file()
-        return read_record(record) if is_left else None
-
-    def _train(self, run: Run, parameters: Mapping[str, Any], folder: Path, test: bool) -> Record:
+    def _train(self, run: Run, trial: Trial | None) -> Record:
+        """Train ``run``, with the parameters that ``trial`` tries or those that were chosen; return its record."""
+        parameters = trial.parameters if trial else self.choose(run) or {}
         config = self.campaign.config(run, parameters)
         if config["eval_type"] == EvaluatorType.RANKING:
-            raise ValueError(f"{run.data.label}: its evaluation ranks sampled items; give labels, as mode: labeled")
-        record = self.store.train(config, run.stage, folder, test, ScoredExperiment)
-        whole = result_record(config, {}, {})
+            raise ValueError(f"{run.data}: its evaluation ranks sampled items; give labels, as mode: labeled")
+        tried, file = self._files(run, parameters)
+        done = file.with_name(f"{run.stage}.json")
+        if not trial and done.is_file() and not read_record(done)["test"]:  # it says that all is done
+            done.unlink()
+        record = self.store.train(config, run.stage, file.parent, trial is None, ScoredExperiment)
+        if not trial and tried.is_file():  # costs are of its training, not of the test alone
+            before = read_record(tried)
+            record |= {"wall": before["wall"] + record["wall"], "costs": before["costs"]}
+        for weights in () if trial else file.parent.glob("*.pth"):
+            weights.unlink()
         parts = zip(("train", "valid", "test"), self.store.load(config)[1:], strict=True)
-        return {
+        about = result_record(config, {}, {})
+        record = {
             "parameters": parameters,
-            "run": asdict(run) | {"data": run.data.label},
+            "run": asdict(run),
             "tuned_alone": run.variant in self.campaign.tuned_alone,
             "tuning_seeds": self.campaign.tuning_seeds if self.campaign.grid else 0,
             **record,
             "rows": {name: len(loader._dataset) for name, loader in parts},
-            "configuration": whole["configuration"],
-            "versions": whole["versions"],
+            "configuration": about["configuration"],
+            "versions": about["versions"],
             "command": self.command,
             "ended": time(),
         }
-
-    # -- names -------------------------------------------------------------------------------------------
-
-    def _name(self, run: Run, parameters: Mapping[str, Any]) -> str:
-        return f"{run.slug}-{digest(self.campaign.config(run, parameters), FREE)}"
-
-    def _trial_file(self, name: str) -> Path:
-        return self.folder / "trials" / f"{name}.json"
-
-    def _file(self, run: Run, trial: Trial | None) -> Path | None:
-        """Where the record of a step is or will be; None as long as its parameters are not chosen."""
+        write_record(tried if trial else file, record)
         if trial:
-            return trial.files[run]
-        parameters = self.choice(run)
-        return None if parameters is None else self.folder / "runs" / self._name(run, parameters) / "run.json"
+            self.choose(run)
+        return record
+
+    def _files(self, run: Run, parameters: Mapping[str, Any]) -> tuple[Path, Path]:
+        """The files of the records of the trial of ``parameters``, and of the run if they are chosen."""
+        name = f"{run.slug}-{digest(self.campaign.config(run, parameters), FREE)}"
+        return self.folder / "trials" / f"{name}.json", self.folder / "runs" / name / "run.json"
 
     def _name_alignment(self, run: Run) -> str:
         """The name of the alignment that ``run`` starts from; runs that differ only in stage 2 share one."""
@@ -213,17 +218,10 @@ class Comparison:
 
     # -- what is left ------------------------------------------------------------------------------------
 
-    def _announce(self, steps: Sequence[Step], left: Sequence[Step]) -> None:
-        for name, values in self.campaign.to_json().items():
-            if isinstance(values, list) and values and values not in ([None], [1.0]):
-                logger.info(f"{name}: {', '.join(map(str, values))}")
-        logger.info(f"{len(steps)} runs and trials of tuning, of which {len(steps) - len(left)} are done")
-        logger.info(self._tell(left))
-
     def _measure(self, run: Run, record: Record) -> None:
-        self._clock.measure(f"{run.stage} of {run.data.label}", record["wall"])
+        self._clock.measure(f"{run.stage} of {run.data}", record["wall"])
         if record["aligned"]:
-            self._clock.measure(f"alignment of {run.data.label}", record["aligned"])
+            self._clock.measure(f"alignment of {run.data}", record["aligned"])
 
     def _alignments(self, left: Sequence[Step]) -> dict[str, Run]:
         """The alignments that ``left`` starts from, by name, each with a run."""
@@ -231,10 +229,10 @@ class Comparison:
 
     def _tell(self, left: Sequence[Step]) -> str:
         missing = [run for name, run in self._alignments(left).items() if not self.store.has_alignment(name)]
-        kinds = [f"alignment of {run.data.label}" for run in missing]
+        kinds = [f"alignment of {run.data}" for run in missing]
         for run, trial in left:
             if trial or run not in self.campaign.tuned_with(run):  # else the trial that won is taken over
-                kinds.append(f"{run.stage} of {run.data.label}")
+                kinds.append(f"{run.stage} of {run.data}")
         trials = sum(trial is not None for _, trial in left)
         rest = f"{len(left) - trials} runs, {trials} trials and {len(missing)} alignments to go"
         return rest + self._clock.estimate(kinds)

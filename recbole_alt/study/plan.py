@@ -32,8 +32,7 @@ class Campaign:
         seeds: Of the runs. The first one also splits.
         modes: Of finetuning.
         ablations: Names from :data:`ABLATIONS`.
-        variants: Further changes of the configuration to compare, name → keys; ``finetune_modes`` among them says which
-            modes a variant makes sense for.
+        variants: Further changes of the configuration, name → keys, and ``finetune_modes`` as in :data:`ABLATIONS`.
         budgets: Further ``pretrain_steps`` to align for.
         tuned_alone: Ablations, variants and budgets (``steps_<n>``) that get parameters of their own, or ``all``; the
             rest take what was chosen for the complete method.
@@ -63,6 +62,7 @@ class Campaign:
     tuning_seeds: int = 1
     keys: dict[str, Any] = field(default_factory=dict)
     grid: dict[str, list[Any]] = field(init=False, repr=False)
+    _specs: dict[str, DataSpec] = field(init=False, repr=False, compare=False)
     _configs: dict[Run, ALTConfig] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -73,19 +73,17 @@ class Campaign:
         self.models = models if self.models == ["all"] else self.models
         self.tuned_alone = changed if self.tuned_alone == ["all"] else self.tuned_alone
         known = {"models": models, "modes": MODES, "ablations": list(ABLATIONS), "tuned_alone": changed}
-        for axis in AXES:
-            values = getattr(self, axis)
-            if not isinstance(values, list):
-                continue
-            for value in values:
+        for axis, values in vars(self).items():
+            for value in values if isinstance(values, list) else ():
                 if value not in known.get(axis, values):
                     allowed = ", ".join(known[axis]) or "the ablations, variants and budgets, of which there are none"
                     raise ValueError(f"{axis} must be among {allowed}, not {value!r}")
                 if values.count(value) > 1:
                     raise ValueError(f"{axis} names something twice: {values}")
-            if not values and axis not in _MAY_BE_EMPTY:
+            if values == [] and axis not in _MAY_BE_EMPTY:
                 raise ValueError(f"{axis} is empty")
-        if len({data.label for data in self.datasets}) < len(self.datasets):
+        self._specs = {data.label: data for data in self.datasets}
+        if len(self._specs) < len(self.datasets):
             raise ValueError("datasets: two have the same name; name their files otherwise")
         if not 1 <= self.tuning_seeds <= len(self.seeds):
             raise ValueError(f"tuning_seeds must be between 1 and the {len(self.seeds)} seeds, not {self.tuning_seeds}")
@@ -120,21 +118,20 @@ class Campaign:
     def runs(self) -> list[Run]:
         """All runs; those that share data or an alignment stand together."""
         made = []
-        for data, share, model in product(self.datasets, self.train_shares, self.models):
+        for data, share, model in product(self._specs, self.train_shares, self.models):
             made += [Run(data, share, model, None, PLAIN, "plain", seed) for seed in self.seeds]
             for language, (variant, changes) in product(self.language_models, self.changes.items()):
                 for seed, stage in product(self.seeds, changes.get("finetune_modes", self.modes)):
                     made.append(Run(data, share, model, language, variant, stage, seed))
         return made
 
-    def tuning_of(self, run: Run) -> Run:
-        """What chooses the parameters of ``run``, with the first seed: the complete method for most ablations."""
-        own = run.variant in (PLAIN, *self.tuned_alone)
-        return replace(run, variant=run.variant if own else COMPLETE, seed=self.seeds[0])
-
     def tuned_with(self, run: Run) -> list[Run]:
-        """The runs, each with another seed, whose validation scores choose the parameters of ``run``."""
-        return [replace(self.tuning_of(run), seed=seed) for seed in self.seeds[: self.tuning_seeds] if self.grid]
+        """The runs, each with another seed, whose validation scores choose the parameters of ``run``.
+
+        They are of the complete method where ``run`` is of an ablation that is not tuned alone.
+        """
+        variant = run.variant if run.variant in (PLAIN, *self.tuned_alone) else COMPLETE
+        return [replace(run, variant=variant, seed=seed) for seed in self.seeds[: self.tuning_seeds] if self.grid]
 
     def trials(self, run: Run) -> list[dict[str, Any]]:
         """Parameters to try for ``run``; one empty combination where nothing is tuned."""
@@ -148,7 +145,7 @@ class Campaign:
 
     def config(self, run: Run, parameters: Mapping[str, Any]) -> ALTConfig:
         """The configuration of ``run`` with tuned ``parameters``, which win over everything in stage 2."""
-        cell = replace(run, seed=0)  # seeds differ in nothing else
+        cell = replace(run, seed=None)  # seeds differ in nothing else
         if cell not in self._configs:
             self._configs[cell] = self._make_config(run)
         whole = self._configs[cell]
@@ -165,11 +162,12 @@ class Campaign:
         keys = {"split_seed": self.seeds[0], **self.keys, **self.changes.get(run.variant, {})}
         if run.language_model is not None:
             keys["language_model"] = run.language_model
-        if run.data.split:
-            keys["eval_args"] = SPLITS[run.data.split]
+        data = self._specs[run.data]
+        if data.split:
+            keys["eval_args"] = SPLITS[data.split]
         keys |= {"seed": run.seed, "train_share": run.train_share, "plain_baseline": run.stage == "plain"}
         keys |= {"finetune_modes": [] if run.stage == "plain" else [run.stage], "pretrained_checkpoint": None}
-        return ALTConfig(PREFIX + run.model, run.data.name, [run.data.file] if run.data.file else [], keys)
+        return ALTConfig(PREFIX + run.model, data.name, [data.file] if data.file else [], keys)
 
     def to_json(self) -> dict[str, Any]:
         """What :meth:`from_mapping` reads."""

@@ -13,7 +13,7 @@ import pandas as pd
 
 from recbole_alt.files import replacing
 from recbole_alt.study.axes import COMPLETE, PLAIN
-from recbole_alt.study.summary import Row, distinct
+from recbole_alt.study.tables import Row, distinct
 
 #: x, y and standard deviation.
 Point = tuple[float, float, float]

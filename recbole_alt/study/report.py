@@ -1,15 +1,39 @@
-"""The report of a campaign, or of several that were run apart: tables, rows as JSON and CSV, and plots."""
+"""From the runs of a campaign, or of several that were run apart, to its report: one row per model and mode.
+
+A row holds mean ± standard deviation over seeds, paired differences, and the facts that these depend on.
+"""
+
+from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from functools import lru_cache
+from logging import getLogger
+from math import isnan
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
-from recbole_alt.files import read_json, write_text
+from recbole_alt.files import read_json, read_record, write_text
+from recbole_alt.study.axes import Run
 from recbole_alt.study.plots import draw_all
-from recbole_alt.study.summary import CURVES, Cell, Row, facts_of, flat, group_runs, read_runs, summarise
-from recbole_alt.study.tables import make_tables
+from recbole_alt.study.scores import Scores, popularity_bins
+from recbole_alt.study.statistics import auc, bootstrap_differences, p_value, reliability
+from recbole_alt.study.tables import METRICS, Row, distinct, make_tables
+
+COUNTS = ["rows", "cold_user_rows", "cold_item_rows", "gauc_users", "gauc_left_out"]
+COSTS = ["seconds", "texts_encoded", "alignment_seconds", "alignment_texts_encoded", "alignment_interactions_seen",
+         "alignment_steps", "alignment_peak_memory_mib", "peak_memory_mib"]  # fmt: skip
+#: Columns that hold more than one number, which plots are drawn from.
+CURVES = ["popularity", "calibration"]
+
+Record = dict[str, Any]  # of one run
+
+
+# -- writing -----------------------------------------------------------------------------------------------
 
 
 def write_report(folder: Path, resamples: int = 400) -> list[Path]:
@@ -19,9 +43,7 @@ def write_report(folder: Path, resamples: int = 400) -> list[Path]:
         ValueError: If there is no finished run.
     """
     records = read_runs(folder)
-    facts = [facts_of(list(runs.values())) for runs in group_runs(records).values()]
-    rows = [row | told for row, told in zip(summarise(records, resamples), facts, strict=True)]
-    return _write(folder / "report", rows, pd.DataFrame(map(flat, records), dtype=object))
+    return _write(folder / "report", summarise(records, resamples), pd.DataFrame(map(flat, records), dtype=object))
 
 
 def join_reports(folders: Sequence[Path], out: Path) -> list[Path]:
@@ -33,7 +55,7 @@ def join_reports(folders: Sequence[Path], out: Path) -> list[Path]:
         ValueError: If there is no report, one by an older version, two with the same rows, or one that would be
             overwritten.
     """
-    found: dict[Cell, tuple[Path, Row]] = {}
+    found: dict[Run, tuple[Path, Row]] = {}
     runs: list[pd.DataFrame] = []
     for folder in folders:
         report = folder / "report" if (folder / "report").is_dir() else folder
@@ -47,13 +69,11 @@ def join_reports(folders: Sequence[Path], out: Path) -> list[Path]:
                     f"join: the report in {str(folder)!r} is of an older version, which did not keep what its rows "
                     "and plots depend on; make it again with --report where its runs are"
                 )
-            cell = Cell.of(row)
-            if cell in found:
-                what = " ".join(str(part) for part in cell if part is not None)
-                raise ValueError(f"join: {what} is in both {str(found[cell][0])!r} and {str(folder)!r}; leave one out")
-            found[cell] = (folder, row)
+            if (run := Run.of(row)) in found:
+                raise ValueError(f"join: {run} is in both {str(found[run][0])!r} and {str(folder)!r}; leave one out")
+            found[run] = (folder, row)
         runs.append(pd.read_csv(report / "runs.csv", dtype=str, keep_default_na=False))
-    rows = [found[cell][1] for cell in sorted(found, key=lambda cell: cell.place)]
+    rows = [found[run][1] for run in sorted(found, key=lambda run: run.place)]
     return _write(out / "report", rows, pd.concat(runs))
 
 
@@ -70,3 +90,137 @@ def _write(report: Path, rows: Sequence[Row], runs: pd.DataFrame) -> list[Path]:
     for name, text in texts.items():
         write_text(report / name, text)
     return [*(report / name for name in texts), *draw_all(rows, report)]
+
+
+# -- runs --------------------------------------------------------------------------------------------------
+
+
+def read_runs(folder: Path) -> list[Record]:
+    """The finished runs of a campaign; of those that were made twice, as settings changed, the last one.
+
+    Raises:
+        ValueError: If there is none.
+    """
+    latest: dict[Run, Record] = {}
+    records = [read_record(file) | {"folder": str(file.parent)} for file in sorted(folder.glob("runs/*/run.json"))]
+    for record in sorted(records, key=lambda record: record["ended"]):
+        if before := latest.get(run := Run(**record["run"])):
+            getLogger().warning(f"{before['folder']} is left out: {record['folder']} is the same run, made later")
+        latest[run] = record
+    if not latest:
+        raise ValueError(f"out: {str(folder)!r} holds no finished run")
+    return list(latest.values())
+
+
+def flat(record: Record) -> Row:
+    """One run as a line of ``runs.csv``."""
+    measured = record["test"] | {f"valid_{name}": value for name, value in record["valid"].items()}
+    row = record["run"] | {name: measured.get(name) for name in (*METRICS, *COUNTS)}
+    return row | record["costs"] | record["parameters"] | {name: record[name] for name in ("error", "folder")}
+
+
+def scores_of(run: Record) -> Scores:
+    """The scores of a run's test rows."""
+    return _load(Path(run["folder"], "scores.npz").resolve())
+
+
+_load = lru_cache(maxsize=16)(Scores.load)
+
+
+# -- rows --------------------------------------------------------------------------------------------------
+
+
+def summarise(records: Sequence[Record], resamples: int = 400) -> list[Row]:
+    """One row per model and mode, in the order of tables; its keys are those of ``results.json``.
+
+    ``vs_plain_*`` and, for ablations, ``vs_complete_*`` are means of paired differences, with ``_sd`` (over seeds),
+    ``_low`` and ``_high`` (95 % bootstrap over test rows) and ``_p`` (paired t-test over seeds).
+    """
+    groups: dict[Run, dict[int, Record]] = {}
+    for record in sorted(records, key=lambda record: (Run.of(record["run"]).place, record["run"]["seed"])):
+        groups.setdefault(Run.of(record["run"]), {})[record["run"]["seed"]] = record
+    good = {cell: {seed: run for seed, run in runs.items() if not run["error"]} for cell, runs in groups.items()}
+    rows = []
+    for cell, runs in groups.items():
+        values, first = _frame(good[cell], [*METRICS, *COSTS]), next(iter(good[cell].values()), None)
+        row = {name: value for name, value in asdict(cell).items() if name != "seed"}
+        row |= {"seeds": " ".join(map(str, runs)), "diverged": len(runs) - len(good[cell])}
+        row |= _mean_and_sd(values[METRICS]) | values[COSTS].mean().to_dict()
+        row |= {name: first and first["test"].get(name) for name in COUNTS}
+        row["popularity"] = _by_popularity(good[cell])
+        row["calibration"] = first and reliability(scores_of(first).label, scores_of(first).score)
+        row["parameters"] = json.dumps(next(iter(runs.values()))["parameters"])
+        row["tuned_alone"] = any(run.get("tuned_alone") for run in runs.values())  # older campaigns lack it
+        for prefix, base in cell.bases.items():
+            if base in groups:
+                found = _difference(good[base], good[cell], resamples)
+                row |= {f"{prefix}_{name}": value for name, value in found.items()}
+        row |= _facts_of(list(runs.values()))
+        rows.append({name: None if isinstance(value, float) and isnan(value) else value for name, value in row.items()})
+    return rows
+
+
+def _frame(runs: Mapping[int, Record], columns: list[str]) -> pd.DataFrame:
+    """Numbers of runs: a line for each seed, NaN where a run lacks one."""
+    return pd.DataFrame([flat(run) for run in runs.values()], index=list(runs), columns=columns).astype(float)
+
+
+def _mean_and_sd(values: pd.DataFrame) -> Row:
+    summary = values.agg(["mean", "std"]).set_axis(["", "_sd"]).unstack()
+    return {f"{name}{end}": value for (name, end), value in summary.items()}
+
+
+def _by_popularity(runs: Mapping[int, Record]) -> dict[str, Any]:
+    """Bin of the item's training interactions → its ``rows``, and ``auc`` of the seeds that have both classes in it."""
+    bins: dict[str, Any] = {}
+    for seed, scores in ((seed, scores_of(run)) for seed, run in runs.items()):
+        for name, inside in [] if scores.item_seen is None else popularity_bins(scores.item_seen):
+            one = bins.setdefault(name, {"rows": int(inside.sum()), "auc": {}})
+            if (value := auc(scores.label[inside], scores.score[inside])) is not None:
+                one["auc"][str(seed)] = value
+    return bins
+
+
+def _difference(base: Mapping[int, Record], other: Mapping[int, Record], resamples: int) -> Row:
+    """``other`` less ``base`` over the seeds that both have, each with its own partner.
+
+    Raises:
+        ValueError: If they scored different test rows.
+    """
+    seeds = [seed for seed in base if seed in other]
+    result: Row = {"pairs": len(seeds)}
+    if not seeds:
+        return result
+    changes = (_frame(other, METRICS) - _frame(base, METRICS)).loc[seeds].dropna(axis="columns")
+    result |= _mean_and_sd(changes) | {f"{name}_p": p_value(change) for name, change in changes.items()}
+    before, after = ([scores_of(runs[seed]) for seed in seeds] for runs in (base, other))
+    if not all(scores.same_rows(before[0]) for scores in (*before, *after)):
+        raise ValueError(f"{base[seeds[0]]['folder']} and {other[seeds[0]]['folder']} are of other test rows")
+    scored = [[scores.score for scores in of] for of in (before, after)]
+    for name, interval in bootstrap_differences(before[0].label, *scored, resamples=resamples).items():
+        result |= dict(zip((f"{name}_low", f"{name}_high"), interval or (None, None), strict=True))
+    return result
+
+
+def _facts_of(records: Sequence[Record]) -> Row:
+    """What the numbers of a row depend on: data, label rule, split, language model, commands and versions."""
+    record = records[0]
+    config, evaluation = record["configuration"], record["configuration"]["eval_args"]
+    rule = [f"{name} ≥ {value} is a click" for name, value in (config["threshold"] or {}).items()]
+    rule += [f"only {name} within {value}" for name, value in (config["val_interval"] or {}).items()]
+    layers = "all" if config["language_model_layers"] is None else config["language_model_layers"]
+    frozen = "none" if config["frozen_layers"] is None else config["frozen_layers"]
+    aligned = record["run"]["stage"] != "plain"
+    commands = (shlex.join(["python", *run["command"]]) for run in records)
+    versions = (", ".join(map(" ".join, run["versions"].items())) for run in records)
+    return {
+        "dataset": config["dataset"],
+        "label_rule": "; ".join(rule) or "label as given",
+        "split": f"{evaluation['split']} in order {evaluation['order']}, drawn with seed {config['split_seed']}",
+        **{f"{part}_rows": record["rows"][part] for part in ("train", "valid", "test")},
+        "encoder": f"{config['language_model']}, layers: {layers}, of these not aligned: {frozen}" if aligned else None,
+        "prompt_scope": config["prompt_scope"] if aligned else None,
+        "tuning_seeds": record.get("tuning_seeds"),  # older campaigns lack it
+        "commands": json.dumps(distinct(commands)),  # lists, as seeds of one row may have come later
+        "versions": json.dumps(distinct(versions)),
+    }

@@ -6,9 +6,7 @@ import os
 import shutil
 from collections.abc import Collection, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
-from statistics import fmean
 from time import monotonic
 from typing import Any
 
@@ -17,10 +15,8 @@ from filelock import FileLock, Timeout
 from recbole_alt import checkpoints
 from recbole_alt.config import ALTConfig
 from recbole_alt.experiment import Data, Experiment, StageResult, load_data, read_stage
-from recbole_alt.files import read_record
 from recbole_alt.keys import ALIGNMENT, NOT_OF_ALIGNMENT, keys_of
 from recbole_alt.model.precision import kept_precision
-from recbole_alt.study.axes import Run
 from recbole_alt.study.progress import logger
 from recbole_alt.trainer.diverged import Diverged
 
@@ -46,42 +42,6 @@ def best_of(records: Sequence[Record]) -> Record | None:
     """The record with the best validation ``score``, the first of equals; None where none has one."""
     scored = [record for record in records if record["score"] is not None]
     return max(scored, key=lambda r: r["score"] if r["bigger"] else -r["score"], default=None)
-
-
-@dataclass(frozen=True, eq=False)
-class Trial:
-    """Parameters that validation may choose, and the record's file of the training with each seed that tries them.
-
-    The weights of a training are in the folder beside its record.
-    """
-
-    parameters: dict[str, Any]
-    files: dict[Run, Path]
-
-    @property
-    def is_over(self) -> bool:
-        """True if every seed has been trained."""
-        return all(file.is_file() for file in self.files.values())
-
-
-def best_trial(trials: Sequence[Trial]) -> Trial | None:
-    """The trial with the best mean score over the seeds, the first of equals; None where every one has diverged."""
-    outcomes = []
-    for trial in trials:
-        records = [read_record(file) for file in trial.files.values()]
-        scores = [record["score"] for record in records]
-        mean = None if None in scores else fmean(scores)
-        outcomes.append({"trial": trial, "score": mean, "bigger": records[0]["bigger"]})
-    best = best_of(outcomes)
-    return best["trial"] if best else None
-
-
-def drop_losers(trials: Sequence[Trial]) -> None:
-    """Delete the weights of all trials but the best, which runs may be made of."""
-    best = best_trial(trials)
-    for trial in trials:
-        for file in trial.files.values() if trial is not best else ():
-            shutil.rmtree(file.with_suffix(""), ignore_errors=True)
 
 
 class Store:

@@ -11,7 +11,10 @@ from typing import Any
 from recbole_alt.markdown import markdown_table
 from recbole_alt.study.axes import COMPLETE, PLAIN
 from recbole_alt.study.statistics import p_value
-from recbole_alt.study.summary import METRICS, Row, distinct
+
+METRICS = ["valid_auc", "valid_logloss", "auc", "logloss", "gauc", "cold_user_auc", "cold_item_auc"]
+
+Row = dict[str, Any]  # of ``results.json``
 
 _LATEX = str.maketrans(
     {"\\": r"\textbackslash ", **{c: "\\" + c for c in "_%&#{}$"}, "±": r"$\pm$", "Δ": r"$\Delta$", "≥": r"$\ge$"}
@@ -139,6 +142,11 @@ def tell(rows: Sequence[Row]) -> str:
     )
     commands, versions = (distinct(one for row in rows for one in json.loads(row[n])) for n in ("commands", "versions"))
     return f"{'; '.join(facts)}. {'; '.join(f'`{command}`' for command in commands)}. {' / '.join(versions)}."
+
+
+def distinct(texts: Iterable[str]) -> list[str]:
+    """``texts`` without repetitions, in order."""
+    return list(dict.fromkeys(texts))
 
 
 def _by(rows: Iterable[Row], *names: str) -> list[list[Row]]:
