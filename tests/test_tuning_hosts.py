@@ -26,10 +26,10 @@ pytestmark = pytest.mark.usefixtures("one_thread")
     [
         (["--params_file=nowhere"], "nowhere"),
         (["--algo=anneal"], "exhaustive, random, bayes"),
-        (["--max_evals=0", "--algo=random"], "max_evals must be 1 or more"),
+        (["--max_evals=0", "--algo=random"], "max_evals must be a whole number, 1 or more"),
         (["--max_evals=3"], "makes all 18 trials"),
         (["--stage=both"], "plain, ctr, lm, joint"),
-        (["--early_stop=0", "--algo=random"], "early_stop must be 1 or more"),
+        (["--early_stop=0", "--algo=random"], "early_stop must be a whole number, 1 or more"),
         (["--result_file=x.json"], "result_file"),
         (["--learning_rat=1"], "learning_rate"),
     ],

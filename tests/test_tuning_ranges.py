@@ -14,8 +14,7 @@ from recbole.trainer import HyperTuning
 
 import recbole_alt
 from recbole_alt.config import ALTConfig, properties_dir
-from recbole_alt.study.ranges import check_ranges, find_ranges, read_ranges
-from recbole_alt.study.tune import count_trials
+from recbole_alt.study.ranges import check_ranges, count_trials, find_ranges, read_ranges
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -3,7 +3,6 @@
 from recbole_alt.study.axes import ABLATIONS
 from recbole_alt.study.compare import run_campaign
 from recbole_alt.study.plan import Campaign
-from recbole_alt.study.trials import objective_function
-from recbole_alt.study.tune import run_hyper_alt
+from recbole_alt.study.tune import objective_function, run_hyper_alt
 
 __all__ = ["ABLATIONS", "Campaign", "objective_function", "run_campaign", "run_hyper_alt"]

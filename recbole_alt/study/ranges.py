@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
-from math import ceil, exp, isfinite
+from math import ceil, exp, isfinite, prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -189,6 +189,26 @@ def read_grid(name: str) -> dict[str, list[Any]]:
             check_values({tuned.name: value})
         grid[tuned.name] = list(tuned.values)
     return grid
+
+
+def count_trials(ranges: Sequence[Range], algo: str, max_evals: int | None) -> int:
+    """The most trials there can be.
+
+    Raises:
+        ValueError: Exhaustive search of a range that is not a choice, or of fewer trials than there are combinations.
+    """
+    if algo != "exhaustive":
+        return 100 if max_evals is None else max_evals
+    for tuned in ranges:
+        if tuned.kind != "choice":
+            raise ValueError(
+                f"{tuned.where}: exhaustive search can't try every value of a {tuned.kind} range: write "
+                f"{tuned.name} choice [...], or give --algo=random or --algo=bayes"
+            )
+    total = prod(len(tuned.values) for tuned in ranges)
+    if max_evals is not None:
+        raise ValueError(f"max_evals: exhaustive search makes all {total} trials; leave it out, or give --algo=random")
+    return total
 
 
 def combinations(choices: Mapping[str, Sequence[Any]], most: int) -> list[dict[str, Any]]:

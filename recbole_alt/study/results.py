@@ -1,7 +1,7 @@
 """What a tuning leaves: every trial as JSON and CSV, a table, a plot, and the best parameters as YAML."""
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +14,14 @@ from recbole_alt.markdown import markdown_table
 from recbole_alt.study.progress import show
 from recbole_alt.study.ranges import Range
 from recbole_alt.study.store import Record, best_of
-from recbole_alt.study.trials import Trials, override
 
 
-def write_results(tuning: Trials, ranges: Sequence[Range], config: ALTConfig, model: str) -> Record:
+def write_results(
+    folder: Path, stage: str, trials: Sequence[Record], ranges: Sequence[Range], config: ALTConfig, model: str
+) -> Record:
     """Write ``trials.json``, ``trials.csv``, ``table.md``, ``plot.png`` and ``best.yaml`` into the folder of a tuning.
 
-    All trials shared ``config``; ``model`` is the model as it was asked for.
+    All ``trials`` shared ``config``; ``model`` is the model as it was asked for.
 
     Returns:
         ``best`` (the record of the best trial), ``trials``, ``table`` and ``command``, which takes the best up again.
@@ -28,7 +29,6 @@ def write_results(tuning: Trials, ranges: Sequence[Range], config: ALTConfig, mo
     Raises:
         ValueError: No trial reached a score.
     """
-    folder, stage, trials = tuning.folder, tuning.stage, tuning.read()
     best = best_of(trials)
     if best is None:
         reasons = "; ".join(sorted({str(trial["error"]) for trial in trials})) or "none finished"
@@ -56,18 +56,21 @@ def write_results(tuning: Trials, ranges: Sequence[Range], config: ALTConfig, mo
     return {"best": best, "trials": trials, "table": table, "command": shlex.join(command)}
 
 
+def override(finetune: Mapping[str, Any] | None, stage: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """``finetune: {stage: ...}`` with the tuned values in place of overrides, which would win over them."""
+    overrides = (finetune or {}).get(stage) or {}
+    return {**(finetune or {}), stage: {key: parameters.get(key, value) for key, value in overrides.items()}}
+
+
 def _make_table(frame: pd.DataFrame, metric: str, bigger: bool) -> str:
     """Trials by validation score, as Markdown."""
-
-    def show_cell(column: str, value: Any) -> str:
-        if column.startswith("valid_"):
-            return "diverged" if value is None else f"{value:.4f}"
-        return f"{value:.0f}" if column == "seconds" else show(value)
-
     shown = frame.drop(columns=["pretrain_seconds", "error"])
     shown = shown.sort_values(f"valid_{metric}", ascending=not bigger, kind="stable", key=pd.to_numeric)
-    cells = [[show_cell(column, value) for column, value in row.items()] for _, row in shown.iterrows()]
-    return markdown_table([column.replace("valid_", "valid ", 1) for column in shown], cells, "r")
+    for column in shown:
+        valid = column.startswith("valid_")
+        write = "{:.4f}".format if valid else "{:.0f}".format if column == "seconds" else show
+        shown[column] = ["diverged" if valid and value is None else write(value) for value in shown[column]]
+    return markdown_table([column.replace("valid_", "valid ", 1) for column in shown], shown.values.tolist(), "r")
 
 
 def _best_yaml(best: Record, stage: str, config: ALTConfig) -> str:
@@ -76,8 +79,8 @@ def _best_yaml(best: Record, stage: str, config: ALTConfig) -> str:
     own = {"model", "dataset", "config_files", "finetune", "finetune_modes"}
     rest = {key: value for key, value in config.external_config_dict.items() if key not in own | parameters.keys()}
     rest |= {"finetune_modes": [], "plain_baseline": True} if stage == "plain" else {"finetune_modes": [stage]}
-    overrides = {name: keys for name, keys in override(config["finetune"], stage, parameters).items() if keys}
-    rest |= {"finetune": overrides} if overrides else {}
+    if overrides := {name: keys for name, keys in override(config["finetune"], stage, parameters).items() if keys}:
+        rest["finetune"] = overrides
     first, second = (yaml.safe_dump(part, sort_keys=False, allow_unicode=True) for part in (parameters, rest))
     return f"# Trial {best['trial']}: best on validation\n{first}# What all trials shared\n{second}"
 

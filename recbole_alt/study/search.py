@@ -3,7 +3,7 @@
 import os
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,6 +12,7 @@ import numpy as np
 import optuna
 from filelock import FileLock, Timeout
 from optuna.storages.journal import JournalFileBackend, JournalStorage
+from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from recbole_alt.files import CannotWrite
@@ -19,7 +20,6 @@ from recbole_alt.keys import NOT_OF_ALIGNMENT
 from recbole_alt.study.ranges import Range, combinations
 
 _SECONDS = 0.5  # between two looks at the trials of other processes
-_WORST = -sys.float_info.max  # of a training that diverged: samplers compute with it
 
 
 class Claim(NamedTuple):
@@ -54,16 +54,17 @@ class Search:
     ):  # fmt: skip
         self.ranges = {tuned.name: tuned for tuned in ranges}
         self.algorithm, self.seed, self.total, self.early_stop = algorithm, seed, total, early_stop
-        self._sign = 1.0 if bigger else -1.0
         self._distributions = {tuned.name: tuned.distribution for tuned in ranges}
+        self._worst = -sys.float_info.max if bigger else sys.float_info.max  # samplers compute with it
         self._folder, self._journal = folder, folder / "search.journal"
         self._lock = FileLock(folder / ".search")
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         with self._locked():
             _drop_half_a_line(self._journal)
             storage = JournalStorage(JournalFileBackend(str(self._journal), self._lock))  # type: ignore[arg-type]
+            direction = StudyDirection.MAXIMIZE if bigger else StudyDirection.MINIMIZE
             self._study = optuna.create_study(
-                storage=storage, study_name="tuning", direction="maximize", load_if_exists=True
+                storage=storage, study_name="tuning", direction=direction, load_if_exists=True
             )
 
     def ask(self) -> Claim | None:
@@ -90,33 +91,24 @@ class Search:
     def tell(self, claim: Claim, score: float | None) -> None:
         """End a trial with its ``score``, None where training diverged."""
         with self._locked():
-            self._study.tell(claim.number - 1, _WORST if score is None else self._sign * score)
+            self._study.tell(claim.number - 1, self._worst if score is None else score)
 
-    def ended(self) -> list[FrozenTrial]:
-        """The trials that have ended."""
+    def count_ended(self) -> int:
+        """How many trials have ended."""
         with self._locked():
-            return self._study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-
-    def best(self) -> tuple[float, dict[str, Any]] | None:
-        """The best score so far and its parameters, the first of equals; None where no trial has a score."""
-        best = max(self.ended(), key=lambda trial: trial.values[0], default=None)
-        if best is None or best.values[0] == _WORST:
-            return None
-        return self._sign * best.values[0], self._decode(best.params)
+            return len(self._study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)))
 
     def _claim(self, trial: FrozenTrial) -> Claim | None:
         lock = FileLock(self._folder / "trials" / f"claim-{trial.number + 1}.lock")
         with suppress(Timeout):
             lock.acquire(timeout=0)
-            return Claim(trial.number + 1, self._decode(trial.params), lock)
+            parameters = {name: tuned.decode(trial.params[name]) for name, tuned in self.ranges.items()}
+            return Claim(trial.number + 1, parameters, lock)
         return None
 
-    def _decode(self, drawn: Mapping[str, Any]) -> dict[str, Any]:
-        return {name: tuned.decode(drawn[name]) for name, tuned in self.ranges.items()}
-
     def _is_over(self, trials: Sequence[FrozenTrial]) -> bool:
-        values = [trial.values[0] for trial in trials if trial.state == TrialState.COMPLETE]
-        late = len(values) - 1 - values.index(max(values)) if values else 0
+        ended = [trial.number for trial in trials if trial.state == TrialState.COMPLETE]
+        late = sum(number > self._study.best_trial.number for number in ended)
         return len(trials) >= self.total or (self.early_stop is not None and late >= self.early_stop)
 
     def _draw(self, trials: Sequence[FrozenTrial]) -> dict[str, Any]:
@@ -126,7 +118,7 @@ class Search:
             return combinations({n: range(len(self.ranges[n].values)) for n in names}, self.total)[len(trials)]
         seed = int(np.random.SeedSequence([self.seed, len(trials)]).generate_state(1)[0])
         samplers = {"random": optuna.samplers.RandomSampler, "bayes": optuna.samplers.TPESampler}
-        study = optuna.create_study(sampler=samplers[self.algorithm](seed=seed), direction="maximize")
+        study = optuna.create_study(sampler=samplers[self.algorithm](seed=seed), direction=self._study.direction)
         study.add_trials(trials)
         return study.ask(self._distributions).params
 
