@@ -205,7 +205,7 @@ def searched(folder: str, ranges: str, algo: str, total: int) -> list[tuple[floa
     """What a search asks for where scores rise with ``learning_rate``."""
     Path("ranges").write_text(ranges)
     Path(folder).mkdir()
-    search, asked = Search(Path(folder), read_ranges(Path("ranges")), algo, 2020, total), []
+    search, asked = Search(Path(folder), read_ranges("ranges"), algo, 2020, total), []
     while claim := search.ask():
         with claim.lock:
             search.tell(claim, claim.parameters["learning_rate"])
@@ -236,7 +236,7 @@ def opened(folder: str, **options: Any) -> Search:
     """A search of 4 trials, as another process would open it."""
     Path("ranges").write_text(SPACE)
     Path(folder).mkdir(exist_ok=True)
-    return Search(Path(folder), read_ranges(Path("ranges")), "random", 2020, **{"total": 4} | options)
+    return Search(Path(folder), read_ranges("ranges"), "random", 2020, **{"total": 4} | options)
 
 
 def test_processes_share_a_search_and_take_up_what_one_of_them_left() -> None:

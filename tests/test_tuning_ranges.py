@@ -14,7 +14,7 @@ from recbole.trainer import HyperTuning
 
 import recbole_alt
 from recbole_alt.config import ALTConfig, properties_dir
-from recbole_alt.study.ranges import check_ranges, count_trials, find_ranges, read_ranges
+from recbole_alt.study.ranges import check_ranges, count_trials, read_ranges
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -77,10 +77,10 @@ def test_whole_numbers_and_logarithms_as_recbole(tmp_path: Path) -> None:
         "embedding_size quniform 8,64,8\nweight_decay quniform 0.1,0.5,0.1\nlearning_rate loguniform -8,-2\n"
         "mlp_hidden_size choice [[16, 8], [8]]\nreg_weight uniform 0.1,0.9\n"
     )
-    size, decay, rate, width, weight = read_ranges(file)
+    size, decay, rate, width, weight = read_ranges(str(file))
     assert size.decode(3) == 24 and isinstance(size.decode(3), int)
     assert decay.decode(3) == 0.3
-    assert str(rate) == "learning_rate: 0.0003355 to 0.1353, on a logarithmic scale"
+    assert str(rate) == "learning_rate (loguniform): 0.0003355 to 0.1353"
     for tuned, drawn in (
         (size, IntDistribution(1, 8)),  # times the step
         (decay, IntDistribution(1, 5)),
@@ -95,7 +95,7 @@ def test_every_value_that_is_drawn_is_one_of_hyperopts(tmp_path: Path) -> None:
     stochastic = pytest.importorskip("hyperopt.pyll.stochastic", reason="pip install 'recbole_alt[hyperopt]'")
     file = tmp_path / "r"
     file.write_text("embedding_size quniform 10,60,16\nlearning_rate loguniform -8,-2\n")
-    size, rate = read_ranges(file)
+    size, rate = read_ranges(str(file))
     theirs = HyperTuning._build_space_from_file(str(file))
     draws = [stochastic.sample(theirs, rng=np.random.default_rng(n)) for n in range(200)]
     low, high = size.distribution.low, size.distribution.high  # type: ignore[attr-defined]
@@ -106,11 +106,11 @@ def test_every_value_that_is_drawn_is_one_of_hyperopts(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", sorted(file.stem for file in (properties_dir() / "hyper").glob("*.hyper")))
 def test_our_ranges_fit_our_keys_and_recbole_reads_them(name: str) -> None:
-    ranges = read_ranges(find_ranges(name))
+    ranges = read_ranges(name)
     check_ranges(ranges, ALTConfig("ALT_DCN", "ml-100k"), {})
     assert count_trials(ranges, "exhaustive", None) <= 20
     pytest.importorskip("hyperopt", reason="pip install 'recbole_alt[hyperopt]'")
-    theirs = HyperTuning._build_space_from_file(str(find_ranges(name)))
+    theirs = HyperTuning._build_space_from_file(str(properties_dir() / "hyper" / f"{name}.hyper"))
     assert list(theirs) == [tuned.name for tuned in ranges]
     with pytest.raises(ValueError, match="nor one of compatibility, cosine, finetune, pretrain, rates, regularisation"):
-        find_ranges("finetun")
+        read_ranges("finetun")

@@ -25,48 +25,28 @@ _MAY_BE_EMPTY = ("modes", "ablations", "budgets", "tuned_alone")
 class Campaign:
     """Everything that is to be compared.
 
-    Attributes:
-        models: CTR models, as RecBole names them; ``all`` for every one there is.
-        datasets: See :class:`DataSpec`.
-        language_models: Folders, packages or hub ids; None for the one that the configuration names.
-        seeds: Of the runs. The first one also splits.
-        modes: Of finetuning.
-        ablations: Names from :data:`ABLATIONS`.
-        variants: Further changes of the configuration, name → keys, and ``finetune_modes`` as in :data:`ABLATIONS`.
-        budgets: Further ``pretrain_steps`` to align for.
-        tuned_alone: Ablations, variants and budgets (``steps_<n>``) that get parameters of their own, or ``all``; the
-            rest take what was chosen for the complete method.
-        train_shares: Of the training interactions.
-        params_file: Ranges searched on validation for each stage, or ``none``.
-        tuning_trials: At most so many combinations of these are tried.
-        tuning_seeds: Each combination is tried with so many of the first seeds; their mean chooses.
-        keys: Of the configuration, for every run.
-        grid: What ``params_file`` holds, key → choices; empty where nothing is tuned.
-
     Raises:
         ValueError: Unknown names, no seed, and the like.
     """
 
-    models: list[str]
+    models: list[str]  #: CTR models, as RecBole names them; ``all`` for every one there is.
     datasets: list[DataSpec]
-    language_models: list[str | None] = field(default_factory=lambda: [None])
-    seeds: list[int] = field(default_factory=lambda: [2020, 2021, 2022])
-    modes: list[str] = field(default_factory=lambda: list(MODES))
-    ablations: list[str] = field(default_factory=list)
-    variants: dict[str, dict[str, Any]] = field(default_factory=dict)
-    budgets: list[int] = field(default_factory=list)
-    tuned_alone: list[str] = field(default_factory=list)
-    train_shares: list[float] = field(default_factory=lambda: [1.0])
-    params_file: str = "compatibility"
-    tuning_trials: int = 6
-    tuning_seeds: int = 1
-    keys: dict[str, Any] = field(default_factory=dict)
-    grid: dict[str, list[Any]] = field(init=False, repr=False)
-    _specs: dict[str, DataSpec] = field(init=False, repr=False, compare=False)
-    _configs: dict[Run, ALTConfig] = field(default_factory=dict, init=False, repr=False, compare=False)
+    language_models: list[str | None] = field(default_factory=lambda: [None])  #: None for the configured one.
+    seeds: list[int] = field(default_factory=lambda: [2020, 2021, 2022])  #: The first one also splits.
+    modes: list[str] = field(default_factory=lambda: list(MODES))  #: Of finetuning.
+    ablations: list[str] = field(default_factory=list)  #: Names from :data:`ABLATIONS`.
+    variants: dict[str, dict[str, Any]] = field(default_factory=dict)  #: More of these, name → changes.
+    budgets: list[int] = field(default_factory=list)  #: Further ``pretrain_steps``, as variants ``steps_<n>``.
+    tuned_alone: list[str] = field(default_factory=list)  #: Variants with parameters of their own, or ``all``.
+    train_shares: list[float] = field(default_factory=lambda: [1.0])  #: Of the training interactions.
+    params_file: str = "compatibility"  #: Ranges searched on validation for each mode, or ``none``.
+    tuning_trials: int = 6  #: At most so many combinations of these are tried,
+    tuning_seeds: int = 1  #: each with so many of the first seeds; their mean chooses.
+    keys: dict[str, Any] = field(default_factory=dict)  #: Of the configuration, for every run.
 
     def __post_init__(self) -> None:
-        self.grid = {} if self.params_file == "none" else read_grid(self.params_file)
+        self.grid: dict[str, list[Any]] = {} if self.params_file == "none" else read_grid(self.params_file)
+        self._configs: dict[Run, ALTConfig] = {}
         self._check_variants()
         changed = [name for name in self.changes if name != COMPLETE]
         models = [name.removeprefix(PREFIX) for name in registered_models()]
@@ -201,7 +181,7 @@ class Campaign:
 
 
 #: What a campaign is made of: the names of its attributes, of its YAML file and of its options.
-AXES = [axis.name for axis in fields(Campaign) if axis.init]
+AXES = [axis.name for axis in fields(Campaign)]
 
 
 def as_override(name: str, value: Any, config: Any) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from recbole_alt.config import ALTConfig, properties_dir
 from recbole_alt.keys import KEYS, check_values
+from recbole_alt.study.progress import show
 from recbole_alt.yaml_files import read_utf8
 
 if TYPE_CHECKING:
@@ -25,20 +26,12 @@ KINDS = {"choice": "[1e-3, 1e-4]", "uniform": "0,0.5", "quniform": "16,64,16", "
 
 @dataclass(frozen=True)
 class Range:
-    """The values that one key is tuned over.
-
-    Attributes:
-        name: The key.
-        kind: One of :data:`KINDS`.
-        values: The choices; otherwise the lower and the upper bound and, for ``quniform``, the step. The bounds of
-            ``loguniform`` are natural logarithms, as in RecBole.
-        where: File and line.
-    """
+    """The values that one key is tuned over."""
 
     name: str
-    kind: str
-    values: tuple[Any, ...]
-    where: str
+    kind: str  #: One of :data:`KINDS`.
+    values: tuple[Any, ...]  #: The choices, or the bounds (of ``loguniform`` their natural logarithms) and the step.
+    where: str  #: File and line.
 
     @property
     def distribution(self) -> BaseDistribution:
@@ -66,38 +59,25 @@ class Range:
     @property
     def samples(self) -> list[Any]:
         """Every choice, or both ends."""
-        drawn = self.distribution
-        ends = range(len(self.values)) if self.kind == "choice" else (drawn.low, drawn.high)  # type: ignore[attr-defined]
-        return [self.decode(end) for end in ends]
+        if self.kind == "choice":
+            return list(self.values)
+        ends: Any = self.distribution
+        return [self.decode(ends.low), self.decode(ends.high)]
 
     def __str__(self) -> str:
-        if self.kind == "choice":
-            return f"{self.name}: one of {', '.join(map(str, self.values))}"
-        low, high = self.samples
-        step = {"quniform": f" in steps of {self.values[-1]:g}", "loguniform": ", on a logarithmic scale"}
-        return f"{self.name}: {low:.4g} to {high:.4g}{step.get(self.kind, '')}"
+        return f"{self.name} ({self.kind}): {(', ' if self.kind == 'choice' else ' to ').join(map(show, self.samples))}"
 
 
-def find_ranges(name: str) -> Path:
-    """The file ``name``, or ``<name>.hyper`` of our ``properties/hyper/``.
+def read_ranges(name: str) -> list[Range]:
+    """Read lines ``key kind values`` from the file ``name``, or ``<name>.hyper`` of our ``properties/hyper/``.
 
-    Raises:
-        ValueError: Neither exists.
+    Blank lines and what follows ``#`` don't count. A ``ValueError`` names a line and what to write.
     """
     ours = properties_dir() / "hyper"
-    for file in (Path(name), ours / f"{name}.hyper"):
-        if file.is_file():
-            return file
-    known = ", ".join(sorted(file.stem for file in ours.glob("*.hyper")))
-    raise ValueError(f"params_file: {name!r} is neither a file nor one of {known}")
-
-
-def read_ranges(file: Path) -> list[Range]:
-    """The ranges of a file of lines ``key kind values``; blank lines and what follows ``#`` don't count.
-
-    Raises:
-        ValueError: Names the line and what to write.
-    """
+    file = next(filter(Path.is_file, (Path(name), ours / f"{name}.hyper")), None)
+    if file is None:
+        known = ", ".join(sorted(file.stem for file in ours.glob("*.hyper")))
+        raise ValueError(f"params_file: {name!r} is neither a file nor one of {known}")
     ranges: dict[str, Range] = {}
     for number, line in enumerate(read_utf8(file, "params_file").splitlines(), start=1):
         if not line.strip() or line.lstrip().startswith("#"):
@@ -147,11 +127,7 @@ def _read_bounds(kind: str, text: str) -> tuple[float, ...]:
 
 
 def check_ranges(ranges: Sequence[Range], config: ALTConfig, unread: Mapping[str, str]) -> None:
-    """Refuse a range before anything is trained; ``unread`` are keys that this tuning does not read, with the reason.
-
-    Raises:
-        ValueError: A misspelt key, a value out of range, or a key that changes nothing or that an argument fixes.
-    """
+    """Refuse a misspelt key, a value out of range, and a key that an argument fixes or that is ``unread``, and why."""
     allowed = {"allow_unknown_keys": True} if config["allow_unknown_keys"] else {}
     for tuned in ranges:
         name = tuned.name
@@ -171,13 +147,9 @@ def check_ranges(ranges: Sequence[Range], config: ALTConfig, unread: Mapping[str
 
 
 def read_grid(name: str) -> dict[str, list[Any]]:
-    """The choices of each key in a file of ranges, all of them keys of finetuning, so that they share an alignment.
-
-    Raises:
-        ValueError: A range is not a ``choice``, or of a key that alignment reads.
-    """
+    """The choices of each key in a file of ranges; all must be keys of finetuning, so that they share an alignment."""
     grid = {}
-    for tuned in read_ranges(find_ranges(name)):
+    for tuned in read_ranges(name):
         if tuned.kind != "choice":
             raise ValueError(f"{tuned.where}: every combination is tried; write {tuned.name} choice [...]")
         if tuned.name not in KEYS or not KEYS[tuned.name].stages:
@@ -192,11 +164,7 @@ def read_grid(name: str) -> dict[str, list[Any]]:
 
 
 def count_trials(ranges: Sequence[Range], algo: str, max_evals: int | None) -> int:
-    """The most trials there can be.
-
-    Raises:
-        ValueError: Exhaustive search of a range that is not a choice, or of fewer trials than there are combinations.
-    """
+    """The most trials there can be; a ``ValueError`` if exhaustive search can't make them, or is to make fewer."""
     if algo != "exhaustive":
         return 100 if max_evals is None else max_evals
     for tuned in ranges:

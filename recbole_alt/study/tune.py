@@ -23,7 +23,7 @@ from recbole_alt.kinds import choice, whole
 from recbole_alt.registry import make_config
 from recbole_alt.stopping import going_on
 from recbole_alt.study.progress import Clock, logger, quiet, show, show_outcome
-from recbole_alt.study.ranges import Range, check_ranges, count_trials, find_ranges, read_ranges
+from recbole_alt.study.ranges import Range, check_ranges, count_trials, read_ranges
 from recbole_alt.study.results import override, write_results
 from recbole_alt.study.store import Record, Store, best_of, digest, values_of
 
@@ -120,7 +120,7 @@ def run_hyper_alt(
     choice(*STAGES).refuse("stage", stage, empty=True)
     whole(1).refuse("max_evals", max_evals, empty=True)
     whole(1).refuse("early_stop", early_stop, empty=True)
-    ranges = read_ranges(find_ranges(params_file))
+    ranges = read_ranges(params_file)
     total = count_trials(ranges, algo, max_evals)
     config = make_config(model, dataset, config_file_list, config_dict, arguments)
     check_folder("checkpoint_dir", config["checkpoint_dir"])
