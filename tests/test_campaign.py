@@ -190,24 +190,53 @@ def test_no_weights_stay_after_a_stop_between_trials(campaign: Made, monkeypatch
     assert not list(Path("out").rglob("*.pth"))
 
 
+def test_a_run_that_was_tested_is_not_trained_again_for_its_record(
+    campaign: Made, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = {"models": ["DCN"], "seeds": 1, "modes": []}
+    run_campaign(campaign(**one), Path("whole"))
+    with monkeypatch.context() as patch, pytest.raises(Stopped):
+        counted(patch, compare, "result_record", stop=2)  # of the run; two trials have theirs
+        run_campaign(campaign(**one), Path("out"))
+    assert list(Path("out").rglob("plain.json")) and not list(Path("out").rglob("run.json"))
+    epochs = counted(monkeypatch, ALTTrainer, "_train_epoch")
+    run_campaign(campaign(**one), Path("out"))
+    assert not epochs and results(Path("out")) == results(Path("whole"))
+
+
+def test_a_variant_may_be_tuned_alone_later(campaign: Made) -> None:
+    one = {"models": ["DCN"], "seeds": 1, "modes": ["ctr"], "ablations": ["no_contrast"]}
+    for ablations in ({}, {"tuned_alone": ["all"]}):  # the second time its run may be there already
+        run_campaign(campaign(**one, **ablations), Path("out"))
+    runs = {record["run"]["variant"]: record for record in read_runs(Path("out"))}
+    trials = [json.loads(file.read_text()) for file in Path("out").glob("trials/*no_contrast*.json")]
+    assert len(trials) == 2 and not list(Path("out").rglob("*.pth"))
+    assert runs["no_contrast"]["valid"]["auc"] == max(trial["valid"]["auc"] for trial in trials)
+    assert runs["no_contrast"]["tuned_alone"] and runs["no_contrast"]["test"]
+
+
 def test_the_mean_of_the_seeds_chooses(campaign: Made) -> None:
     axes = campaign(models=["DCN"], seeds=2, modes=["ctr"], tuning_seeds=2)
     axes.grid = {"learning_rate": ["lucky", "good", "diverged"]}
     comparison, run = compare.Comparison(Path("out"), axes), axes.runs()[0]
+
+    def trained() -> set[str]:
+        return {path.name for path in Path("out/trials").iterdir() if path.is_dir()}
+
     lucky, good, diverged = comparison.trials_of(run)
 
     def end(trial: compare.Trial, *scores: float | None) -> None:
         for file, score in zip(trial.files.values(), scores, strict=True):
             write_record(file, {"score": score, "bigger": True})
-            Path("out/runs", file.stem).mkdir(parents=True)
+            file.with_suffix("").mkdir()
 
     end(lucky, 0.9, 0.1)
     end(diverged, 0.99, None)
     assert comparison.choose(run) is None  # one is missing; of the others, one has lost already
-    assert {path.name for path in Path("out/runs").iterdir()} == {file.stem for file in lucky.files.values()}
+    assert trained() == {file.stem for file in lucky.files.values()}
     end(good, 0.6, 0.6)
     assert comparison.choose(run) == {"learning_rate": "good"}
-    assert {path.name for path in Path("out/runs").iterdir()} == {file.stem for file in good.files.values()}
+    assert trained() == {file.stem for file in good.files.values()}
     for file in (*lucky.files.values(), *good.files.values()):
         write_record(file, {"score": None, "bigger": True})
     with pytest.raises(ValueError, match=r"plain_2020: every trial diverged; change ranges"):

@@ -1,6 +1,7 @@
 """A campaign: one training at a time, each kept when it ends, on shared data and alignments; and its report."""
 
 import json
+import os
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -15,7 +16,7 @@ from recbole.utils import EvaluatorType, init_logger
 
 from recbole_alt.experiment import require_equal
 from recbole_alt.files import check_folder, read_record, write_record
-from recbole_alt.keys import FREE, NOT_OF_ALIGNMENT
+from recbole_alt.keys import FREE
 from recbole_alt.result import result_record
 from recbole_alt.stopping import going_on
 from recbole_alt.study.axes import Run
@@ -72,7 +73,10 @@ def _open(campaign: Campaign, folder: Path) -> None:
 
 @dataclass(frozen=True, eq=False)
 class Trial:
-    """Parameters that validation may choose, and the record's file of the training with each seed that tries them."""
+    """Parameters that validation may choose, and the record's file of the training with each seed that tries them.
+
+    The weights of a training are in the folder beside its record.
+    """
 
     parameters: dict[str, Any]
     files: dict[Run, Path]
@@ -92,17 +96,14 @@ Step = tuple[Run, Trial | None]
 
 
 class Comparison:
-    """The trainings of a campaign, as :func:`run_campaign` makes them.
-
-    A trial is trained in the folder of the run that it becomes if it wins; of that, only the test is then missing.
-    """
+    """The trainings of a campaign, as :func:`run_campaign` makes them."""
 
     def __init__(self, folder: Path, campaign: Campaign, command: Sequence[str] = ()) -> None:
         self.folder, self.campaign, self.command = folder, campaign, list(command)
         self.store, self._clock = Store(folder, one_split=True), Clock()
         self._trials: dict[tuple[Run, ...], list[Trial]] = {(): []}
         self._chosen: dict[tuple[Run, ...], dict[str, Any]] = {(): {}}
-        self._alignment_of = cache(self._name_alignment)
+        self._alignment_of = cache(lambda run: self.store.settle(campaign.config(run, {}), run.stage))
 
     def make_runs(self) -> None:
         """Make every run that is missing."""
@@ -149,10 +150,7 @@ class Comparison:
     def choose(self, run: Run) -> dict[str, Any] | None:
         """The parameters that validation chose for ``run``; None while trials are missing.
 
-        Trainings of trials that have lost are deleted.
-
-        Raises:
-            ValueError: Every trial diverged.
+        Trainings of trials that have lost are deleted. A ``ValueError`` says that all have diverged.
         """
         seeded = tuple(self.campaign.tuned_with(run))
         if seeded not in self._chosen:
@@ -160,9 +158,7 @@ class Comparison:
             outcomes = [outcome for trial in trials if (outcome := trial.outcome)]
             best = best_of(outcomes)
             for file in (file for lost in outcomes if lost is not best for file in lost["trial"].files.values()):
-                folder = self.folder / "runs" / file.stem
-                if not (folder / "run.json").is_file():  # of a run whose variant was not tuned alone before
-                    shutil.rmtree(folder, ignore_errors=True)
+                shutil.rmtree(file.with_suffix(""), ignore_errors=True)
             if len(outcomes) < len(trials):
                 return None
             if best is None:
@@ -177,10 +173,13 @@ class Comparison:
         if config["eval_type"] == EvaluatorType.RANKING:
             raise ValueError(f"{run.data}: its evaluation ranks sampled items; give labels, as mode: labeled")
         tried, file = self._files(run, parameters)
-        done = file.with_name(f"{run.stage}.json")
-        if not trial and done.is_file() and not read_record(done)["test"]:  # it says that all is done
-            done.unlink()
-        record = self.store.train(config, run.stage, file.parent, trial is None, ScoredExperiment)
+        won = tried.with_suffix("")
+        if not trial and won.is_dir():  # of this very training only the test is missing
+            (won / f"{run.stage}.json").unlink(missing_ok=True)  # it says that all is done
+            shutil.rmtree(file.parent, ignore_errors=True)  # this run as it was made before its variant was tuned alone
+            file.parent.parent.mkdir(exist_ok=True)
+            os.replace(won, file.parent)
+        record = self.store.train(config, run.stage, won if trial else file.parent, trial is None, ScoredExperiment)
         if not trial and tried.is_file():  # costs are of its training, not of the test alone
             before = read_record(tried)
             record |= {"wall": before["wall"] + record["wall"], "costs": before["costs"]}
@@ -210,22 +209,13 @@ class Comparison:
         name = f"{run.slug}-{digest(self.campaign.config(run, parameters), FREE)}"
         return self.folder / "trials" / f"{name}.json", self.folder / "runs" / name / "run.json"
 
-    def _name_alignment(self, run: Run) -> str:
-        """The name of the alignment that ``run`` starts from; runs that differ only in stage 2 share one."""
-        config = self.campaign.config(run, {})
-        self.store.settle(config)
-        return digest(config, NOT_OF_ALIGNMENT)
-
-    # -- what is left ------------------------------------------------------------------------------------
-
     def _measure(self, run: Run, record: Record) -> None:
         self._clock.measure(f"{run.stage} of {run.data}", record["wall"])
-        if record["aligned"]:
-            self._clock.measure(f"alignment of {run.data}", record["aligned"])
+        self._clock.measure(f"alignment of {run.data}", record["aligned"])
 
     def _alignments(self, left: Sequence[Step]) -> dict[str, Run]:
         """The alignments that ``left`` starts from, by name, each with a run."""
-        return {self._alignment_of(run): run for run, _ in left if run.stage != "plain"}
+        return {name: run for run, _ in left if (name := self._alignment_of(run))}
 
     def _tell(self, left: Sequence[Step]) -> str:
         missing = [run for name, run in self._alignments(left).items() if not self.store.has_alignment(name)]

@@ -4,6 +4,7 @@ import logging
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from datetime import timedelta
 from statistics import fmean
 from typing import Any
 
@@ -40,9 +41,7 @@ def show(value: Any) -> str:
 
 
 def _show_seconds(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+    return str(timedelta(seconds=round(seconds)))  # 1:05:20
 
 
 def show_outcome(record: Mapping[str, Any]) -> str:
@@ -61,8 +60,9 @@ class Clock:
         self._measured = defaultdict[str, list[float]](list)
 
     def measure(self, kind: str, seconds: float) -> None:
-        """Note that a training of ``kind`` took ``seconds``."""
-        self._measured[kind].append(seconds)
+        """Note that a training of ``kind`` took ``seconds``; 0 if it was there already."""
+        if seconds:
+            self._measured[kind].append(seconds)
 
     def estimate(self, kinds: Iterable[str]) -> str:
         """The time of trainings of ``kinds`` in words, and how many are of kinds that were not measured."""

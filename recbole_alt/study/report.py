@@ -37,11 +37,7 @@ Record = dict[str, Any]  # of one run
 
 
 def write_report(folder: Path, resamples: int = 400) -> list[Path]:
-    """Write tables and plots of the finished runs in ``folder`` into ``folder/report``, and return their paths.
-
-    Raises:
-        ValueError: If there is no finished run.
-    """
+    """Write tables and plots of the finished runs in ``folder`` into ``folder/report``, and return their paths."""
     records = read_runs(folder)
     return _write(folder / "report", summarise(records, resamples), pd.DataFrame(map(flat, records), dtype=object))
 
@@ -96,11 +92,7 @@ def _write(report: Path, rows: Sequence[Row], runs: pd.DataFrame) -> list[Path]:
 
 
 def read_runs(folder: Path) -> list[Record]:
-    """The finished runs of a campaign; of those that were made twice, as settings changed, the last one.
-
-    Raises:
-        ValueError: If there is none.
-    """
+    """The finished runs of a campaign; of those that were made twice, as settings changed, the last one."""
     latest: dict[Run, Record] = {}
     records = [read_record(file) | {"folder": str(file.parent)} for file in sorted(folder.glob("runs/*/run.json"))]
     for record in sorted(records, key=lambda record: record["ended"]):
@@ -182,11 +174,7 @@ def _by_popularity(runs: Mapping[int, Record]) -> dict[str, Any]:
 
 
 def _difference(base: Mapping[int, Record], other: Mapping[int, Record], resamples: int) -> Row:
-    """``other`` less ``base`` over the seeds that both have, each with its own partner.
-
-    Raises:
-        ValueError: If they scored different test rows.
-    """
+    """``other`` less ``base`` over the seeds that both have, each with its own partner."""
     seeds = [seed for seed in base if seed in other]
     result: Row = {"pairs": len(seeds)}
     if not seeds:

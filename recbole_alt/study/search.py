@@ -43,9 +43,6 @@ class Search:
         total: The most trials there can be.
         early_stop: Trials without improvement that end the search; None for no such end.
         bigger: Whether bigger scores are better.
-
-    Raises:
-        CannotWrite: The journal can't be written.
     """
 
     def __init__(

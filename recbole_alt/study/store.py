@@ -57,12 +57,17 @@ class Store:
         self._not_of_data = _NOT_OF_DATA | ({"seed"} if one_split else set())
         self._loaded: tuple[str, Data] | None = None
 
-    def settle(self, config: ALTConfig) -> None:
-        """Set what all trainings of the study have in common, whatever ``config`` says."""
+    def settle(self, config: ALTConfig, stage: str) -> str | None:
+        """Set what all trainings of the study have in common, and name the alignment that this one starts from.
+
+        Trainings that differ only in keys of finetuning share one. It is None for the plain backbone, and where the
+        user gives a checkpoint.
+        """
         if config["precision"] == "auto":
             config["precision"] = kept_precision(self.folder / "precision.json", config["device"])
         config["checkpoint_dir"] = str(self.folder)  # RecBole's trainers make this folder
         config["show_progress"] = bool(config.external_config_dict.get("show_progress"))
+        return None if stage == "plain" or config["pretrained_checkpoint"] else digest(config, NOT_OF_ALIGNMENT)
 
     def train(
         self, config: ALTConfig, stage: str, folder: Path, test: bool = True, kind: type[Experiment] = Experiment
@@ -83,9 +88,7 @@ class Store:
             training had), ``wall`` (seconds of everything else), ``costs`` and ``details``.
         """
         begun, given = monotonic(), config["pretrained_checkpoint"]
-        self.settle(config)
-        data = self.load(config)
-        name = None if stage == "plain" or given else digest(config, NOT_OF_ALIGNMENT)
+        name, data = self.settle(config, stage), self.load(config)
         experiment = kind(config, data if test else (*data[:3], None), folder)
         result, error, aligned, costs = None, None, 0.0, dict[str, Any]()
         try:
