@@ -42,8 +42,8 @@ class Diagnosis:
     Attributes:
         model, dataset: of the run.
         rows: how many training and how many validation rows were read.
-        alignment: split (``train``, ``valid``) → objectives' losses and accuracies on rows of it, and ``retrieval``
-            by chance.
+        alignment: split (``train``, ``valid``) → objectives' losses and accuracies on rows of it, and ``retrieval by
+            chance``: how often the text of a row drawn at random is the same.
         values: table field → split → how often its hidden value scores above the noise.
         embeddings: field → ``norm_<stage>`` (initial, aligned, and each finetuned stage; mean length over training
             rows), and for each finetuned stage but ``plain`` ``moved_<stage>`` (length of what finetuning added, over
@@ -127,7 +127,9 @@ def read_objectives(
         return {f"{name} loss": loss.item() for name, loss in output.losses.items()} | output.metrics
 
     whole = read(masks)
-    whole["retrieval by chance"] = 1 / min(len(rows), config["contrast_rows"] or len(rows))
+    contrasted = np.stack([text.row[: config["contrast_rows"] or len(rows)].cpu().numpy() for text in texts], 1)
+    shares = np.unique(contrasted, axis=0, return_counts=True)[1] / len(contrasted)
+    whole["retrieval by chance"] = float(shares @ shares)  # that another row, drawn at random, has the same text
     by_field = {}
     if "masked_tabular" in model.objectives:
         for column, table_field in enumerate(model.backbone.fields):

@@ -53,7 +53,8 @@ HEADS: dict[str, tuple[type[nn.Module], float]] = {
 class ContrastiveObjective(Objective):
     """Symmetric InfoNCE over the batch (method, stage 1, objective 3).
 
-    Reports ``retrieval``: how often a row's own text is the nearest of the batch's.
+    Rows whose texts are the same are positives of one another; see :func:`info_nce`. Reports ``retrieval``: how often a
+    row's own text is the nearest of the batch's distinct texts.
 
     Args:
         table_size: R, width of the CTR representation.
@@ -96,17 +97,43 @@ class ContrastiveObjective(Objective):
     def measure(self, views: Views) -> tuple[Tensor, dict[str, float]]:
         """See :meth:`Objective.measure`."""
         rows = min(len(views.interaction), self.max_rows or len(views.interaction))
-        return self(views.complete_table.representation[:rows], views.pooled(rows))
+        table = views.complete_table.representation[:rows]
+        return self(table, views.pooled(rows), views.distinct_texts(rows))
 
-    def forward(self, table: Tensor, text: Tensor) -> tuple[Tensor, dict[str, float]]:
-        """Loss and metrics for tables [B, R] and the texts [B, H] of the same rows."""
+    def forward(self, table: Tensor, text: Tensor, number: Tensor | None = None) -> tuple[Tensor, dict[str, float]]:
+        """Loss and metrics for tables [B, R] and the texts [B, H] of the same rows.
+
+        ``number`` [B] is equal where the texts are; None if all differ.
+        """
         table, text = self.table_head(table[: self.max_rows]), self.text_head(text[: self.max_rows])
-        return info_nce(table @ text.T / self.temperature)
+        return info_nce(table @ text.T / self.temperature, None if number is None else number[: self.max_rows])
 
 
-def info_nce(similarity: Tensor) -> tuple[Tensor, dict[str, float]]:
-    """Symmetric InfoNCE of a similarity matrix [B, B] whose diagonal holds the pairs."""
+def info_nce(similarity: Tensor, number: Tensor | None = None) -> tuple[Tensor, dict[str, float]]:
+    """Symmetric InfoNCE of the similarities [B, B] of tables with texts; row i of either belongs to row i of the other.
+
+    The target of a row is spread evenly over all rows with the same text, that is, the same ``number`` [B], so that
+    none of them is a negative. A perfect alignment then reaches the entropy of the targets: 0 for a row whose text no
+    other has, the logarithm of their number for rows that share one. Among projections that are exactly equal such
+    targets cancel out, and the loss is that of one positive a row; dropout in a head makes them differ.
+
+    ``retrieval`` counts distinct texts: the nearest is the row's own, or one of several at equal similarity.
+    """
     own = torch.arange(len(similarity), device=similarity.device)
-    loss = (F.cross_entropy(similarity, own) + F.cross_entropy(similarity.T, own)) / 2
-    retrieval = (similarity.detach().argmax(1) == own).float().mean()
-    return loss, {"retrieval": retrieval.item()}
+    same = own.unsqueeze(1) == own if number is None else number.unsqueeze(1) == number
+    rows = same.sum(1)
+    target = own if bool((rows == 1).all()) else same.to(similarity.dtype) / rows.unsqueeze(1)
+    loss = (F.cross_entropy(similarity, target) + F.cross_entropy(similarity.T, target)) / 2
+    return loss, {"retrieval": hits(similarity.detach(), same, 1 / rows).mean().item()}
+
+
+def hits(similarity: Tensor, positive: Tensor, weight: Tensor) -> Tensor:
+    """[N], the share of the nearest columns that are positive: 1 or 0, or between where several are equally near.
+
+    Args:
+        similarity: [N, M].
+        positive: bool [N, M].
+        weight: [M] of each column in such a tie; columns that are the same thing share the weight of one.
+    """
+    nearest = (similarity == similarity.amax(1, keepdim=True)) * weight
+    return (nearest * positive).sum(1) / nearest.sum(1)

@@ -59,6 +59,11 @@ class Views:
         """Pooled states [rows, H] of the complete texts of the batch's first rows."""
         return self.text.fuse([take_rows(segment.pooled, segment.row[:rows]) for segment in self.complete_texts])
 
+    def distinct_texts(self, rows: int) -> Tensor:
+        """A number [rows] for the complete texts of each of the batch's first rows, equal where all of them are."""
+        texts = torch.stack([segment.row[:rows] for segment in self.complete_texts], dim=1)
+        return texts.unique(dim=0, return_inverse=True)[1]
+
     def autocast(self) -> torch.autocast:
         """Computes in the language model's precision."""
         return self.text.language_model.autocast(self.rows.device)
