@@ -77,6 +77,8 @@ OBJECTIVES = {
     "contrastive": "recbole_alt.model.objectives.contrastive.ContrastiveObjective",
     "masked_language": "recbole_alt.model.objectives.masked_language.MaskedLanguageObjective",
     "masked_tabular": "recbole_alt.model.objectives.masked_tabular.MaskedTabularObjective",
+    "field_contrastive": "recbole_alt.model.objectives.field_contrastive.FieldContrastiveObjective",
+    "field_prediction": "recbole_alt.model.objectives.field_prediction.FieldPredictionObjective",
 }
 _WEIGHTS = parts(dict.fromkeys(OBJECTIVES, _NOT_NEGATIVE), example="{contrastive: 0.5}")
 _NOTHING = Kind("left out", lambda value: False)
@@ -201,6 +203,9 @@ KEYS: dict[str, Key] = {
     "contrast_temperature": _alignment(_POSITIVE, "empty = 0.07 (batchnorm) or 0.7 (published)", empty=True),
     "contrast_size": _alignment(whole(1), "width of the contrastive projections"),
     "contrast_rows": _alignment(whole(2), "number of rows of a batch that are contrasted; empty = all", empty=True),
+    "aligned_fields": _alignment(
+        list_of(FIELD, example="[item_id]"), "fields of field_contrastive and field_prediction; empty = all", empty=True
+    ),
     "masked_language_vocabulary": _alignment(choice("prompts", "full"), "tokens to score: those in prompts, or all"),
     "masked_tabular_loss": _alignment(choice("nce", "sampled_softmax", "full_softmax"), "loss on masked table values"),
     "masked_tabular_noise": _alignment(whole(1), "number of noise values of nce and sampled_softmax"),

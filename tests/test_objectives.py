@@ -41,13 +41,18 @@ def projections(rows: int, texts: list[int], seed: int = 0) -> tuple[Tensor, Ten
     return table.double(), distinct[texts].double(), torch.tensor(texts)
 
 
+def same(texts: Tensor | None) -> Tensor | None:
+    """bool [B, B], where rows have the same number."""
+    return None if texts is None else texts.unsqueeze(1) == texts
+
+
 def test_distinct_texts_change_no_bit() -> None:
     table, text, _ = projections(50, list(range(50)))
     numbers = torch.randperm(50, generator=torch.Generator().manual_seed(1)) * 3
     found = []
     for given in (None, numbers):
         similarity = (table @ text.T).requires_grad_()
-        loss, metrics = info_nce(similarity, given)
+        loss, metrics = info_nce(similarity, same(given))
         plain = (F.cross_entropy(similarity, torch.arange(50)) + F.cross_entropy(similarity.T, torch.arange(50))) / 2
         assert torch.equal(loss, plain)
         (gradient,) = torch.autograd.grad(loss, similarity, retain_graph=True)
@@ -64,19 +69,19 @@ def test_soft_targets_are_spread_over_equal_texts_in_both_directions() -> None:
     expected = [
         -np.mean([line[i, j] for j in range(6) if texts[j] == texts[i]]) for line in (rows, columns) for i in range(6)
     ]
-    assert info_nce(similarity, torch.tensor(texts))[0].item() == pytest.approx(np.mean(expected))
+    assert info_nce(similarity, same(torch.tensor(texts)))[0].item() == pytest.approx(np.mean(expected))
 
 
 def test_a_perfect_alignment_of_equal_texts_reaches_the_entropy_and_rests_there() -> None:
     texts = torch.tensor([0, 1, 0, 2, 0, 1])
     vectors = torch.eye(3).double()[texts]
     table, text = vectors.clone().requires_grad_(), vectors.clone().requires_grad_()
-    loss, metrics = info_nce(table @ text.T * 60, texts)
+    loss, metrics = info_nce(table @ text.T * 60, same(texts))
     entropy = sum(math.log(n) * n for n in (3, 2, 1)) / 6
     assert loss.item() == pytest.approx(entropy, abs=1e-9) and metrics["retrieval"] == 1
     for gradient in torch.autograd.grad(loss, [table, text]):
         assert gradient.abs().max() < 1e-9
-    assert info_nce(torch.eye(6).double() * 60, texts)[0] > entropy + 10  # told apart, though they say the same
+    assert info_nce(torch.eye(6).double() * 60, same(texts))[0] > entropy + 10  # told apart, though they say the same
 
 
 def test_equal_texts_are_not_pushed_apart_where_dropout_makes_their_projections_differ() -> None:
@@ -85,7 +90,7 @@ def test_equal_texts_are_not_pushed_apart_where_dropout_makes_their_projections_
 
     def apart(number: Tensor | None) -> float:
         """How much further apart a step down the gradient takes the first two tables."""
-        (gradient,) = torch.autograd.grad(info_nce(table @ text.T, number)[0], table)
+        (gradient,) = torch.autograd.grad(info_nce(table @ text.T, same(number))[0], table)
         return float(gradient[1, 1] - gradient[0, 1])
 
     assert apart(torch.tensor([0, 0, 1])) < 0 < apart(None)
@@ -94,14 +99,14 @@ def test_equal_texts_are_not_pushed_apart_where_dropout_makes_their_projections_
 def test_equal_projections_of_equal_texts_have_the_loss_of_one_positive() -> None:
     table, text, texts = projections(7, [0, 1, 0, 2, 0, 1, 3])
     table.requires_grad_()
-    soft, hard = (info_nce(table @ text.T, number)[0] for number in (texts, None))
+    soft, hard = (info_nce(table @ text.T, same(number))[0] for number in (texts, None))
     assert soft.item() == pytest.approx(hard.item(), rel=1e-12)
     torch.testing.assert_close(torch.autograd.grad(soft, table)[0], torch.autograd.grad(hard, table)[0])
 
 
 def test_retrieval_counts_distinct_texts_and_shares_ties() -> None:
     def retrieval(similarity: list[list[float]], texts: list[int]) -> float:
-        return info_nce(torch.tensor(similarity), torch.tensor(texts))[1]["retrieval"]
+        return info_nce(torch.tensor(similarity), same(torch.tensor(texts)))[1]["retrieval"]
 
     nearest = [[0.0, 1, 0], [0, 1, 0], [0, 0, 1]]  # rows 0 and 1 are nearest to the text of row 1
     assert retrieval(nearest, [0, 1, 2]) == pytest.approx(2 / 3)

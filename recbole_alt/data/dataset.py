@@ -230,6 +230,10 @@ class ALTDataset(AtomicDataset):
                 return feat[name][self.inter_feat[owner]]
         return self.inter_feat[name]
 
+    def side_of(self, name: str) -> str | None:
+        """Whom a field describes: the name of the segment that the prompt of ``prompt_scope: entity`` has for it."""
+        return _SOURCES.get(self.field2source[name])
+
     def join(self, df: Interaction) -> Interaction:
         """Add the user's and the item's features to interactions, as RecBole's ``join``."""
         for feat, owner in ((self.user_feat, self.uid_field), (self.item_feat, self.iid_field)):

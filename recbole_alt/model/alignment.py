@@ -74,7 +74,7 @@ class AlignmentModel(nn.Module):
             tables["complete_table"] = self.backbone(read)
         if "masked_table" in self.reads:
             tables["masked_table"] = self.backbone(mask_table(interaction, self.backbone.fields, masks.table))
-        views = Views(interaction, self.text, rows, masks.table, tables, segments, masked)
+        views = Views(interaction, self.backbone, self.text, rows, masks.table, tables, segments, masked)
         losses: dict[str, Tensor] = {}
         metrics: dict[str, float] = {}
         for name, objective in self.objectives.items():

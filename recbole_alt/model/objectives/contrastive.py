@@ -106,34 +106,47 @@ class ContrastiveObjective(Objective):
         ``number`` [B] is equal where the texts are; None if all differ.
         """
         table, text = self.table_head(table[: self.max_rows]), self.text_head(text[: self.max_rows])
-        return info_nce(table @ text.T / self.temperature, None if number is None else number[: self.max_rows])
+        same = None if number is None else number[: self.max_rows].unsqueeze(1) == number[: self.max_rows]
+        return info_nce(table @ text.T / self.temperature, same)
 
 
-def info_nce(similarity: Tensor, number: Tensor | None = None) -> tuple[Tensor, dict[str, float]]:
+def info_nce(similarity: Tensor, same: Tensor | None = None) -> tuple[Tensor, dict[str, float]]:
     """Symmetric InfoNCE of the similarities [B, B] of tables with texts; row i of either belongs to row i of the other.
 
-    The target of a row is spread evenly over all rows with the same text, that is, the same ``number`` [B], so that
+    The target of a row is spread evenly over the rows with the ``same`` text (bool [B, B]; None if all differ), so that
     none of them is a negative. A perfect alignment then reaches the entropy of the targets: 0 for a row whose text no
     other has, the logarithm of their number for rows that share one. Among projections that are exactly equal such
     targets cancel out, and the loss is that of one positive a row; dropout in a head makes them differ.
 
     ``retrieval`` counts distinct texts: the nearest is the row's own, or one of several at equal similarity.
     """
-    own = torch.arange(len(similarity), device=similarity.device)
-    same = own.unsqueeze(1) == own if number is None else number.unsqueeze(1) == number
-    rows = same.sum(1)
-    target = own if bool((rows == 1).all()) else same.to(similarity.dtype) / rows.unsqueeze(1)
-    loss = (F.cross_entropy(similarity, target) + F.cross_entropy(similarity.T, target)) / 2
-    return loss, {"retrieval": hits(similarity.detach(), same, 1 / rows).mean().item()}
+    same = torch.eye(len(similarity), dtype=torch.bool, device=similarity.device) if same is None else same
+    return symmetric_cross_entropy(similarity, same), {"retrieval": hits(similarity, same, 1 / same.sum(0)).item()}
 
 
-def hits(similarity: Tensor, positive: Tensor, weight: Tensor) -> Tensor:
-    """[N], the share of the nearest columns that are positive: 1 or 0, or between where several are equally near.
+def symmetric_cross_entropy(similarity: Tensor, positive: Tensor) -> Tensor:
+    """The mean of both directions' cross-entropy for similarities [N, M]; ``positive`` is bool [N, M].
+
+    The target of a row, and of a column, is spread evenly over its positives; each has at least one.
+    """
+    return (_cross_entropy(similarity, positive) + _cross_entropy(similarity.T, positive.T)) / 2
+
+
+def _cross_entropy(similarity: Tensor, positive: Tensor) -> Tensor:
+    positives = positive.sum(1, keepdim=True)
+    if bool((positives == 1).all()):
+        return F.cross_entropy(similarity, positive.byte().argmax(1))
+    return F.cross_entropy(similarity, positive.to(similarity.dtype) / positives)
+
+
+@torch.no_grad()
+def hits(similarity: Tensor, positive: Tensor, weight: Tensor | float = 1.0) -> Tensor:
+    """How often the nearest column of a row is a positive of it; a scalar.
 
     Args:
         similarity: [N, M].
         positive: bool [N, M].
-        weight: [M] of each column in such a tie; columns that are the same thing share the weight of one.
+        weight: [M], what a column counts for where several are equally near: a hit is the positives' share of them.
     """
     nearest = (similarity == similarity.amax(1, keepdim=True)) * weight
-    return (nearest * positive).sum(1) / nearest.sum(1)
+    return ((nearest * positive).sum(1) / nearest.sum(1)).mean()

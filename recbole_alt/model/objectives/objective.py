@@ -34,6 +34,7 @@ class Views:
     """A batch of B interactions as the two towers represent it; only those views exist that some objective reads."""
 
     interaction: Interaction
+    backbone: Backbone
     text: TextTower
     rows: Tensor  # [n] whose complete table was read, ascending
     table_mask: Tensor  # bool [B, F], the fields hidden in the masked table
