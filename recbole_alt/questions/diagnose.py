@@ -1,7 +1,7 @@
 """Why text helps a run, or does not: ``recbole-alt diagnose RUN --json=diagnosis.json``.
 
 Three questions to a finished run: does the alignment hold for interactions it never saw, how far does finetuning carry
-each field's embeddings away from it, and do users and items with like texts have like embeddings?
+each field's embeddings away from it, and do users and items with similar texts have similar embeddings?
 """
 
 import os
@@ -29,10 +29,10 @@ from recbole_alt.model.backbones import Backbone
 from recbole_alt.model.build import build_alignment, build_backbone
 from recbole_alt.model.captures import FIELD_EMBEDDINGS, reached
 from recbole_alt.model.weights import load_weights
-from recbole_alt.questions.reading import pretrained_states, sample
+from recbole_alt.questions.likeness import likeness
+from recbole_alt.questions.reading import sample
 
 _ROWS = 1024  # that the losses are read from, and that embeddings are averaged over
-_ENTITIES = 1000  # users, or items, whose likeness is compared in pairs
 
 
 @dataclass
@@ -48,8 +48,8 @@ class Diagnosis:
         embeddings: field → ``norm_<stage>`` (initial, aligned, and each finetuned stage; mean length over training
             rows), and for each finetuned stage but ``plain`` ``moved_<stage>`` (length of what finetuning added, over
             all rows together, as a share of the aligned one's) and ``cosine_<stage>`` (to the aligned ones).
-        likeness: segment of the prompt → stage → correlation over pairs of users (or items) between the cosine of
-            their embeddings and the cosine of their texts' states in the language model as it was before alignment.
+        likeness: segment of the prompt (user, item) → stage → whether similar texts have similar embeddings there; see
+            :class:`~recbole_alt.questions.likeness.Likeness`.
     """
 
     model: str
@@ -58,7 +58,7 @@ class Diagnosis:
     alignment: dict[str, dict[str, float]] = field(default_factory=dict)
     values: dict[str, dict[str, float]] = field(default_factory=dict)
     embeddings: dict[str, dict[str, float]] = field(default_factory=dict)
-    likeness: dict[str, dict[str, float]] = field(default_factory=dict)
+    likeness: dict[str, dict[str, dict[str, float]]] = field(default_factory=dict)
 
 
 def diagnose(folder: str | os.PathLike[str], data: Data | None = None) -> Diagnosis:
@@ -166,39 +166,6 @@ def movements(backbones: Mapping[str, Backbone], rows: Any) -> dict[str, dict[st
     return found
 
 
-@torch.no_grad()
-def likeness(config: Any, backbones: Mapping[str, Backbone], dataset: Any) -> dict[str, dict[str, float]]:
-    """Whether like texts have like embeddings, for users and for items; see :class:`Diagnosis`.
-
-    Empty with ``prompt_scope: interaction``, whose texts are of pairs, and without embeddings of fields.
-    """
-    found: dict[str, dict[str, float]] = {}
-    embedded = field_embeddings(backbones["aligned"], dataset[:1].to(config["device"]))
-    if config["prompt_scope"] != "entity":
-        return found
-    cache = pretrained_states(config, dataset.prompts)
-    for position, segment in enumerate(dataset.prompts.segments):
-        entity = {"user": dataset.uid_field, "item": dataset.iid_field}.get(segment.name)
-        if entity not in embedded:
-            continue
-        _, first = np.unique(dataset.inter_feat[entity].numpy(), return_index=True)
-        rows = dataset[sample(first, _ENTITIES, config["seed"])]
-        texts = dataset.prompts.distinct(rows)[position]
-        states = cache.pooled(texts, config["device"])
-        said = pairwise_cosines((states - states.mean(0))[texts.row.to(states.device)])
-        found[segment.name] = {}
-        for stage, backbone in backbones.items():
-            vectors = field_embeddings(backbone, rows.to(config["device"]))[entity]
-            found[segment.name][stage] = float(np.corrcoef(said, pairwise_cosines(vectors - vectors.mean(0)))[0, 1])
-    return found
-
-
-def pairwise_cosines(vectors: Tensor) -> np.ndarray:
-    """The cosine of every pair of rows of [N, D], [N·(N−1)/2]."""
-    unit = F.normalize(vectors.double(), dim=1)
-    return (unit @ unit.T).cpu().numpy()[np.triu_indices(len(unit), 1)]
-
-
 def to_markdown(found: Diagnosis) -> str:
     """Three tables."""
     read = f"{found.rows['train']:,} training and {found.rows['valid']:,} validation rows"
@@ -207,7 +174,8 @@ def to_markdown(found: Diagnosis) -> str:
     rows = [[name, *(found.alignment[split].get(name) for split in ("train", "valid"))] for name in names]
     rows += [[f"{name} found again", line["train"], line["valid"]] for name, line in found.values.items()]
     parts.append(_table("After alignment", ["", "training rows", "validation rows"], rows))
-    titles = {"Embeddings": found.embeddings, "Like texts, like embeddings (correlation over pairs)": found.likeness}
+    alike = {f"{name}, {stage}": line for name, of in found.likeness.items() for stage, line in of.items()}
+    titles = {"Embeddings": found.embeddings, "Like texts, like embeddings": alike}
     for title, lines in titles.items():
         if lines:
             names = list(next(iter(lines.values())))
