@@ -172,7 +172,9 @@ KEYS: dict[str, Key] = {
     "pooling": _towers(choice("mean", "cls", "last"), "how the states of a text's tokens become one state"),
     "precision": _towers(choice("auto", "fp32", "bf16", "fp16"), "number format of the encoder; auto = the fastest"),
     "gradient_checkpointing": _towers(FLAG, "use less memory and more time"),
-    "frozen_layers": _towers(either(whole(0), "all"), "layers that alignment does not train, or all", empty=True),
+    "frozen_layers": _towers(
+        either(whole(0), "all", "auto"), "first layers that are not trained; auto = all without a GPU", empty=True
+    ),
     "lora_rank": _towers(whole(1), "train LoRA adapters of this rank instead of the language model", empty=True),
     "lora_alpha": _towers(whole(1), "scale of the LoRA adapters; empty = 2 * lora_rank", empty=True),
     "join_field_embeddings": _towers(
@@ -186,8 +188,16 @@ KEYS: dict[str, Key] = {
     # stage 1
     "objectives": _alignment(choices(*OBJECTIVES), "objectives of the alignment"),
     "objective_weights": _alignment(_WEIGHTS, "weights of the objectives; 1 if not given", empty=True),
-    "pretrain_steps": _alignment(whole(0), "length in optimiser steps; empty = pretrain_epochs", empty=True),
+    "pretrain_steps": _alignment(
+        either(whole(0), "auto"), "most optimiser steps; auto = pretrain_epochs, or from the data", empty=True
+    ),
     "pretrain_epochs": _alignment(whole(0), "length in epochs", empty=True),
+    "pretrain_stopping_step": _alignment(
+        either(whole(0), "auto"),
+        "measurements on rows held out of training without improvement after which alignment ends; empty or 0 = none "
+        "are held out; auto = 3 where the data give the steps",
+        empty=True,
+    ),
     "pretrain_batch_size": _alignment(whole(2), "most rows in a step; empty = 6000 in blocks, else 128", empty=True),
     "pretrain_learning_rate": _alignment(_POSITIVE, "learning rate of the backbone and of the objectives' heads"),
     "pretrain_language_learning_rate": _alignment(
@@ -212,8 +222,8 @@ KEYS: dict[str, Key] = {
     "masked_tabular_size": _alignment(whole(1), "width of the embeddings of masked values"),
     "float_target_bins": _alignment(whole(2), "number of quantile bins in which a masked number is predicted"),
     # stage 2
-    "epochs": _finetuning(whole(0), "maximum number of epochs"),
-    "train_batch_size": _finetuning(whole(2), "rows in a step"),
+    "epochs": _finetuning(either(whole(0), "auto"), "maximum number of epochs; auto = from the data"),
+    "train_batch_size": _finetuning(either(whole(2), "auto"), "rows in a step; auto = from the data"),
     "learner": _finetuning(choice("adam", "adamw", "sgd", "adagrad", "rmsprop"), "optimiser"),
     "learning_rate": _finetuning(_POSITIVE, "learning rate of all parameters without one of their own"),
     "weight_decay": _finetuning(_NOT_NEGATIVE, "weight decay of all parameters without one of their own"),

@@ -21,6 +21,7 @@ from recbole_alt.data.template import CONTEXT, ITEM, USER, build_template
 from recbole_alt.data.words import FieldWords, exchange, float_words, sequence_words
 from recbole_alt.keys import check_values
 from recbole_alt.pretrained import load_tokenizer
+from recbole_alt.sizes import settle_sizes
 
 #: Key of the row number in interactions, which are given one if the batch itself does not determine a prompt field.
 ROW_KEY = "alt_row"
@@ -166,6 +167,7 @@ class ALTDataset(AtomicDataset):
             rows = len(parts[0].inter_feat)
             drawn = np.random.default_rng(self._split_seed).permutation(rows)[: max(1, round(share * rows))]
             parts[0].inter_feat = _take(parts[0].inter_feat, np.sort(drawn))
+        settle_sizes(self.config, len(parts[0].inter_feat))  # before loaders are made
         check_parts(self.config, parts)
         identity = DataIdentity.of(self, parts)
         for dataset in (self, *parts):

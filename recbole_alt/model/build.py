@@ -10,6 +10,7 @@ from recbole_alt.key_table import OBJECTIVES
 from recbole_alt.model.alignment import AlignmentModel
 from recbole_alt.model.backbones import Backbone
 from recbole_alt.model.language import LanguageModel, load_language_model
+from recbole_alt.model.machine import frozen_layers_of
 from recbole_alt.model.objectives.objective import Objective
 from recbole_alt.model.pruning import prune_vocabulary
 from recbole_alt.model.text_tower import TextTower
@@ -39,11 +40,12 @@ def build_backbone(config: Any, dataset: Any, model_class: type) -> Backbone:
 
 def load_configured_language_model(config: Any) -> LanguageModel:
     """The pretrained language model the configuration names."""
-    same = ("pooling", "precision", "gradient_checkpointing", "frozen_layers", "lora_rank", "lora_alpha")
+    same = ("pooling", "precision", "gradient_checkpointing", "lora_rank", "lora_alpha")
     return load_language_model(
         config["language_model"],
         layers=config["language_model_layers"],
         random_seed=config["seed"] if config["language_model_weights"] == "random" else None,
+        frozen_layers=frozen_layers_of(config),
         **{key: config[key] for key in same},
     )
 

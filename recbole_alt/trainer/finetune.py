@@ -18,7 +18,7 @@ from recbole_alt.data.identity import record_of, require_same_data
 from recbole_alt.model.precision import gradient_scaler
 from recbole_alt.model.weights import load_finetuned
 from recbole_alt.trainer.diverged import Diverged
-from recbole_alt.trainer.optim import parameter_groups, scheduler, update
+from recbole_alt.trainer.optim import load_optimizer, parameter_groups, scheduler, update
 
 
 class ALTTrainer(Trainer):
@@ -46,8 +46,7 @@ class ALTTrainer(Trainer):
         return best.with_name(f"{best.stem}-last.pth")
 
     def _build_optimizer(self, **_: Any) -> torch.optim.Optimizer:
-        rates = {"rest": self.learning_rate, "mixing": self.learning_rate}
-        decays = {"rest": self.weight_decay, "mixing": 0.0}
+        rates, decays = {"rest": self.learning_rate}, {"rest": self.weight_decay}
         for group in ("language", "embedding"):
             rate, decay = self.config[f"{group}_learning_rate"], self.config[f"{group}_weight_decay"]
             rates[group] = self.learning_rate if rate is None else rate
@@ -194,7 +193,7 @@ class ALTTrainer(Trainer):
             raise ValueError(f"{file!r} is of {state['config']['model']}, not of {self.config['model']}")
         require_same_data(state, self.model, file=file)
         load_finetuned(self.model, state, file)
-        self.optimizer.load_state_dict(state["optimizer"])
+        load_optimizer(self.optimizer, state["optimizer"], file)
         self.scaler.load_state_dict(state["scaler"])
         self.start_epoch = state["epoch"]
         for name in ("cur_step", "best_valid_score", "best_valid_result", "train_loss_dict", "seconds"):
