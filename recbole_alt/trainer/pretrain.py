@@ -48,7 +48,8 @@ class ALTPretrainTrainer(AbstractTrainer):
         self.dataset = dataset
         self.file = file
         self.device = config["device"]
-        self.batches = build_batches(config, dataset, config["pretrain_batch_size"])
+        fixed = model.text.language_model.is_fixed
+        self.batches = build_batches(config, dataset, config["pretrain_batch_size"], fixed=fixed)
         self.masking = build_masking(config, dataset.prompts, [field.name for field in model.backbone.fields])
         steps = config["pretrain_steps"]
         self.total_steps = steps if steps is not None else config["pretrain_epochs"] * self.batches.steps_per_epoch
