@@ -71,7 +71,8 @@ class ALTPretrainTrainer(AbstractTrainer):
         self.patience = patience_of(config)
         if self.patience:
             self.dataset, self.held_out = hold_out(dataset, config["seed"])
-        self.batches = build_batches(config, self.dataset, config["pretrain_batch_size"])
+        fixed = model.text.language_model.is_fixed
+        self.batches = build_batches(config, self.dataset, config["pretrain_batch_size"], fixed=fixed)
         self.masking = build_masking(config, dataset.prompts, [field.name for field in model.backbone.fields])
         self.total_steps = planned_steps(config, self.batches, len(self.dataset))
         self.measured_every = measured_every(self.total_steps)
