@@ -12,7 +12,9 @@ from recbole_alt.model.backbones import Backbone, embedding_tables
 from recbole_alt.model.language import LanguageModel
 
 #: Groups a parameter may be in; each has its own learning rate and weight decay.
-GROUPS = ("language", "embedding", "mixing", "rest")
+GROUPS = ("language", "embedding", "grounding", "mixing", "rest")
+#: Learning rate of the maps of text vectors into embeddings, as a multiple of the rest's: they move all rows at once.
+GROUNDING_RATE = 0.3
 
 
 def parameter_groups(
@@ -20,8 +22,9 @@ def parameter_groups(
 ) -> list[dict[str, Any]]:
     """The trainable parameters in those of :data:`GROUPS` that are not empty, for any torch optimiser; each in one.
 
-    ``embedding`` holds the CTR model's embeddings, ``mixing`` what ``model`` owns itself rather than by a part of it:
-    ``joint``'s α. Weight decay would pull it to 0, which is no smaller model but only the language model.
+    ``embedding`` holds the CTR model's embeddings, ``grounding`` the maps of text vectors into them, and ``mixing``
+    what ``model`` owns itself rather than by a part of it: ``joint``'s α. Weight decay would pull it to 0, which is no
+    smaller model but only the language model.
     """
     group_of: dict[nn.Parameter, str] = dict.fromkeys(model.parameters(recurse=False), "mixing")
     for module in model.modules():
@@ -29,6 +32,7 @@ def parameter_groups(
             group_of |= dict.fromkeys(module.parameters(), "language")
         elif isinstance(module, Backbone):
             group_of |= {weight: "embedding" for table in embedding_tables(module) for weight in table.parameters()}
+            group_of |= dict.fromkeys(module.grounding.parameters(), "grounding")
     members: dict[str, list[nn.Parameter]] = {group: [] for group in GROUPS}
     for parameter in model.parameters():
         if parameter.requires_grad:

@@ -20,7 +20,7 @@ from recbole_alt.model.precision import gradient_scaler
 from recbole_alt.model.text_cache import TextCache
 from recbole_alt.model.weights import load_weights
 from recbole_alt.trainer.diverged import Diverged
-from recbole_alt.trainer.optim import GROUPS, parameter_groups, scheduler, update
+from recbole_alt.trainer.optim import GROUNDING_RATE, GROUPS, parameter_groups, scheduler, update
 
 #: What a checkpoint holds: parts of the model and attributes of the trainer.
 _PARTS = ("backbone", "text", "objectives")
@@ -53,7 +53,8 @@ class ALTPretrainTrainer(AbstractTrainer):
         steps = config["pretrain_steps"]
         self.total_steps = steps if steps is not None else config["pretrain_epochs"] * self.batches.steps_per_epoch
         rate, language_rate = config["pretrain_learning_rate"], config["pretrain_language_learning_rate"]
-        rates = dict.fromkeys(GROUPS, rate) | {"language": rate if language_rate is None else language_rate}
+        rates = dict.fromkeys(GROUPS, rate) | {"grounding": GROUNDING_RATE * rate}
+        rates["language"] = rate if language_rate is None else language_rate
         decays = dict.fromkeys(GROUPS, config["pretrain_weight_decay"])
         self.optimizer = torch.optim.AdamW(parameter_groups(model, rates, decays), fused=True)
         schedule, warmup_ratio = config["pretrain_schedule"], config["pretrain_warmup_ratio"]
