@@ -8,9 +8,9 @@ from logging import getLogger
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from recbole.data.interaction import Interaction
 from recbole.utils import FeatureSource, FeatureType
-from sklearn.decomposition import PCA
 from torch import Tensor
 
 from recbole_alt import checkpoints
@@ -20,6 +20,7 @@ from recbole_alt.model.text_cache import TextCache
 #: Numbers in a vector; the last are 0 where there are fewer principal components.
 SIZE = 64
 
+_NO_SPREAD = 1e-6  # a singular value that is only rounding
 _SOURCES = {"user": FeatureSource.USER, "item": FeatureSource.ITEM}
 
 
@@ -83,14 +84,14 @@ def principal_components(states: Tensor, known: Tensor, size: int) -> Tensor:
     They are scaled together, so that the mean square length of the known vectors is 1: what is alike stays alike.
     Components that so few or so equal states do not have are 0.
     """
-    given = states.double()
-    found = torch.zeros(len(states), size, dtype=torch.float64)
-    count = min(size, int(known.sum()) - 1, states.shape[1])
-    if count > 0:
-        pca = PCA(count, svd_solver="full").fit(given[known].numpy())
-        found[:, :count] = torch.from_numpy(pca.transform(given.numpy()))
-    length = found[known].square().sum(1).mean().sqrt() if count > 0 else torch.tensor(0.0)
-    return (found / length).float() if length > 1e-6 else torch.zeros(len(states), size)
+    centred = states.double()
+    centred = centred - centred[known].mean(0)
+    _, spread, axes = torch.linalg.svd(centred[known], full_matrices=False)
+    found = centred @ axes[spread > _NO_SPREAD][:size].T
+    if not found.shape[1]:
+        return torch.zeros(len(states), size)
+    length = found[known].square().sum(1).mean().sqrt()
+    return F.pad(found / length, (0, size - found.shape[1])).float()
 
 
 def field_name(side: str) -> str:
