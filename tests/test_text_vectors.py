@@ -15,6 +15,7 @@ from recbole_alt import checkpoints, load_data_and_model, run_recbole_alt
 from recbole_alt.data.words import exchange
 from recbole_alt.experiment import load_data
 from recbole_alt.export import to_recbole
+from recbole_alt.model import text_vectors
 from recbole_alt.model.build import build_backbone, load_text_vectors
 from recbole_alt.model.captures import CAPTURES
 from recbole_alt.model.text_vectors import SIZE, principal_components
@@ -101,6 +102,21 @@ def test_equal_texts_have_equal_vectors_and_missing_ones_none(own: Any, small_be
     assert not torch.equal(found["i1"], found["i2"])
     assert not found["i4"].any() and not found["[PAD]"].any()
     assert found["i5"].any()
+
+
+def test_components_are_fitted_on_texts_of_training_rows(
+    vectors: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fitted: list[int] = []
+
+    def note(states: Tensor, known: Tensor, size: int) -> Tensor:
+        fitted.append(int(known.sum()))
+        return principal_components(states, known, size)
+
+    monkeypatch.setattr(text_vectors, "principal_components", note)
+    train, _ = vectors(split_seed=4, train_share=0.03)
+    seen = train.inter_feat["item_id"].unique()
+    assert fitted == [len(seen)] and len(seen) < train.item_num - 1  # every item has a text of its own
 
 
 def test_what_can_not_be_made_is_refused(tiny: Tiny, small_bert: str) -> None:
