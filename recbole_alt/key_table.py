@@ -68,6 +68,7 @@ _SEED = whole(0, 2**32 - 1)
 _POSITIVE, _NOT_NEGATIVE = number(above=0), number(least=0)
 _UNSEEN = choice("initial", "zero", "hidden")
 _SAMPLING = choice("auto", "block", "shuffle")
+_SIDES = choices("user", "item")
 _SCHEDULE = choice("constant", "cosine", "linear")
 _tower_rate = partial(_finetuning, _NOT_NEGATIVE, empty=True)
 _CLIP = parts({"max_norm": _POSITIVE, "norm_type": _POSITIVE}, example="{max_norm: 1.0}")
@@ -179,6 +180,15 @@ KEYS: dict[str, Key] = {
     "lora_alpha": _towers(whole(1), "scale of the LoRA adapters; empty = 2 * lora_rank", empty=True),
     "join_field_embeddings": _towers(
         FLAG, "add field embeddings to the representation in alignment; empty = as the backbone needs", empty=True
+    ),
+    "text_field": _towers(
+        _SIDES, "sides whose frozen text vectors are one more field of the CTR model", empty=True, stages=("plain",)
+    ),
+    "grounded": _towers(
+        _SIDES,
+        "sides whose embeddings are a free part plus a linear map of their frozen text vectors",
+        empty=True,
+        stages=_TABULAR,
     ),
     "clip_grad_norm": _towers(_CLIP, "maximum norm of the gradient", empty=True, stages=STAGES),
     "batch_sampling": _towers(_SAMPLING, "how the rows of a step that encodes texts are drawn", stages=_TEXT),

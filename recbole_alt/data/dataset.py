@@ -42,6 +42,7 @@ class ALTDataset(AtomicDataset):
 
     Attributes:
         identity: the record of the ids and the split, which :meth:`build` makes; the parts of the split share it.
+        text_vectors: ``user`` or ``item`` → the vectors of their texts, once they are made; shared by the parts.
         number_ranges: numeric field that is normalised or discretised → its least and greatest value.
     """
 
@@ -50,6 +51,7 @@ class ALTDataset(AtomicDataset):
         self._field_words: dict[str, FieldWords] = {}
         self._prompts: list[PromptTable] = []  # one at most, shared by the parts of the split
         self.identity: DataIdentity | None = None
+        self.text_vectors: dict[str, torch.Tensor] = {}
         self.number_ranges: dict[str, tuple[float, float]] = {}
         super().__init__(config)
 

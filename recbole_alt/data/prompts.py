@@ -98,12 +98,13 @@ class PromptTable:
 
     def distinct(self, interaction: Any) -> list[DistinctTexts]:
         """The texts that a batch of interactions needs, per segment, not yet joined."""
-        found = []
-        for segment in self.segments:
-            pieces = self.pieces(segment, interaction)
-            distinct, owner, row = np.unique(pieces, axis=0, return_index=True, return_inverse=True)
-            found.append(DistinctTexts(segment, distinct, torch.from_numpy(row.reshape(-1)), torch.from_numpy(owner)))
-        return found
+        return [self.distinct_of(segment, interaction) for segment in self.segments]
+
+    def distinct_of(self, segment: SegmentTokens, interaction: Any) -> DistinctTexts:
+        """The texts of one segment; of ``interaction`` only the columns that determine it are read."""
+        pieces = self.pieces(segment, interaction)
+        distinct, owner, row = np.unique(pieces, axis=0, return_index=True, return_inverse=True)
+        return DistinctTexts(segment, distinct, torch.from_numpy(row.reshape(-1)), torch.from_numpy(owner))
 
     def batches(self, interaction: Any) -> list[SegmentBatch]:
         """The tokens of the texts of a batch of interactions, per segment, on the CPU."""

@@ -62,8 +62,9 @@ class AlignmentModel(nn.Module):
         """Losses of a batch of B interactions, their texts and this step's masks.
 
         The language model is called at most once, for complete and masked texts; the complete table is read only in the
-        rows that some objective asks for.
+        rows that some objective asks for. Fields of text vectors are empty: they would give the answers away.
         """
+        interaction = self.backbone.hide_texts(interaction)
         complete = list(batches) if "complete_texts" in self.reads else []
         masked = mask_texts(batches, masks, self.mask_id) if "masked_texts" in self.reads else []
         segments = self._encode(complete, masked)

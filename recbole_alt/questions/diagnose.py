@@ -25,7 +25,7 @@ from recbole_alt.experiment import Data, load_data_of
 from recbole_alt.files import read_record
 from recbole_alt.markdown import markdown_table
 from recbole_alt.model.alignment import AlignmentModel
-from recbole_alt.model.backbones import Backbone
+from recbole_alt.model.backbones import Backbone, table_fields
 from recbole_alt.model.build import build_alignment, build_backbone
 from recbole_alt.model.captures import FIELD_EMBEDDINGS, reached
 from recbole_alt.model.weights import load_weights
@@ -148,7 +148,8 @@ def field_embeddings(backbone: Backbone, rows: Any) -> dict[str, Tensor]:
     if not reached(backbone.model, FIELD_EMBEDDINGS, rows):
         return {}
     order = ("token_seq", "token", "float_seq", "float")
-    names = [table_field.name for kind in order for table_field in backbone.fields if table_field.kind == kind]
+    fields = table_fields(backbone.model)
+    names = [table_field.name for kind in order for table_field in fields if table_field.kind == kind]
     return dict(zip(names, backbone.model.concat_embed_input_fields(rows).unbind(1), strict=False))
 
 

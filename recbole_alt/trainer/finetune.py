@@ -18,7 +18,7 @@ from recbole_alt.data.identity import record_of, require_same_data
 from recbole_alt.model.precision import gradient_scaler
 from recbole_alt.model.weights import load_finetuned
 from recbole_alt.trainer.diverged import Diverged
-from recbole_alt.trainer.optim import load_optimizer, parameter_groups, scheduler, update
+from recbole_alt.trainer.optim import GROUNDING_RATE, load_optimizer, parameter_groups, scheduler, update
 
 
 class ALTTrainer(Trainer):
@@ -46,7 +46,9 @@ class ALTTrainer(Trainer):
         return best.with_name(f"{best.stem}-last.pth")
 
     def _build_optimizer(self, **_: Any) -> torch.optim.Optimizer:
-        rates, decays = {"rest": self.learning_rate}, {"rest": self.weight_decay}
+        rate = self.learning_rate
+        rates = {"rest": rate, "grounding": GROUNDING_RATE * rate}
+        decays = dict.fromkeys(rates, self.weight_decay)
         for group in ("language", "embedding"):
             rate, decay = self.config[f"{group}_learning_rate"], self.config[f"{group}_weight_decay"]
             rates[group] = self.learning_rate if rate is None else rate
@@ -144,11 +146,11 @@ class ALTTrainer(Trainer):
 
     def _save_checkpoint(self, epoch: int, verbose: bool = True, **kwargs: Any) -> None:
         file = kwargs.get("saved_model_file") or self.saved_model_file
-        checkpoints.save(self._best_state(epoch), file)
+        checkpoints.save(self._state(epoch, self.model.merged_state()), file)
         if verbose:
             self.logger.info(f"Saving current: {file}")
 
-    def _best_state(self, epoch: int) -> dict[str, Any]:
+    def _state(self, epoch: int, weights: dict[str, Any]) -> dict[str, Any]:
         """RecBole's checkpoint (``Trainer._save_checkpoint``), in plain data."""
         return {
             "config": ALTConfig.snapshot(self.config),
@@ -156,7 +158,7 @@ class ALTTrainer(Trainer):
             "epoch": epoch,
             "cur_step": self.cur_step,
             "best_valid_score": float(self.best_valid_score),
-            "state_dict": self.model.state_dict(),
+            "state_dict": weights,
             "other_parameter": self.model.other_parameter(),
             "optimizer": self.optimizer.state_dict(),
         }
@@ -178,7 +180,7 @@ class ALTTrainer(Trainer):
             **{name: getattr(self, name).state_dict() for name in ("scheduler", "scaler")},
             **{name: getattr(self, name) for name in ("best_valid_result", "train_loss_dict", "seconds")},
         }
-        checkpoints.save(self._best_state(epoch) | progress, self.last_file)
+        checkpoints.save(self._state(epoch, self.model.state_dict()) | progress, self.last_file)
 
     def resume_checkpoint(self, resume_file: str | os.PathLike[str]) -> None:
         """Go on from a ``-last.pth`` checkpoint at the very step it was written.

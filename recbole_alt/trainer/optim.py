@@ -14,7 +14,9 @@ from recbole_alt.model.backbones import Backbone, embedding_tables
 from recbole_alt.model.language import LanguageModel
 
 #: Groups a parameter may be in; each has its own learning rate and weight decay.
-GROUPS = ("language", "embedding", "rest")
+GROUPS = ("language", "embedding", "grounding", "rest")
+#: Learning rate of the maps of text vectors into embeddings, as a multiple of the rest's: they move all rows at once.
+GROUNDING_RATE = 0.3
 
 _NORMS = (nn.LayerNorm, nn.RMSNorm, nn.GroupNorm, _NormBase)
 
@@ -26,7 +28,8 @@ def parameter_groups(
 
     There are two for each of :data:`GROUPS`, empty ones left out. Weight decay spares ``<group>_undecayed``: biases,
     parameters of normalisation, and all of fewer than two dimensions, ``joint``'s α among them, which decay would pull
-    to the language model. ``embedding`` holds the CTR model's embedding tables.
+    to the language model. ``embedding`` holds the CTR model's embedding tables, ``grounding`` the maps of text vectors
+    into them.
     """
     group_of: dict[nn.Parameter, str] = {}
     for module in model.modules():
@@ -34,6 +37,7 @@ def parameter_groups(
             group_of |= dict.fromkeys(module.parameters(), "language")
         elif isinstance(module, Backbone):
             group_of |= {weight: "embedding" for table in embedding_tables(module) for weight in table.parameters()}
+            group_of |= dict.fromkeys(module.grounding.parameters(), "grounding")
     of_norms = {p for module in model.modules() if isinstance(module, _NORMS) for p in module.parameters(recurse=False)}
     members: dict[str, list[nn.Parameter]] = {name: [] for group in GROUPS for name in (group, f"{group}_undecayed")}
     for name, parameter in model.named_parameters():

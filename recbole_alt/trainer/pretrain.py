@@ -30,7 +30,7 @@ from recbole_alt.trainer.length import (
     planned_steps,
     rows_of_step,
 )
-from recbole_alt.trainer.optim import GROUPS, load_optimizer, parameter_groups, scheduler, update
+from recbole_alt.trainer.optim import GROUNDING_RATE, GROUPS, load_optimizer, parameter_groups, scheduler, update
 
 #: What a checkpoint holds: parts of the model and attributes of the trainer.
 _PARTS = ("backbone", "text", "objectives")
@@ -77,7 +77,8 @@ class ALTPretrainTrainer(AbstractTrainer):
         self.total_steps = planned_steps(config, self.batches, len(self.dataset))
         self.measured_every = measured_every(self.total_steps)
         rate, language_rate = config["pretrain_learning_rate"], config["pretrain_language_learning_rate"]
-        rates = dict.fromkeys(GROUPS, rate) | {"language": rate if language_rate is None else language_rate}
+        rates = dict.fromkeys(GROUPS, rate) | {"grounding": GROUNDING_RATE * rate}
+        rates["language"] = rate if language_rate is None else language_rate
         decays = dict.fromkeys(GROUPS, config["pretrain_weight_decay"])
         self.optimizer = torch.optim.AdamW(parameter_groups(model, rates, decays), fused=True)
         schedule, warmup_ratio = config["pretrain_schedule"], config["pretrain_warmup_ratio"]
