@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from recbole.trainer.trainer import AbstractTrainer
 from recbole.utils import get_tensorboard
-from tqdm import tqdm
 
 from recbole_alt import checkpoints
 from recbole_alt.config import ALTConfig
@@ -19,6 +18,7 @@ from recbole_alt.model.alignment import AlignmentModel, AlignmentOutput
 from recbole_alt.model.precision import gradient_scaler
 from recbole_alt.model.text_cache import TextCache
 from recbole_alt.model.weights import load_weights
+from recbole_alt.progress import progress
 from recbole_alt.trainer.diverged import Diverged
 from recbole_alt.trainer.optim import GROUPS, parameter_groups, scheduler, update
 
@@ -80,7 +80,7 @@ class ALTPretrainTrainer(AbstractTrainer):
         before = self.seconds
         self._keep_texts(show_progress)
         steps = range(self.step, self.total_steps)
-        bar = tqdm(steps, "Pretrain", self.total_steps, initial=self.step, ncols=120, disable=not show_progress)
+        bar = progress(steps, "Align", self.total_steps, initial=self.step, shown=show_progress, unit=" steps")
         for _ in bar:
             output = self._train_step()
             self._record(output)
@@ -113,7 +113,7 @@ class ALTPretrainTrainer(AbstractTrainer):
         cache = self.model.text_cache = TextCache(language_model)
         everything, mask_id = prompts.distinct(self.dataset.inter_feat), prompts.special.mask
         of_steps = {"complete": complete, "masked": masked}
-        cache.fill(everything, self.masking, mask_id, self.device, **of_steps, progress=show_progress)
+        cache.fill(everything, self.masking, mask_id, self.device, **of_steps, shown=show_progress)
 
     def _train_step(self) -> AlignmentOutput:
         epoch, within = divmod(self.step, self.batches.steps_per_epoch)
