@@ -124,6 +124,7 @@ def tiny(data_path: Path) -> Any:
             "block_items": 4,
             "finetune": {"lm": {"epochs": 2, "block_users": 2}, "joint": {"epochs": 2, "block_users": 2}},
             "show_progress": False,
+            "show_plan": False,
             "state": "ERROR",
         }
         return ALTConfig(model, "tiny", None, defaults | keys)

@@ -6,8 +6,7 @@ from time import monotonic
 from typing import Any
 
 import torch
-from recbole.trainer.trainer import AbstractTrainer
-from recbole.utils import get_tensorboard
+from recbole.trainer import trainer as host
 
 from recbole_alt import checkpoints
 from recbole_alt.config import ALTConfig
@@ -28,7 +27,7 @@ _STEPPED = ("optimizer", "scheduler", "scaler")
 _PROGRESS = ("step", "interactions_seen", "seconds", "totals", "counts")
 
 
-class ALTPretrainTrainer(AbstractTrainer):
+class ALTPretrainTrainer(host.AbstractTrainer):
     """Aligns both towers on training interactions, without labels (method, stage 1).
 
     Batch, masks and dropout of a step depend only on the seed and the step, so a run resumed from its checkpoint goes
@@ -44,7 +43,7 @@ class ALTPretrainTrainer(AbstractTrainer):
     def __init__(self, config: Any, model: AlignmentModel, dataset: Any, file: str | os.PathLike[str]):
         super().__init__(config, model)
         self.logger = getLogger()
-        self.tensorboard = get_tensorboard(self.logger)
+        self.tensorboard = host.get_tensorboard(self.logger)
         self.dataset = dataset
         self.file = file
         self.device = config["device"]
