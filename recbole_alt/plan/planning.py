@@ -6,7 +6,6 @@ import logging
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 
 import torch
 
@@ -37,7 +36,7 @@ def make_plan(run: Experiment, stages: Sequence[str]) -> Plan:
         apart = copy.copy(config)
         apart.final_config_dict = {**config.final_config_dict, "checkpoint_dir": folder, "log_wandb": False}
         data = (run.train_data, run.valid_data, run.test_data)
-        measurement = Measurement(apart, run.model_class, data, Path(folder))
+        measurement = Measurement(apart, run.model_class, data)
         planned = {}
         for stage in stages:
             seed_stage(config)

@@ -20,10 +20,10 @@ from recbole_alt.plan.texts import distinct_texts
 from recbole_alt.stages import stage_config
 from recbole_alt.trainer.finetune import ALTTrainer
 from recbole_alt.trainer.pretrain import ALTPretrainTrainer
-from recbole_alt.trainer.start import load_aligned, start_from_aligned
+from recbole_alt.trainer.start import load_aligned, start_afresh, start_from_aligned
 
 _SECONDS, _MOST_STEPS = 1.0, 100  # to measure steps with, and their number
-_STEPS_TO_BEST, _LEAST_EPOCHS = 800, 2  # that RecBole's CTR models take to their best epoch, at a constant rate
+_STEPS_TO_BEST, _LEAST_EPOCHS = 850, 2  # that RecBole's CTR models take to their best epoch, at a constant rate
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class StagePlan:
     Attributes:
         seconds: of training and validation, as :class:`~recbole_alt.experiment.StageResult` counts them.
         most_seconds: the same if early stopping does not end it.
-        other_seconds: of building the model and scoring the test set.
+        other_seconds: of building the model, scoring the test set, and writing the aligned towers.
         reading_seconds: the part of ``seconds`` in which the language model reads texts.
         texts_encoded: as :class:`~recbole_alt.experiment.StageResult` counts them.
         peak_memory_mib: see :class:`~recbole_alt.memory.PeakMemory`.
@@ -58,15 +58,16 @@ class Measurement:
     """Measures the stages of a run. What reading a token costs is measured once for all of them.
 
     Args:
-        config: of the run, with ``checkpoint_dir`` for files that are of no further use.
+        config: of the run, with a ``checkpoint_dir`` whose files are of no further use.
         model_class: the recommender.
         loaders: of training, validation and test rows; None where there are none.
-        folder: for checkpoints that are of no further use.
     """
 
-    def __init__(self, config: Any, model_class: Any, loaders: Sequence[Any], folder: Path):
-        self._config, self._model_class, self._loaders, self._folder = config, model_class, loaders, folder
+    def __init__(self, config: Any, model_class: Any, loaders: Sequence[Any]):
+        self._config, self._model_class, self._loaders = config, model_class, loaders
         self._dataset, self._device = loaders[0]._dataset, config["device"]
+        self._folder = Path(config["checkpoint_dir"])
+        self._aligned = Path(config["pretrained_checkpoint"] or self._folder / "pretrain.pth")
         self._rates: dict[bool, Rate] = {}  # by whether the language model is trained
         self._finetuned: dict[str, StagePlan] = {}  # by mode and overrides
 
@@ -74,9 +75,10 @@ class Measurement:
         """Plan stage 1. Texts are counted instead of read while steps are timed, and a sample of them is read then."""
         memory, begun = PeakMemory(self._device), perf_counter()
         model = build_alignment(self._config, self._dataset, self._model_class.backbone_class)
-        trainer = _Alignment(self._config, model, self._dataset, self._folder / "pretrain.pth")
+        trainer = _Alignment(self._config, model, self._dataset, self._aligned)
         building, steps = perf_counter() - begun, trainer.total_steps
         if not steps:
+            trainer.save()
             return StagePlan(0.0, 0.0, building, 0.0, 0, memory.mib(), 0)
         language_model = model.text.language_model
         with blank(language_model) as kept:  # by a language model that is not trained, for all steps
@@ -89,6 +91,7 @@ class Measurement:
         seconds = preparing + reading + steps * (step + rate.update_seconds)
         texts = kept.texts + round(read.texts * share)
         peak += rate.update_mib + rate.mib * max(kept.largest, read.largest)
+        building += seconds_of(trainer.save, self._device)
         return StagePlan(seconds, seconds, building, reading, texts, peak, steps, not language_model.is_fixed)
 
     def finetuning(self, stage: str) -> StagePlan:
@@ -104,9 +107,10 @@ class Measurement:
         train, valid, test = self._loaders
         model = self._model_class(config, self._dataset).to(self._device)
         trainer = _Finetuning(config, model)
-        if config["pretrained_checkpoint"] and stage != "plain":
-            towers = load_aligned(config, config["pretrained_checkpoint"], self._dataset)
-            start_from_aligned(trainer, towers, self._dataset)
+        if stage == "plain":
+            start_afresh(trainer, self._dataset)
+        else:
+            start_from_aligned(trainer, load_aligned(config, self._aligned, self._dataset), self._dataset)
         loader = training_loader(config, train, encodes_texts=model.encodes_texts)
         trainer.prepare(train, loader)
         building, steps = perf_counter() - begun, len(loader)
