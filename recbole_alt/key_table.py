@@ -111,7 +111,10 @@ KEYS: dict[str, Key] = {
     "result_file": _reporting(TEXT, "path of a second copy of result.json"),
     "checkpoint_seconds": _reporting(_NOT_NEGATIVE, "longest time between checkpoints, in seconds", empty=False),
     "checkpoint_dir": _reporting(TEXT, "folder for the folders of all runs", empty=False),
-    "show_progress": _reporting(FLAG, "show progress bars", empty=False),
+    "show_progress": _reporting(
+        FLAG, "show progress: bars on a terminal, elsewhere a line a minute in the log", empty=False
+    ),
+    "show_plan": _reporting(FLAG, "measure and log what a run will cost, before its first step", empty=False),
     "state": _reporting(_LEVEL, "level of the log", empty=False),
     "log_wandb": _reporting(FLAG, "log to Weights & Biases"),
     "wandb_project": _reporting(TEXT, "project in Weights & Biases"),

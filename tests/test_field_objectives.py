@@ -155,7 +155,9 @@ def test_fields_that_cannot_be_aligned_are_refused(alignment: Callable[..., Any]
     with pytest.raises(ValueError, match=r"^aligned_fields: 'item_id' must be one of user_id, age, gender$"):
         alignment(objectives=BOTH, template=without, aligned_fields=["item_id"])
     with pytest.raises(ValueError, match="^objectives: no field .* leave out field_contrastive and field_prediction$"):
-        alignment("ALT_DSSM", objectives=BOTH, template={"fields": {"device": "on {value}"}, "exclude": USERS_AND_ITEMS})
+        alignment(
+            "ALT_DSSM", objectives=BOTH, template={"fields": {"device": "on {value}"}, "exclude": USERS_AND_ITEMS}
+        )
 
 
 def test_nothing_to_tell_apart_is_zero_with_zero_gradient(alignment: Callable[..., Any]) -> None:

@@ -83,7 +83,7 @@ class PromptTable:
         self.segments: list[SegmentTokens] = []
         value_ids = [np.zeros(0, dtype=np.int32)]
         for segment in template.segments:
-            tables = [tokenise(tokenizer, clause, words[clause.field], progress=progress) for clause in segment.clauses]
+            tables = [tokenise(tokenizer, clause, words[clause.field], shown=progress) for clause in segment.clauses]
             value_ids += [np.unique(table.ids[table.value_index >= 0]) for table in tables]
             prefix = tokenizer(segment.prefix, add_special_tokens=False, split_special_tokens=True, verbose=False)
             columns = [self.fields.index(name) for name in segment.fields]

@@ -10,13 +10,13 @@ import torch
 from recbole.trainer import Trainer
 from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
-from tqdm import tqdm
 
 from recbole_alt import checkpoints
 from recbole_alt.config import ALTConfig
 from recbole_alt.data.identity import record_of, require_same_data
 from recbole_alt.model.precision import gradient_scaler
 from recbole_alt.model.weights import load_finetuned
+from recbole_alt.progress import progress
 from recbole_alt.trainer.diverged import Diverged
 from recbole_alt.trainer.optim import GROUNDING_RATE, load_optimizer, parameter_groups, scheduler, update
 
@@ -102,8 +102,8 @@ class ALTTrainer(Trainer):
         if "rng" in resumed:
             checkpoints.set_rng_state(resumed["rng"])
         saved_at = monotonic()
-        title, hidden = f"Train {epoch_idx:>5}", not show_progress
-        bar = tqdm(batches, title, len(train_data), initial=done, ncols=100, disable=hidden)
+        title = f"Train epoch {epoch_idx} (at most {self.epochs})"
+        bar = progress(batches, title, len(train_data), initial=done, shown=show_progress, unit=" steps")
         for step, rows in enumerate(bar, start=done):
             if len(rows) == 1 and self._normalises and len(train_data) > 1:
                 continue  # the last of an epoch, and not the same one in each: it has no variance
@@ -133,15 +133,16 @@ class ALTTrainer(Trainer):
         return score, {name: float(value) for name, value in result.items()}
 
     def _neg_sample_batch_eval(self, batched_data: Any) -> Any:
-        return self._without_nan(super()._neg_sample_batch_eval(batched_data))
+        return self._scored(super()._neg_sample_batch_eval(batched_data))
 
     def _full_sort_batch_eval(self, batched_data: Any) -> Any:
-        return self._without_nan(super()._full_sort_batch_eval(batched_data))
+        return self._scored(super()._full_sort_batch_eval(batched_data))
 
-    def _without_nan(self, evaluated: Any) -> Any:
-        """What RecBole made of a batch, its scores second."""
+    def _scored(self, evaluated: Any) -> Any:
+        """What RecBole made of a batch, its scores second, none of which may be NaN."""
         if torch.isnan(evaluated[1]).any():
             raise Diverged("a prediction is not a number after training: lower learning_rate")
+        self._evaluated.update()
         return evaluated
 
     def _save_checkpoint(self, epoch: int, verbose: bool = True, **kwargs: Any) -> None:
@@ -211,7 +212,9 @@ class ALTTrainer(Trainer):
         if eval_data and load_best_model:
             file = model_file or self.saved_model_file
             load_finetuned(self.model, checkpoints.load(file, self.device), file)
-        return super().evaluate(eval_data, load_best_model=False, show_progress=show_progress)
+        batches = len(eval_data) if eval_data else 0
+        with progress(title="Evaluate", total=batches, shown=show_progress, unit=" batches") as self._evaluated:
+            return super().evaluate(eval_data, load_best_model=False)  # whose own bar knows only terminals
 
 
 def _order_of(train_data: Any) -> Tensor | None:

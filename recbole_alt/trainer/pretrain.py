@@ -7,9 +7,7 @@ from time import monotonic
 from typing import Any
 
 import torch
-from recbole.trainer.trainer import AbstractTrainer
-from recbole.utils import get_tensorboard
-from tqdm import tqdm
+from recbole.trainer import trainer as host
 
 from recbole_alt import checkpoints
 from recbole_alt.config import ALTConfig
@@ -20,6 +18,7 @@ from recbole_alt.model.alignment import AlignmentModel, AlignmentOutput
 from recbole_alt.model.precision import gradient_scaler
 from recbole_alt.model.text_cache import TextCache
 from recbole_alt.model.weights import load_weights
+from recbole_alt.progress import progress
 from recbole_alt.sizes import measured_every
 from recbole_alt.trainer.diverged import Diverged
 from recbole_alt.trainer.length import (
@@ -38,7 +37,7 @@ _STEPPED = ("optimizer", "scheduler", "scaler")
 _PROGRESS = ("step", "interactions_seen", "seconds", "recent", "held_out_losses")
 
 
-class ALTPretrainTrainer(AbstractTrainer):
+class ALTPretrainTrainer(host.AbstractTrainer):
     """Aligns both towers on training interactions, without labels (method, stage 1).
 
     The schedule of the learning rates is that of ``total_steps``. Alignment ends earlier when the loss on some training
@@ -63,7 +62,7 @@ class ALTPretrainTrainer(AbstractTrainer):
     def __init__(self, config: Any, model: AlignmentModel, dataset: Any, file: str | os.PathLike[str]):
         super().__init__(config, model)
         self.logger = getLogger()
-        self.tensorboard = get_tensorboard(self.logger)
+        self.tensorboard = host.get_tensorboard(self.logger)
         self.dataset = self._all_rows = dataset
         self.held_out: Any = None
         self.file = file
@@ -107,7 +106,7 @@ class ALTPretrainTrainer(AbstractTrainer):
         self._keep_texts(show_progress)
         self._announce()
         steps = range(self.step, self.total_steps)
-        bar = tqdm(steps, "Pretrain", self.total_steps, initial=self.step, ncols=120, disable=not show_progress)
+        bar = progress(steps, "Align", self.total_steps, initial=self.step, shown=show_progress, unit=" steps")
         for _ in bar:
             if self.ended_by:
                 break
@@ -172,7 +171,7 @@ class ALTPretrainTrainer(AbstractTrainer):
         cache = self.model.text_cache = TextCache(language_model)
         everything, mask_id = prompts.distinct(self._all_rows.inter_feat), prompts.special.mask
         of_steps = {"complete": complete, "masked": masked}
-        cache.fill(everything, self.masking, mask_id, self.device, **of_steps, progress=show_progress)
+        cache.fill(everything, self.masking, mask_id, self.device, **of_steps, shown=show_progress)
 
     def _train_step(self) -> AlignmentOutput:
         epoch, within = divmod(self.step, self.batches.steps_per_epoch)
