@@ -56,7 +56,7 @@ def _tables(owner: Any, field: TableField, i: int) -> tuple[nn.Embedding, ...]:
         tables = (of_groups[group] for group in sorted(met))
         return tuple(dict.fromkeys(table if isinstance(table, nn.Embedding) else table[i] for table in tables))
     table = getattr(owner, f"{field.kind}_embedding_table")
-    return (table[i] if isinstance(table, nn.ModuleList) else table.embedding,)
+    return (table[i] if field.kind == "token_seq" else table.embedding,)
 
 
 def read_values(field: TableField, column: Tensor) -> Tensor:
