@@ -104,7 +104,7 @@ def test_the_numbers(keys: Keys) -> None:
 
 
 def test_early_stopping_is_expected(keys: Keys, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("recbole_alt.plan.stages._STEPS_TO_BEST", 20)
+    monkeypatch.setattr("recbole_alt.plan.stages.STEPS_TO_BEST", 20)
     given = keys(epochs=30, finetune_modes=["ctr"], plain_baseline=False, pretrain_steps=1, stopping_step=2)
     ctr = plan(given).stages["ctr"]
     assert (ctr.epochs, ctr.most_epochs) == (20 // 4 + 3, 30)
