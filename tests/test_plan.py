@@ -52,7 +52,7 @@ def weights(folder: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize("how", [TRAINED, FROZEN], ids=["trained", "frozen"])
 def test_a_run_is_the_same_with_a_plan(keys: Keys, how: dict[str, Any]) -> None:
-    how = how | {"finetune_modes": ["ctr", "joint"], "worker": 1}
+    how = how | {"finetune_modes": ["joint"]}
     without = run(keys(**how, checkpoint_dir="without"))
     planned = run(keys(**how, checkpoint_dir="with", show_plan=True))
     one, two = weights(without["folder"]), weights(planned["folder"])
