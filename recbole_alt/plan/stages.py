@@ -173,7 +173,7 @@ class _Alignment(ALTPretrainTrainer):
 
     def advance(self) -> None:
         """The next step."""
-        self._train_step()
+        self._record(self._train_step())
         self.step += 1
 
 
