@@ -77,13 +77,20 @@ def test_exclude_replaces_the_default_exclusion_of_ids() -> None:
     assert build({"exclude": []}).fields[0] == "user_id"
 
 
-def test_ids_left_out_by_default_stay_where_nothing_else_is_left() -> None:
-    sources = {"user_id": "user", "item_id": "item", "title": "item"}
-    entity = build_template(None, sources, scope="entity", default_exclude=IDS)
-    assert {s.name: s.fields for s in entity.segments} == {"user": ("user_id",), "item": ("title",)}
-    assert build_template(None, sources, scope="interaction", default_exclude=IDS).fields == ("title",)
-    bare = build_template(None, {"user_id": "user", "item_id": "item"}, scope="interaction", default_exclude=IDS)
-    assert bare.fields == IDS
+@pytest.mark.parametrize("scope", ["entity", "interaction"])
+def test_ids_are_put_into_words_only_if_exclude_asks(scope: str) -> None:
+    bare = {"user_id": "user", "item_id": "item", "label": "context"}
+    sources = bare | {"title": "item"}
+    template = build_template(None, sources, scope=scope, forbidden=FORBIDDEN, default_exclude=IDS)
+    assert [s.name for s in template.segments] == (["item"] if scope == "entity" else ["prompt"])
+    assert template.fields == ("title",)
+    device = build_template(None, bare | {"device": "context"}, scope=scope, forbidden=FORBIDDEN, default_exclude=IDS)
+    assert device.fields == ("device",)
+    with pytest.raises(ValueError, match=r"columns user_id, item_id, label describes.*load_col.*prompt_only") as caught:
+        build_template({"digits": 3}, bare, scope=scope, forbidden=FORBIDDEN, default_exclude=IDS)
+    assert "\n" not in str(caught.value)
+    asked = build_template({"exclude": []}, bare, scope=scope, forbidden=FORBIDDEN, default_exclude=IDS)
+    assert asked.fields == IDS
 
 
 @pytest.mark.parametrize(

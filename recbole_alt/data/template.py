@@ -109,11 +109,13 @@ def build_template(
         sources: every field that may be in a prompt → ``user``, ``item`` or ``context``, in the dataset's order.
         scope: ``interaction`` for one text per row, ``entity`` for one per side.
         forbidden: fields that must never be in a prompt → why (label, rating, timestamp).
-        default_exclude: fields left out if ``exclude`` is not given, unless their segment has no other.
+        default_exclude: fields left out if ``exclude`` is not given: the ids, which describe nothing.
+
+    A side none of whose fields is left has no segment.
 
     Raises:
-        ValueError: an unknown or forbidden field, wording without exactly one ``{value}``, or a separator
-            without white space; names the field and what to do.
+        ValueError: an unknown or forbidden field, no field left, wording without exactly one ``{value}``, or a
+            separator without white space; names the field and what to do.
     """
     spec, forbidden = _checked_parts(spec), forbidden or {}
     for part in ("fields", "order", "exclude", "values", "join"):
@@ -126,11 +128,12 @@ def build_template(
                     "(load it with load_col, or list it in prompt_only)"
                 )
     excluded = default_exclude if spec["exclude"] is None else spec["exclude"]
-    allowed = [name for name in sources if name not in forbidden]
-    names = [name for name in allowed if name not in excluded]
-    if spec["exclude"] is None:  # a text whose fields would all be left out keeps them
-        kept = {sources[name] for name in names}
-        names = [n for n in allowed if n in names or (sources[n] not in kept if scope == "entity" else not names)]
+    names = [name for name in sources if name not in forbidden and name not in excluded]
+    if not names and spec["exclude"] is None and default_exclude:
+        raise ValueError(
+            f"no text can be made: none of the loaded columns {', '.join(sources)} describes a user, an item or an "
+            "interaction: load some with load_col, or text with prompt_only (template: {exclude: []} writes ids)"
+        )
     if not names:
         raise ValueError("the prompt has no field left: give fewer in template.exclude, or load more with load_col")
     first = list(spec["order"] or spec["fields"])
