@@ -158,12 +158,13 @@ def own(tmp_path: Path) -> Any:
     def configure(name: str, arguments: Sequence[str] = (), **given: Any) -> ALTConfig:
         folder = tmp_path / name
         folder.mkdir()
+        words = {} if given.keys() & {"user", "item"} else {"template": {"exclude": []}}  # ids, where nothing else is
         for suffix in ("inter", "user", "item"):
             if suffix in given:
                 text = given.pop(suffix)
                 (folder / f"{name}.{suffix}").write_bytes(text if isinstance(text, bytes) else text.encode())
         keys = {"data_path": str(tmp_path), "load_col": None, "language_model": MINILM, "show_progress": False}
-        return ALTConfig("ALT_DCN", name, None, keys | {"state": "ERROR"} | given, arguments)
+        return ALTConfig("ALT_DCN", name, None, keys | words | {"state": "ERROR"} | given, arguments)
 
     return configure
 

@@ -55,7 +55,7 @@ class SegmentTemplate:
 class PromptTemplate:
     """A checked template for one dataset."""
 
-    segments: tuple[SegmentTemplate, ...]  # the texts of a row; each has at least one field
+    segments: tuple[SegmentTemplate, ...]  # the texts of a row, each of at least one field
     values: Mapping[str, Mapping[str, str]]  # field → {code: name}, for fields whose codes have names
     missing: str  # the words for a missing value
     join: Mapping[str, str]  # field → the text between the members of a sequence
@@ -111,11 +111,12 @@ def build_template(
         forbidden: fields that must never be in a prompt → why (label, rating, timestamp).
         default_exclude: fields left out if ``exclude`` is not given: the ids, which describe nothing.
 
-    A side none of whose fields is left has no segment.
+    Returns:
+        The template. A side none of whose fields is left has no segment.
 
     Raises:
-        ValueError: an unknown or forbidden field, no field left, wording without exactly one ``{value}``, or a
-            separator without white space; names the field and what to do.
+        ValueError: an unknown or forbidden field, wording without exactly one ``{value}``, or a separator
+            without white space; names the field and what to do.
     """
     spec, forbidden = _checked_parts(spec), forbidden or {}
     for part in ("fields", "order", "exclude", "values", "join"):
@@ -129,13 +130,6 @@ def build_template(
                 )
     excluded = default_exclude if spec["exclude"] is None else spec["exclude"]
     names = [name for name in sources if name not in forbidden and name not in excluded]
-    if not names and spec["exclude"] is None and default_exclude:
-        raise ValueError(
-            f"no text can be made: none of the loaded columns {', '.join(sources)} describes a user, an item or an "
-            "interaction: load some with load_col, or text with prompt_only (template: {exclude: []} writes ids)"
-        )
-    if not names:
-        raise ValueError("the prompt has no field left: give fewer in template.exclude, or load more with load_col")
     first = list(spec["order"] or spec["fields"])
     names = [name for name in first if name in names] + [name for name in names if name not in first]
     segments = []
