@@ -28,7 +28,7 @@ def result_record(
             name: {cost: getattr(stage, cost) for cost in costs} | stage.details for name, stage in stages.items()
         },
         "results": {
-            name: {"valid": stage.valid, "test": stage.test}
+            name: {"valid": stage.valid, "test": stage.test, "slices": stage.slices}
             for name, stage in stages.items()
             if stage.valid or stage.test  # without a validation set there are test scores only
         },
