@@ -14,7 +14,8 @@ from recbole_alt.experiment import Experiment, load_data_of
 from recbole_alt.files import check_file, check_folder, write_json
 from recbole_alt.model.weights import load_finetuned
 from recbole_alt.registry import make_config
-from recbole_alt.result import result_record, result_table
+from recbole_alt.result import result_record
+from recbole_alt.result_table import result_table
 from recbole_alt.stopping import going_on
 
 

@@ -66,7 +66,7 @@ class Scores:
 
 
 def score_batch(config: Any, rows: Any, score: Tensor) -> dict[str, np.ndarray]:
-    """The ``score`` [B] and ``label`` of a batch of RecBole's interactions, and the ``user`` and ``item`` it may have."""
+    """``score`` [B] and the ``label``, and ``user`` and ``item`` if there are any, of a batch of interactions."""
     batch = {name: rows[config[key]] for name, key in _COLUMNS.items() if config[key] in rows}
     batch["score"] = score.reshape(-1).float()
     return {name: values.cpu().numpy().astype(_KINDS[name]) for name, values in batch.items()}

@@ -1,6 +1,5 @@
 """The scores of a campaign's run: kept row by row, and its metrics as one line of the report has them."""
 
-
 from recbole_alt.experiment import Experiment
 from recbole_alt.scores import Scores, slice_metrics
 from recbole_alt.trainer.finetune import ALTTrainer
