@@ -12,9 +12,15 @@ _PACKAGES = ("recbole_alt", "recbole", "torch", "transformers", "numpy", "pandas
 
 
 def result_record(
-    config: ALTConfig, stages: Mapping[str, StageResult], rows_left_out: Mapping[str, int]
+    config: ALTConfig,
+    stages: Mapping[str, StageResult],
+    rows_left_out: Mapping[str, int],
+    planned: Mapping[str, float],
 ) -> dict[str, Any]:
-    """The content of ``result.json``: arguments, configuration, versions, unused rows, each stage's cost and scores."""
+    """The content of ``result.json``: arguments, configuration, versions, unused rows, each stage's cost and scores.
+
+    ``planned`` holds the seconds by stage that were expected.
+    """
     costs = ("seconds", "texts_encoded", "peak_memory_mib")
     given = getattr(config, "external_config_dict", {}).get("data_path")  # as given, not as resolved here
     return {
@@ -23,7 +29,10 @@ def result_record(
         "versions": {"python": platform.python_version(), **{name: _version(name) for name in _PACKAGES}},
         "rows_left_out": dict(rows_left_out),
         "stages": {
-            name: {cost: getattr(stage, cost) for cost in costs} | stage.details for name, stage in stages.items()
+            name: {cost: getattr(stage, cost) for cost in costs}
+            | ({"planned_seconds": planned[name]} if name in planned else {})
+            | stage.details
+            for name, stage in stages.items()
         },
         "results": {
             name: {"valid": stage.valid, "test": stage.test, "slices": stage.slices}

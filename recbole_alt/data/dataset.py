@@ -21,6 +21,7 @@ from recbole_alt.data.template import CONTEXT, ITEM, USER, build_template
 from recbole_alt.data.words import FieldWords, exchange, float_words, sequence_words
 from recbole_alt.keys import check_values
 from recbole_alt.pretrained import load_tokenizer
+from recbole_alt.sizes import settle_sizes
 
 #: Key of the row number in interactions, which are given one if the batch itself does not determine a prompt field.
 ROW_KEY = "alt_row"
@@ -41,6 +42,7 @@ class ALTDataset(AtomicDataset):
 
     Attributes:
         identity: the record of the ids and the split, which :meth:`build` makes; the parts of the split share it.
+        text_vectors: ``user`` or ``item`` → the vectors of their texts, once they are made; shared by the parts.
         number_ranges: numeric field that is normalised or discretised → its least and greatest value.
     """
 
@@ -49,6 +51,7 @@ class ALTDataset(AtomicDataset):
         self._field_words: dict[str, FieldWords] = {}
         self._prompts: list[PromptTable] = []  # one at most, shared by the parts of the split
         self.identity: DataIdentity | None = None
+        self.text_vectors: dict[str, torch.Tensor] = {}
         self.number_ranges: dict[str, tuple[float, float]] = {}
         super().__init__(config)
 
@@ -187,6 +190,7 @@ class ALTDataset(AtomicDataset):
             rows = len(parts[0].inter_feat)
             drawn = np.random.default_rng(self._split_seed).permutation(rows)[: max(1, round(share * rows))]
             parts[0].inter_feat = _take(parts[0].inter_feat, np.sort(drawn))
+        settle_sizes(self.config, len(parts[0].inter_feat))  # before loaders are made
         check_parts(self.config, parts)
         identity = DataIdentity.of(self, parts)
         for dataset in (self, *parts):
@@ -251,6 +255,10 @@ class ALTDataset(AtomicDataset):
             if feat is not None and owner in self.inter_feat and name in feat:
                 return feat[name][self.inter_feat[owner]]
         return self.inter_feat[name]
+
+    def side_of(self, name: str) -> str | None:
+        """Whom a field describes: the name of the segment that the prompt of ``prompt_scope: entity`` has for it."""
+        return _SOURCES.get(self.field2source[name])
 
     def join(self, df: Interaction) -> Interaction:
         """Add the user's and the item's features to interactions, as RecBole's ``join``."""

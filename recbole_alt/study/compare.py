@@ -175,7 +175,7 @@ class Comparison:
         if config["eval_type"] == EvaluatorType.RANKING:
             raise ValueError(f"{run.data.label}: its evaluation ranks sampled items; give labels, as mode: labeled")
         record = self.store.train(config, run.stage, folder, test, ScoredExperiment)
-        whole = result_record(config, {}, {})
+        whole = result_record(config, {}, {}, {})
         parts = zip(("train", "valid", "test"), self.store.load(config)[1:], strict=True)
         return {
             "parameters": parameters,

@@ -16,10 +16,10 @@ from filelock import FileLock, Timeout
 
 from recbole_alt import checkpoints
 from recbole_alt.config import ALTConfig
-from recbole_alt.experiment import Data, Experiment, StageResult, load_data, read_stage
+from recbole_alt.experiment import MACHINE, Data, Experiment, StageResult, load_data, read_stage
 from recbole_alt.files import read_record
 from recbole_alt.keys import ALIGNMENT, NOT_OF_ALIGNMENT, keys_of
-from recbole_alt.model.precision import kept_precision
+from recbole_alt.model.machine import settle_machine
 from recbole_alt.study.axes import Run
 from recbole_alt.study.progress import logger
 from recbole_alt.trainer.diverged import Diverged
@@ -99,8 +99,7 @@ class Store:
 
     def settle(self, config: ALTConfig) -> None:
         """Set what all trainings of the study have in common, whatever ``config`` says."""
-        if config["precision"] == "auto":
-            config["precision"] = kept_precision(self.folder / "precision.json", config["device"])
+        settle_machine(config, self.folder / MACHINE)
         config["checkpoint_dir"] = str(self.folder)  # RecBole's trainers make this folder
         config["show_progress"] = bool(config.external_config_dict.get("show_progress"))
 
@@ -124,8 +123,8 @@ class Store:
         """
         begun, given = monotonic(), config["pretrained_checkpoint"]
         self.settle(config)
-        data = self.load(config)
         name = None if stage == "plain" or given else digest(config, NOT_OF_ALIGNMENT)
+        data = self.load(config)
         experiment = kind(config, data if test else (*data[:3], None), folder)
         result, error, aligned, costs = None, None, 0.0, dict[str, Any]()
         try:
