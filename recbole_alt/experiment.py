@@ -23,6 +23,7 @@ from recbole_alt.keys import FREE
 from recbole_alt.memory import PeakMemory
 from recbole_alt.model.build import build_alignment
 from recbole_alt.model.machine import settle_machine
+from recbole_alt.scores import slice_metrics
 from recbole_alt.sizes import SETTLED as SIZES
 from recbole_alt.sizes import settle_sizes
 from recbole_alt.stages import stage_config
@@ -68,6 +69,8 @@ class StageResult:
         peak_memory_mib: see :class:`PeakMemory`, since the stage last went on; None in older records.
         valid, test: metrics of the epoch that validation chose, in lower case (``auc``, ``logloss``).
         details: steps, final losses and the like.
+        slices: ``valid`` and ``test`` → :func:`~recbole_alt.scores.slice_metrics` of the same predictions; empty where
+            items are ranked.
     """
 
     seconds: float
@@ -76,6 +79,7 @@ class StageResult:
     valid: dict[str, float] = field(default_factory=dict)
     test: dict[str, float] = field(default_factory=dict)
     details: dict[str, Any] = field(default_factory=dict)
+    slices: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
 class Experiment:
@@ -174,7 +178,9 @@ class Experiment:
         details = {"epochs": len(trainer.train_loss_dict)}
         if stage == "joint":
             details["alpha"] = model.alpha.item()
-        self._finish(stage, StageResult(trainer.seconds, texts, peak, _floats(valid), test, details))
+        slices = {"valid": trainer.valid_slices, "test": slice_metrics(trainer.scores) if trainer.scores else {}}
+        slices = {part: found for part, found in slices.items() if found}
+        self._finish(stage, StageResult(trainer.seconds, texts, peak, _floats(valid), test, details, slices))
         trainer.tensorboard.close()
         if self.test_data is not None:  # else whoever brings it goes on here
             trainer.last_file.unlink(missing_ok=True)

@@ -159,6 +159,7 @@ def own(tmp_path: Path) -> Any:
     def configure(name: str, arguments: Sequence[str] = (), **given: Any) -> ALTConfig:
         folder = tmp_path / name
         folder.mkdir()
+        words = {} if given.keys() & {"user", "item"} else {"template": {"exclude": []}}  # ids, where nothing else is
         for suffix in ("inter", "user", "item"):
             if suffix in given:
                 text = given.pop(suffix)
@@ -170,7 +171,7 @@ def own(tmp_path: Path) -> Any:
             "show_progress": False,
             "show_plan": False,
         }
-        return ALTConfig("ALT_DCN", name, None, keys | {"state": "ERROR"} | given, arguments)
+        return ALTConfig("ALT_DCN", name, None, keys | words | {"state": "ERROR"} | given, arguments)
 
     return configure
 

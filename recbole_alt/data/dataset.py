@@ -106,9 +106,30 @@ class ALTDataset(AtomicDataset):
             forbidden=self.forbidden_in_prompts(),
             default_exclude=[name for name in (self.uid_field, self.iid_field) if name],
         )
+        if self.config["finetune_modes"] or not self.config["plain_baseline"]:
+            self._require_text()
+            self._tell_sides_without_text(sources)
         self._field_words = {name: self._words_of(name, sources[name]) for name in self.template.fields}
         if self.config["shuffle_texts"]:
             self._exchange_texts(self.config["shuffle_texts"], sources)
+
+    def _require_text(self) -> None:
+        """Refuse data of which a language model has nothing to read."""
+        if not self.template.segments:
+            raise ValueError(
+                f"no text can be made: none of the loaded columns {', '.join(self.field2type)} is left to describe a "
+                "user or an item: load some with load_col, or text with prompt_only, or leave out fewer with "
+                "template.exclude ([] puts ids into words)"
+            )
+
+    def _tell_sides_without_text(self, sources: dict[str, str]) -> None:
+        """Log which of users and items have no text, as only their ids are known; ``exclude: []`` would write these."""
+        for side, key in ((USER, self.uid_field), (ITEM, self.iid_field)):
+            if key and all(sources[name] != side for name in self.template.fields):
+                self.logger.info(
+                    f"The {side}s have no text, as no column that describes them is in the prompts: load some with "
+                    f"load_col or prompt_only: {{{side}: [...]}}, or put ids into words with template: {{exclude: []}}"
+                )
 
     def _exchange_texts(self, side: str, sources: dict[str, str]) -> None:
         """Give each user, or each item, the words of another one; the CTR model's input stays the same."""
@@ -180,8 +201,9 @@ class ALTDataset(AtomicDataset):
 
     @property
     def prompts(self) -> PromptTable:
-        """The prompts, tokenised when they are first used."""
+        """The prompts, tokenised when they are first used; a ValueError if no column gives any text."""
         if not self._prompts:
+            self._require_text()
             table = PromptTable(
                 self.template,
                 load_tokenizer(self.config["language_model"]),

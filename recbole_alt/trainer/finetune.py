@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from recbole.trainer import Trainer
+from recbole.utils import EvaluatorType
 from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -17,6 +18,7 @@ from recbole_alt.data.identity import record_of, require_same_data
 from recbole_alt.model.precision import gradient_scaler
 from recbole_alt.model.weights import load_finetuned
 from recbole_alt.progress import progress
+from recbole_alt.scores import Scores, count_interactions, score_batch, slice_metrics
 from recbole_alt.trainer.diverged import Diverged
 from recbole_alt.trainer.optim import GROUNDING_RATE, load_optimizer, parameter_groups, scheduler, update
 
@@ -27,6 +29,11 @@ class ALTTrainer(Trainer):
     To RecBole's ``Trainer`` it adds a ``learning_rate`` and a ``weight_decay`` for the language model and for the CTR
     embeddings (``language_*``, ``embedding_*``; empty = the rest's), a ``schedule`` with warm-up, checkpoints that are
     read without running code, and a second one (``<name>-last.pth``) from which a stopped run goes on exactly.
+
+    Attributes:
+        scores: of the last evaluation; None if there was none, or one that ranks items.
+        valid_slices: :func:`~recbole_alt.scores.slice_metrics` of the validation rows, as the best epoch scores them;
+            empty without such an epoch.
     """
 
     def __init__(self, config: Any, model: Any):
@@ -37,6 +44,10 @@ class ALTTrainer(Trainer):
         self.scaler = gradient_scaler(self.device, enabled=self.enable_scaler or trains_in_fp16)
         self.scheduler: torch.optim.lr_scheduler.LambdaLR | None = None
         self.seconds = 0.0
+        self.scores: Scores | None = None
+        self.valid_slices: dict[str, Any] = {}
+        self._seen: dict[str, Any] = {}
+        self._score_batches: list[dict[str, Any]] = []
         self._resumed: dict[str, Any] | None = None
 
     @property
@@ -65,6 +76,7 @@ class ALTTrainer(Trainer):
         """
         self._normalises = any(isinstance(module, _BatchNorm) for module in self.model.modules())
         self._saves = saved
+        self._seen = count_interactions(train_data._dataset)
         self._began = monotonic() - self.seconds
         self._start_schedule(len(train_data))
         best = saved and (self.start_epoch < self.epochs or not self.epochs)  # a finished run keeps the one it has
@@ -133,7 +145,10 @@ class ALTTrainer(Trainer):
         return score, {name: float(value) for name, value in result.items()}
 
     def _neg_sample_batch_eval(self, batched_data: Any) -> Any:
-        return self._scored(super()._neg_sample_batch_eval(batched_data))
+        evaluated = self._scored(super()._neg_sample_batch_eval(batched_data))
+        if self.eval_type == EvaluatorType.VALUE:
+            self._score_batches.append(score_batch(self.config, *evaluated[:2]))
+        return evaluated
 
     def _full_sort_batch_eval(self, batched_data: Any) -> Any:
         return self._scored(super()._full_sort_batch_eval(batched_data))
@@ -147,6 +162,7 @@ class ALTTrainer(Trainer):
 
     def _save_checkpoint(self, epoch: int, verbose: bool = True, **kwargs: Any) -> None:
         file = kwargs.get("saved_model_file") or self.saved_model_file
+        self.valid_slices = slice_metrics(self.scores) if self.scores else {}
         checkpoints.save(self._state(epoch, self.model.merged_state()), file)
         if verbose:
             self.logger.info(f"Saving current: {file}")
@@ -179,7 +195,8 @@ class ALTTrainer(Trainer):
             "rng": checkpoints.rng_state(),
             "texts_encoded": self.model.texts_encoded,
             **{name: getattr(self, name).state_dict() for name in ("scheduler", "scaler")},
-            **{name: getattr(self, name) for name in ("best_valid_result", "train_loss_dict", "seconds")},
+            **{name: getattr(self, name) for name in ("best_valid_result", "valid_slices")},
+            **{name: getattr(self, name) for name in ("train_loss_dict", "seconds")},
         }
         checkpoints.save(self._state(epoch, self.model.state_dict()) | progress, self.last_file)
 
@@ -201,6 +218,7 @@ class ALTTrainer(Trainer):
         self.start_epoch = state["epoch"]
         for name in ("cur_step", "best_valid_score", "best_valid_result", "train_loss_dict", "seconds"):
             setattr(self, name, state[name])
+        self.valid_slices = state.get("valid_slices", {})  # older ones lack it
         if self.model.text is not None:
             self.model.text.language_model.texts_encoded = state["texts_encoded"]
         self._resumed = state
@@ -212,9 +230,13 @@ class ALTTrainer(Trainer):
         if eval_data and load_best_model:
             file = model_file or self.saved_model_file
             load_finetuned(self.model, checkpoints.load(file, self.device), file)
+        self.scores, self._score_batches = None, []
         batches = len(eval_data) if eval_data else 0
         with progress(title="Evaluate", total=batches, shown=show_progress, unit=" batches") as self._evaluated:
-            return super().evaluate(eval_data, load_best_model=False)  # whose own bar knows only terminals
+            result = super().evaluate(eval_data, load_best_model=False)  # whose own bar knows only terminals
+        if self._score_batches:
+            self.scores, self._score_batches = Scores.of(self._score_batches, self._seen), []
+        return result
 
 
 def _order_of(train_data: Any) -> Tensor | None:
