@@ -222,7 +222,7 @@ class _Finetuning(ALTTrainer):
 
     def keep(self, file: Path) -> None:
         """Write a checkpoint."""
-        checkpoints.save(self._best_state(0), file)
+        checkpoints.save(self._state(0, self.model.state_dict()), file)
 
     def expected_epochs(self, steps: int, validations: int) -> int:
         """The best epoch and those after it that early stopping needs; all if nothing can stop them."""
