@@ -83,9 +83,7 @@ def test_a_run_keeps_its_sizes(keys: Callable[..., dict[str, Any]], monkeypatch:
     for kept in (result["record"]["configuration"], read_record(Path(result["folder"]) / "config.json")):
         assert (kept["train_batch_size"], kept["epochs"]) == (128, 4)
     assert run_recbole_alt("ALT_DCN", "tiny", None, given | {"resume": "last"})["folder"] == result["folder"]
-    with pytest.raises(
-        ValueError, match=r"resume: train_share was 1\.0 in .* and is 0\.5 now"
-    ):  # not the sizes it gives
+    with pytest.raises(ValueError, match=r"train_share was 1\.0 in .* and is 0\.5 now"):  # not the sizes it gives
         run_recbole_alt("ALT_DCN", "tiny", None, given | {"resume": "last", "train_share": 0.5})
     with pytest.raises(ValueError, match=r"resume: epochs was 4 in .* and is 99 now"):
         run_recbole_alt("ALT_DCN", "tiny", None, given | {"resume": "last", "epochs": 99})
