@@ -47,7 +47,9 @@ def run(variant: str, seed: int, texts: int) -> dict[str, Any]:
     keys = {**VARIANTS[variant], **_TRAINED}
     keys |= {"seed": seed, "finetune_modes": ["ctr"], "plain_baseline": variant == "as it is"}
     keys["pretrain_steps"] = steps_for(texts, **VARIANTS[variant], **_TRAINED)
-    record = run_recbole_alt("ALT_DCN", "ml-100k", None, keys | {"state": "WARNING", "show_progress": False})["record"]
+    record = run_recbole_alt(
+        "ALT_DCN", "ml-100k", None, keys | {"state": "WARNING", "show_progress": False, "show_plan": False}
+    )["record"]
     stage = record["stages"]["pretrain"]
     return {
         "variant": variant,

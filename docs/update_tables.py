@@ -21,7 +21,7 @@ from matplotlib.figure import Figure
 from recbole_alt.files import read_json
 from recbole_alt.markdown import markdown_table
 from recbole_alt.questions import probe
-from recbole_alt.result import result_table
+from recbole_alt.result_table import result_table
 from recbole_alt.study import plots
 from recbole_alt.study.tables import gains_table, make_tables
 

@@ -28,9 +28,9 @@ from recbole_alt.config import ALTConfig
 from recbole_alt.experiment import load_data
 from recbole_alt.files import check_file, read_record, write_json
 from recbole_alt.markdown import markdown_table
+from recbole_alt.scores import Scores
 from recbole_alt.study.axes import PLAIN, Run
 from recbole_alt.study.plan import Campaign
-from recbole_alt.study.scores import Scores
 
 #: Ratings that a user is taken to have had before the first one, at the average share of clicks.
 _PRIOR = 5

@@ -9,6 +9,7 @@ import functools
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from recbole.evaluator.base_metric import LossMetric
 from recbole.model.abstract_recommender import ContextRecommender
 from recbole.model.context_aware_recommender.dssm import DSSM
 from recbole.model.context_aware_recommender.fwfm import FwFM
+from recbole.trainer import trainer as trainers
 from recbole.utils import FeatureType
 from torch import Tensor, nn
 
@@ -72,6 +74,20 @@ def barrier_without_processes() -> Iterator[None]:
         yield
     finally:
         torch.distributed.barrier = barrier
+
+
+@contextmanager
+def trainers_without_curves() -> Iterator[None]:
+    """Let trainers be made that leave no folder of TensorBoard's.
+
+    Cause: ``Trainer`` makes one as it is built, whether or not it trains.
+    """
+    original = trainers.get_tensorboard
+    trainers.get_tensorboard = lambda logger: SimpleNamespace(add_scalar=lambda *args: None)
+    try:
+        yield
+    finally:
+        trainers.get_tensorboard = original
 
 
 def replaces(owner: type, name: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:

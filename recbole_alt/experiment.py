@@ -22,11 +22,17 @@ from recbole_alt.files import clear, lock, new_folder, read_record, write_record
 from recbole_alt.keys import FREE
 from recbole_alt.memory import PeakMemory
 from recbole_alt.model.build import build_alignment
-from recbole_alt.model.precision import kept_precision
+from recbole_alt.model.machine import settle_machine
+from recbole_alt.scores import slice_metrics
+from recbole_alt.sizes import SETTLED as SIZES
+from recbole_alt.sizes import settle_sizes
 from recbole_alt.stages import stage_config
 from recbole_alt.trainer.finetune import ALTTrainer
 from recbole_alt.trainer.pretrain import ALTPretrainTrainer
 from recbole_alt.trainer.start import load_aligned, seed_stage, start_afresh, start_from_aligned
+
+#: The file, in the folder of a run, of what :func:`~recbole_alt.model.machine.settle_machine` found.
+MACHINE = "machine.json"
 
 #: RecBole's dataset and its loaders for training, validation and testing.
 Data = tuple[Any, Any, Any, Any]
@@ -35,6 +41,7 @@ Data = tuple[Any, Any, Any, Any]
 def load_data(config: Any) -> Data:
     """Read and split the data of ``config``, as every run with its seed does."""
     init_seed(config["seed"], config["reproducibility"])
+    getLogger().info(f"Reading {config['dataset']} from {config['data_path']}")
     dataset = create_dataset(config)
     getLogger().info(dataset)
     return (dataset, *data_preparation(config, dataset))
@@ -62,6 +69,8 @@ class StageResult:
         peak_memory_mib: see :class:`PeakMemory`, since the stage last went on; None in older records.
         valid, test: metrics of the epoch that validation chose, in lower case (``auc``, ``logloss``).
         details: steps, final losses and the like.
+        slices: ``valid`` and ``test`` → :func:`~recbole_alt.scores.slice_metrics` of the same predictions; empty where
+            items are ranked.
     """
 
     seconds: float
@@ -70,6 +79,7 @@ class StageResult:
     valid: dict[str, float] = field(default_factory=dict)
     test: dict[str, float] = field(default_factory=dict)
     details: dict[str, Any] = field(default_factory=dict)
+    slices: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
 class Experiment:
@@ -97,6 +107,7 @@ class Experiment:
         self.model_class = get_model(config["model"])
         self.stages: dict[str, StageResult] = {}
         self.dataset, self.train_data, self.valid_data, self.test_data = data or load_data(config)
+        settle_sizes(config, len(self.train_data._dataset))  # where the data were loaded for another configuration
         self._go_on = bool(config["resume"]) or folder is not None
         self._lock: FileLock | None = None
         self.folder = self._open_folder() if folder is None else folder
@@ -104,10 +115,9 @@ class Experiment:
             folder.mkdir(parents=True, exist_ok=True)
             if (file := folder / "config.json").is_file():
                 require_same_data(read_record(file), self.train_data._dataset, file=file)
+            settle_machine(config, folder / MACHINE)
             self._write_configuration(folder)
         clear(self.folder)
-        if config["precision"] == "auto":  # measured when the run began, and kept for whoever goes on with it
-            config["precision"] = kept_precision(self.folder / "precision.json", config["device"])
 
     def __enter__(self) -> Experiment:
         return self
@@ -168,7 +178,9 @@ class Experiment:
         details = {"epochs": len(trainer.train_loss_dict)}
         if stage == "joint":
             details["alpha"] = model.alpha.item()
-        self._finish(stage, StageResult(trainer.seconds, texts, peak, _floats(valid), test, details))
+        slices = {"valid": trainer.valid_slices, "test": slice_metrics(trainer.scores) if trainer.scores else {}}
+        slices = {part: found for part, found in slices.items() if found}
+        self._finish(stage, StageResult(trainer.seconds, texts, peak, _floats(valid), test, details, slices))
         trainer.tensorboard.close()
         if self.test_data is not None:  # else whoever brings it goes on here
             trainer.last_file.unlink(missing_ok=True)
@@ -183,15 +195,18 @@ class Experiment:
         if not resume:
             folder = new_folder(root / f"{name}-{get_local_time()}")
             self._lock = lock(folder)
+            settle_machine(self.config, folder / MACHINE)
             self._write_configuration(folder)
             return folder
         folder = find_folder(str(resume), root, name, "config.json")
         self._lock = lock(folder)
+        settle_machine(self.config, folder / MACHINE)
         file, free = folder / "config.json", FREE | {IDENTITY_KEY}
         before, now = read_record(file), json.loads(json.dumps(self._values()))
-        kept, given = ({key: value for key, value in one.items() if key not in free} for one in (before, now))
-        require_equal("resume", folder, kept, given, "or start a new run without --resume")
-        require_same_data(before, self.train_data._dataset, file=file, what="resume")
+        for left_out in (free.union(SIZES), free):  # sizes follow from the data, which may be the cause
+            kept, given = ({key: value for key, value in one.items() if key not in left_out} for one in (before, now))
+            require_equal("resume", folder, kept, given, "or start a new run without --resume")
+            require_same_data(before, self.train_data._dataset, file=file, what="resume")
         return folder
 
     def _values(self) -> dict[str, Any]:

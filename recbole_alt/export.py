@@ -17,6 +17,7 @@ from recbole_alt.experiment import load_data_of
 from recbole_alt.files import check_folder, write_text
 from recbole_alt.model.adapters import AdapterState
 from recbole_alt.model.build import load_configured_language_model
+from recbole_alt.model.grounding import PREFIX
 from recbole_alt.model.language import LanguageModel
 from recbole_alt.model.weights import load_weights
 from recbole_alt.yaml_files import read_yaml
@@ -33,13 +34,20 @@ def to_recbole(model_file: str | os.PathLike[str], file: str | os.PathLike[str])
         file: the new checkpoint.
 
     Raises:
-        ValueError: no such file, it holds no CTR model, or the data that its configuration names are others now.
+        ValueError: no such file, it holds no CTR model or one that plain RecBole does not have, or the data that its
+            configuration names are others now.
     """
     state = checkpoints.load(model_file)
     weights = _under("model.", state.get("backbone")) or _under("backbone.model.", state.get("state_dict"))
     if not weights:
         raise ValueError(f"{str(model_file)!r} holds no CTR model: give pretrain.pth, ctr.pth, joint.pth, plain.pth")
     config = state["config"]
+    if any(key.startswith(PREFIX) for key in state.get("backbone") or ()):
+        raise ValueError(
+            f"{str(model_file)!r} holds grounded embeddings in two parts: give ctr.pth, joint.pth or plain.pth"
+        )
+    if config["text_field"]:
+        raise ValueError(f"{str(model_file)!r} reads text vectors (text_field), which plain RecBole does not have")
     if config["model"] in registered_models() and Path(config["data_path"]).is_dir():
         load_data_of(state, model_file)  # plain RecBole can't tell other ids, so they are refused here
     values = config.__getstate__()["values"]

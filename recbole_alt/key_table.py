@@ -68,6 +68,7 @@ _SEED = whole(0, 2**32 - 1)
 _POSITIVE, _NOT_NEGATIVE = number(above=0), number(least=0)
 _UNSEEN = choice("initial", "zero", "hidden")
 _SAMPLING = choice("auto", "block", "shuffle")
+_SIDES = choices("user", "item")
 _SCHEDULE = choice("constant", "cosine", "linear")
 _tower_rate = partial(_finetuning, _NOT_NEGATIVE, empty=True)
 _CLIP = parts({"max_norm": _POSITIVE, "norm_type": _POSITIVE}, example="{max_norm: 1.0}")
@@ -77,6 +78,8 @@ OBJECTIVES = {
     "contrastive": "recbole_alt.model.objectives.contrastive.ContrastiveObjective",
     "masked_language": "recbole_alt.model.objectives.masked_language.MaskedLanguageObjective",
     "masked_tabular": "recbole_alt.model.objectives.masked_tabular.MaskedTabularObjective",
+    "field_contrastive": "recbole_alt.model.objectives.field_contrastive.FieldContrastiveObjective",
+    "field_prediction": "recbole_alt.model.objectives.field_prediction.FieldPredictionObjective",
 }
 _WEIGHTS = parts(dict.fromkeys(OBJECTIVES, _NOT_NEGATIVE), example="{contrastive: 0.5}")
 _NOTHING = Kind("left out", lambda value: False)
@@ -108,7 +111,10 @@ KEYS: dict[str, Key] = {
     "result_file": _reporting(TEXT, "path of a second copy of result.json"),
     "checkpoint_seconds": _reporting(_NOT_NEGATIVE, "longest time between checkpoints, in seconds", empty=False),
     "checkpoint_dir": _reporting(TEXT, "folder for the folders of all runs", empty=False),
-    "show_progress": _reporting(FLAG, "show progress bars", empty=False),
+    "show_progress": _reporting(
+        FLAG, "show progress: bars on a terminal, elsewhere a line a minute in the log", empty=False
+    ),
+    "show_plan": _reporting(FLAG, "measure and log what a run will cost, before its first step", empty=False),
     "state": _reporting(_LEVEL, "level of the log", empty=False),
     "log_wandb": _reporting(FLAG, "log to Weights & Biases"),
     "wandb_project": _reporting(TEXT, "project in Weights & Biases"),
@@ -170,23 +176,44 @@ KEYS: dict[str, Key] = {
     "pooling": _towers(choice("mean", "cls", "last"), "how the states of a text's tokens become one state"),
     "precision": _towers(choice("auto", "fp32", "bf16", "fp16"), "number format of the encoder; auto = the fastest"),
     "gradient_checkpointing": _towers(FLAG, "use less memory and more time"),
-    "frozen_layers": _towers(either(whole(0), "all"), "layers that alignment does not train, or all", empty=True),
+    "frozen_layers": _towers(
+        either(whole(0), "all", "auto"), "first layers that are not trained; auto = all without a GPU", empty=True
+    ),
     "lora_rank": _towers(whole(1), "train LoRA adapters of this rank instead of the language model", empty=True),
     "lora_alpha": _towers(whole(1), "scale of the LoRA adapters; empty = 2 * lora_rank", empty=True),
     "join_field_embeddings": _towers(
         FLAG, "add field embeddings to the representation in alignment; empty = as the backbone needs", empty=True
     ),
+    "text_field": _towers(
+        _SIDES, "sides whose frozen text vectors are one more field of the CTR model", empty=True, stages=("plain",)
+    ),
+    "grounded": _towers(
+        _SIDES,
+        "sides whose embeddings are a free part plus a linear map of their frozen text vectors",
+        empty=True,
+        stages=_TABULAR,
+    ),
     "clip_grad_norm": _towers(_CLIP, "maximum norm of the gradient", empty=True, stages=STAGES),
-    "batch_sampling": _towers(_SAMPLING, "how the rows of a step that encodes texts are drawn", stages=_TEXT),
-    "block_texts": _blocks(whole(2), "users and items in a block; empty = up to 576"),
-    "block_users": _blocks(whole(1), "users in a block; empty = found by trial"),
-    "block_items": _blocks(whole(1), "items in a block; empty = the rest"),
+    "batch_sampling": _towers(_SAMPLING, "block: rows that share texts; auto: where a step encodes any", stages=_TEXT),
+    "block_texts": _blocks(whole(2), "users and items in a block, about; empty = up to 768"),
+    "block_users": _blocks(whole(1), "users in a block, about; empty = found by trial"),
+    "block_items": _blocks(whole(1), "items in a block, about; empty = the rest"),
     # stage 1
     "objectives": _alignment(choices(*OBJECTIVES), "objectives of the alignment"),
     "objective_weights": _alignment(_WEIGHTS, "weights of the objectives; 1 if not given", empty=True),
-    "pretrain_steps": _alignment(whole(0), "length in optimiser steps; empty = pretrain_epochs", empty=True),
+    "pretrain_steps": _alignment(
+        either(whole(0), "auto"), "most optimiser steps; auto = pretrain_epochs, or from the data", empty=True
+    ),
     "pretrain_epochs": _alignment(whole(0), "length in epochs", empty=True),
-    "pretrain_batch_size": _alignment(whole(2), "most rows in a step; empty = 6000 in blocks, else 128", empty=True),
+    "pretrain_stopping_step": _alignment(
+        either(whole(0), "auto"),
+        "measurements on rows held out of training without improvement after which alignment ends; empty or 0 = none "
+        "are held out; auto = 3 where the data give the steps",
+        empty=True,
+    ),
+    "pretrain_batch_size": _alignment(
+        whole(2), "most rows in a step; empty = 6000 in blocks; 2048, or 128 if it encodes texts, shuffled", empty=True
+    ),
     "pretrain_learning_rate": _alignment(_POSITIVE, "learning rate of the backbone and of the objectives' heads"),
     "pretrain_language_learning_rate": _alignment(
         _NOT_NEGATIVE, "learning rate of the language model; empty = pretrain_learning_rate", empty=True
@@ -201,14 +228,18 @@ KEYS: dict[str, Key] = {
     "contrast_temperature": _alignment(_POSITIVE, "empty = 0.07 (batchnorm) or 0.7 (published)", empty=True),
     "contrast_size": _alignment(whole(1), "width of the contrastive projections"),
     "contrast_rows": _alignment(whole(2), "number of rows of a batch that are contrasted; empty = all", empty=True),
+    "aligned_fields": _alignment(
+        list_of(FIELD, example="[item_id]"), "fields of field_contrastive and field_prediction; empty = all", empty=True
+    ),
+    "field_temperature": _alignment(_POSITIVE, "temperature of field_contrastive"),
     "masked_language_vocabulary": _alignment(choice("prompts", "full"), "tokens to score: those in prompts, or all"),
     "masked_tabular_loss": _alignment(choice("nce", "sampled_softmax", "full_softmax"), "loss on masked table values"),
     "masked_tabular_noise": _alignment(whole(1), "number of noise values of nce and sampled_softmax"),
     "masked_tabular_size": _alignment(whole(1), "width of the embeddings of masked values"),
     "float_target_bins": _alignment(whole(2), "number of quantile bins in which a masked number is predicted"),
     # stage 2
-    "epochs": _finetuning(whole(0), "maximum number of epochs"),
-    "train_batch_size": _finetuning(whole(2), "rows in a step"),
+    "epochs": _finetuning(either(whole(0), "auto"), "maximum number of epochs; auto = from the data"),
+    "train_batch_size": _finetuning(either(whole(2), "auto"), "rows in a step; auto = from the data"),
     "learner": _finetuning(choice("adam", "adamw", "sgd", "adagrad", "rmsprop"), "optimiser"),
     "learning_rate": _finetuning(_POSITIVE, "learning rate of all parameters without one of their own"),
     "weight_decay": _finetuning(_NOT_NEGATIVE, "weight decay of all parameters without one of their own"),
@@ -217,7 +248,7 @@ KEYS: dict[str, Key] = {
     "language_learning_rate": _tower_rate("learning rate of the language model; empty = learning_rate", stages=_TEXT),
     "language_weight_decay": _tower_rate("weight decay of the language model; empty = weight_decay", stages=_TEXT),
     "freeze_language_model": _finetuning(FLAG, "train only the layers after the encoder", stages=_TEXT),
-    "text_batch_size": _finetuning(whole(2), "rows in a step that trains the encoder", empty=True, stages=_TEXT),
+    "text_batch_size": _finetuning(whole(2), "most rows in a step that trains the encoder", empty=True, stages=_TEXT),
     "schedule": _finetuning(_SCHEDULE, "schedule of the learning rates", empty=True),
     "warmup_ratio": _finetuning(number(least=0, most=1), "share of steps with rising learning rates", empty=True),
     "eval_step": _finetuning(whole(0), "number of epochs between validations; 0 = no validation"),

@@ -2,20 +2,27 @@
 
 import os
 from collections.abc import Sequence
-from logging import getLogger
+from logging import Logger, getLogger
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from recbole.utils import get_model, init_logger, init_seed
 
 from recbole_alt import checkpoints
-from recbole_alt.config import require_registered
+from recbole_alt.config import ALTConfig, require_registered
 from recbole_alt.experiment import Experiment, load_data_of
-from recbole_alt.files import check_file, check_folder, write_json
+from recbole_alt.files import check_file, check_folder, read_json, write_json
 from recbole_alt.model.weights import load_finetuned
+from recbole_alt.plan import Plan, make_plan, show_minutes
 from recbole_alt.registry import make_config
-from recbole_alt.result import result_record, result_table
+from recbole_alt.result import result_record
+from recbole_alt.result_table import result_table
+from recbole_alt.stages import stages_of
 from recbole_alt.stopping import going_on
+
+#: The file, in the folder of a run, with what it was expected to cost.
+PLAN = "plan.json"
 
 
 def run_recbole_alt(
@@ -46,19 +53,17 @@ def run_recbole_alt(
     check_folder("checkpoint_dir", config["checkpoint_dir"])
     if config["result_file"]:
         check_file("result_file", config["result_file"])
-    init_seed(config["seed"], config["reproducibility"])
-    init_logger(config)
-    logger = getLogger()
-    logger.info(config)
-    config.log_notes()
-    modes = list(dict.fromkeys(config["finetune_modes"] or []))
+    logger = _begin(config)
+    modes, stages = list(dict.fromkeys(config["finetune_modes"] or [])), stages_of(config)
     with Experiment(config) as run, going_on(f"go on with --resume={run.folder}"):
         logger.info(f"This run's folder: {run.folder}  (after a stop, go on with --resume={run.folder})")
-        if modes or not config["plain_baseline"]:
-            run.pretrain()
-        for stage in [*modes, *(["plain"] if config["plain_baseline"] else [])]:
-            run.finetune(stage)
-        record = result_record(config, run.stages, run.dataset.left_out)
+        planned = _planned(run, stages)
+        for stage in stages:
+            run.pretrain() if stage == "pretrain" else run.finetune(stage)
+        for stage, seconds in planned.items():
+            took = show_minutes(run.stages[stage].seconds)
+            logger.info(f"{stage}: planned {show_minutes(seconds)}, took {took}")
+        record = result_record(config, run.stages, run.dataset.left_out, planned)
         files = [run.folder / "result.json", *([Path(config["result_file"])] if config["result_file"] else [])]
         for file in files:
             write_json(file, record)
@@ -78,6 +83,49 @@ def run_recbole_alt(
         "table": table,
         "folder": str(run.folder),
     }
+
+
+def plan_recbole_alt(
+    model: str | None = None,
+    dataset: str | None = None,
+    config_file_list: list[str] | None = None,
+    config_dict: dict[str, Any] | None = None,
+    arguments: Sequence[str] = (),
+) -> Plan:
+    """Plan what :func:`run_recbole_alt` with the same arguments would cost; nothing is trained, no folder stays.
+
+    Raises:
+        ValueError: as that function; and ``resume``, as a plan is of a whole run.
+    """
+    config = make_config(model, dataset, config_file_list, config_dict, arguments)
+    if config["resume"]:
+        raise ValueError(f"resume: a plan is of a whole run, and {config['resume']!r} has begun: leave it out")
+    _begin(config)
+    with TemporaryDirectory() as folder, Experiment(config, folder=Path(folder)) as run:
+        return make_plan(run, stages_of(config))
+
+
+def _begin(config: ALTConfig) -> Logger:
+    """Seed the random generators and begin the log."""
+    init_seed(config["seed"], config["reproducibility"])
+    init_logger(config)
+    logger = getLogger()
+    logger.info(config)
+    config.log_notes()
+    return logger
+
+
+def _planned(run: Experiment, stages: Sequence[str]) -> dict[str, float]:
+    """The expected seconds of each stage, after saying so; of a run that goes on, those that it had when it began."""
+    file = run.folder / PLAN
+    if not run.config["resume"] and run.config["show_plan"]:
+        plan = make_plan(run, stages)
+        write_json(file, plan.record())
+        getLogger().info(f"What this run will cost:\n\n{plan.table()}\n")
+    elif run.config["resume"]:
+        getLogger().info("This run goes on where it was stopped: no new plan is made")
+    record = read_json(file) if file.is_file() else {"stages": {}}
+    return {stage: costs["seconds"] for stage, costs in record["stages"].items()}
 
 
 def load_data_and_model(model_file: str | os.PathLike[str]) -> tuple[Any, ...]:

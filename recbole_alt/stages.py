@@ -1,9 +1,16 @@
-"""The configuration of one stage of finetuning."""
+"""The stages of a run, and the configuration of one stage of finetuning."""
 
 import copy
 from typing import Any
 
 from recbole_alt.keys import check_values
+
+
+def stages_of(config: Any) -> list[str]:
+    """The stages of a run in their order: ``pretrain``, the modes of finetuning, ``plain``."""
+    modes = list(dict.fromkeys(config["finetune_modes"] or []))
+    aligns = (modes or not config["plain_baseline"]) and not config["pretrained_checkpoint"]
+    return [*(["pretrain"] if aligns else []), *modes, *(["plain"] if config["plain_baseline"] else [])]
 
 
 def stage_config(config: Any, stage: str) -> Any:

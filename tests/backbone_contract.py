@@ -19,10 +19,11 @@ from recbole.data import create_dataset, data_preparation
 from recbole.utils import get_model, init_seed
 from torch import Tensor, nn
 
-from recbole_alt.data.masking import step_generator
+from recbole_alt.data.masking import Masks, step_generator
 from recbole_alt.data.steps import build_batches, build_masking
 from recbole_alt.model.backbones import mask_table, select_rows
 from recbole_alt.model.build import build_alignment, build_backbone
+from recbole_alt.model.field_tables import field_tables, read_values
 from recbole_alt.model.unseen import set_unseen_values
 
 Tiny = Callable[..., Any]
@@ -270,6 +271,35 @@ class BackboneContract:
         assert sum(map(len, now)) > 0 and not any(changed.any() for changed in now)  # something did, and to zero
         assert hooks_of(b.backbone) == 0
 
+    @also_discretised
+    def test_a_values_embeddings_are_where_the_model_reads_them(self, data: dict[str, Any], built: Built) -> None:
+        b = built(**data)
+        b.backbone.eval()
+        binned = data.get("discretization", {})
+        kinds = {name: kind for name, kind in self.fields.items() if kind != "float_seq"}
+        tables = field_tables(b.backbone)
+        assert tables.keys() == {name for name, kind in kinds.items() if kind != "float" or name in binned}
+        whole = b.backbone(b.rows).representation
+        for name, table in tables.items():
+            values = read_values(table.field, b.rows[name]).view(16, -1)
+            before = table(values)
+            assert before.shape == (*values.shape, table.width), name
+            value = int(values[values > 0].mode().values)
+            rows = [torch.tensor([value]), torch.arange(1, table.field.size)]
+            for parts, row in [(table.tables, rows[0]), *(((part,), rows[1]) for part in table.tables)]:
+                kept = [part.weight.detach().clone() for part in parts]
+                with torch.no_grad():
+                    for part in parts:
+                        part.weight[table.offset + row] += 1
+                changed = (b.backbone(b.rows).representation != whole).any(1)
+                if len(row) == 1:
+                    assert torch.equal(changed, (values == value).any(1)), name
+                    assert torch.equal((table(values) != before).any(-1), values == value), name
+                assert changed.any(), name  # no table is there in vain
+                with torch.no_grad():
+                    for part, weight in zip(parts, kept, strict=True):
+                        part.weight.copy_(weight)
+
     # -- RecBole's own model -------------------------------------------------------------------------------
 
     @also_discretised
@@ -415,6 +445,21 @@ class BackboneContract:
             self.moved(names, "backbone.model.")
             assert any(name.startswith("text.") for name in names)
         self.moved(reached(alignment, output.loss), "backbone.model.")
+
+    def test_field_objectives_teach_the_embeddings(self, tiny: Tiny, variant: Variant, small_bert: str) -> None:
+        given = {"language_model": small_bert, "objectives": ["field_contrastive", "field_prediction"]}
+        config, _, dataset = prepare(tiny, self.model, variant(**given, **DISCRETISED))
+        init_seed(3, True)
+        alignment = build_alignment(config, dataset, get_model(self.model)).train()
+        rows = dataset[:32]
+        output = alignment(rows, dataset.prompts.batches(rows), Masks([], torch.zeros(0)))
+        parts = {id(table): name for name, table in alignment.backbone.model.named_modules()}
+        taught = {f"{parts[id(part)]}.weight" for t in field_tables(alignment.backbone).values() for part in t.tables}
+        for name, loss in output.losses.items():
+            names = reached(alignment, loss)
+            in_model = {n.removeprefix("backbone.model.") for n in names if n.startswith("backbone.")}
+            assert in_model == (set() if set(TABLES) <= set(self.keeps) else taught), name
+            assert any(n.startswith("text.language_model.") for n in names)
 
     @pytest.mark.parametrize("mode", ["ctr", "lm", "joint"])
     def test_a_step_of_finetuning(self, mode: str, tiny: Tiny, variant: Variant, small_bert: str) -> None:

@@ -124,6 +124,7 @@ def tiny(data_path: Path) -> Any:
             "block_items": 4,
             "finetune": {"lm": {"epochs": 2, "block_users": 2}, "joint": {"epochs": 2, "block_users": 2}},
             "show_progress": False,
+            "show_plan": False,
             "state": "ERROR",
         }
         return ALTConfig(model, "tiny", None, defaults | keys)
@@ -158,12 +159,19 @@ def own(tmp_path: Path) -> Any:
     def configure(name: str, arguments: Sequence[str] = (), **given: Any) -> ALTConfig:
         folder = tmp_path / name
         folder.mkdir()
+        words = {} if given.keys() & {"user", "item"} else {"template": {"exclude": []}}  # ids, where nothing else is
         for suffix in ("inter", "user", "item"):
             if suffix in given:
                 text = given.pop(suffix)
                 (folder / f"{name}.{suffix}").write_bytes(text if isinstance(text, bytes) else text.encode())
-        keys = {"data_path": str(tmp_path), "load_col": None, "language_model": MINILM, "show_progress": False}
-        return ALTConfig("ALT_DCN", name, None, keys | {"state": "ERROR"} | given, arguments)
+        keys = {
+            "data_path": str(tmp_path),
+            "load_col": None,
+            "language_model": MINILM,
+            "show_progress": False,
+            "show_plan": False,
+        }
+        return ALTConfig("ALT_DCN", name, None, keys | words | {"state": "ERROR"} | given, arguments)
 
     return configure
 

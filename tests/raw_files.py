@@ -142,5 +142,11 @@ def converted(dataset: str, raw: Path, out: Path, **options: Any) -> tuple[list[
 
 def configured(dataset: str, data_path: Path, *files: str, **keys: Any) -> ALTConfig:
     """The configuration of ``properties/dataset/``."""
-    given = {"data_path": str(data_path), "language_model": MINILM, "show_progress": False, "state": "ERROR"}
+    given = {
+        "data_path": str(data_path),
+        "language_model": MINILM,
+        "show_progress": False,
+        "show_plan": False,
+        "state": "ERROR",
+    }
     return ALTConfig("ALT_DCN", dataset, [str(properties_dir() / "dataset" / file) for file in files], given | keys)

@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 
 from recbole_alt.data.batches import Batches, BlockBatches, ShuffledBatches, best_block
 
+KINDS = ("dense", "power law", "few rows per item")
+
 
 def epoch_of(batches: Batches, epoch: int) -> list[np.ndarray]:
     steps = batches.steps_per_epoch
@@ -21,6 +23,15 @@ def dense(n_users: int = 40, n_items: int = 30, share: float = 0.4, seed: int = 
     users, items = np.nonzero(rng.random((n_users, n_items)) < share)
     order = rng.permutation(len(users))
     return users[order] + 100, items[order] * 3 + 7
+
+
+def data(kind: str, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """About 800 interactions, in mixed order."""
+    rng = np.random.default_rng(seed)
+    if kind == "dense":
+        return dense(50, 40, 0.4, seed)
+    items = rng.zipf(1.3, 800) % 300 if kind == "power law" else rng.integers(0, 400, 800)
+    return rng.zipf(1.5, 800) % 60, items
 
 
 def blocks(users: np.ndarray, items: np.ndarray, seed: int = 3, **keys: int) -> BlockBatches:
@@ -87,94 +98,78 @@ def test_global_generator_is_neither_read_nor_moved(kind: str) -> None:
 # -- block ---------------------------------------------------------------------------------------------------
 
 
+def texts_of(users: np.ndarray, items: np.ndarray, rows: np.ndarray) -> int:
+    return len(set(users[rows])) + len(set(items[rows]))
+
+
 @settings(max_examples=150, deadline=None)
 @given(
     pairs=st.lists(st.tuples(st.integers(0, 7), st.integers(0, 5)), min_size=1, max_size=80),
     n_users=st.integers(1, 9),
     n_items=st.integers(1, 7),
-    batch_size=st.one_of(st.integers(1, 8), st.just(90)),
+    batch_size=st.one_of(st.integers(2, 8), st.just(90)),
 )
-def test_block_holds_the_interactions_of_few_users_with_few_items(
+def test_blocks_of_equal_size_visit_every_interaction_once_an_epoch(
     pairs: list[tuple[int, int]], n_users: int, n_items: int, batch_size: int
 ) -> None:
     users, items = np.array(pairs).T * 5 + 2
     batches = blocks(users, items, n_users=n_users, n_items=n_items, batch_size=batch_size)
-    for step in range(2 * batches.steps_per_epoch):
-        drawn = batches(step)
-        assert min(2, batch_size, len(pairs)) <= len(drawn) <= batch_size
-        assert len(set(drawn.tolist())) == len(drawn)
-        assert drawn.min() >= 0
-        assert drawn.max() < len(pairs)
-        if len(drawn) == 2:  # the second may be there so that the first is not alone
-            continue
-        assert len(set(users[drawn])) <= n_users
-        assert len(set(items[drawn])) <= n_items
-        if len(drawn) < batch_size:  # nothing thinned: every interaction between the users and the items
-            between = np.isin(users, users[drawn]) & np.isin(items, items[drawn])
-            assert sorted(drawn) == np.flatnonzero(between).tolist()
-
-
-@pytest.mark.parametrize("n_users", [1, 7, 8, 40, 1000])
-def test_users_are_dealt_once_an_epoch(n_users: int) -> None:
-    users, items = dense()
-    batches = blocks(users, items, n_users=n_users, n_items=10_000)
-    assert batches.steps_per_epoch == -(-len(set(users)) // n_users)
-    for epoch in (0, 1):
+    for epoch in (0, 3):
         drawn = epoch_of(batches, epoch)
-        groups = [set(users[batch]) for batch in drawn]
-        assert sum(map(len, groups)) == len(set().union(*groups)) == len(set(users))
-        assert sorted(np.concatenate(drawn)) == list(range(len(users)))  # all items: all interactions
-    if 1 < n_users < 40:
-        assert groups[0] != set(users[batches(0)])  # dealt anew
+        sizes = [len(batch) for batch in drawn]
+        assert sorted(np.concatenate(drawn)) == list(range(len(pairs)))
+        assert max(sizes) - min(sizes) <= 1
+        assert min(2, len(pairs)) <= min(sizes) <= max(sizes) <= max(3, batch_size)
+    if n_users > 7 and n_items > 5 and batch_size == 90:  # everything fits into one
+        assert batches.steps_per_epoch == 1
 
 
-def test_items_are_drawn_in_proportion_to_how_often_they_were_met() -> None:
-    users = np.repeat(np.arange(20), 2)
-    items = np.where(np.arange(40) % 2 == 0, 0, 1 + np.arange(40) // 8)  # item 0 by all 20, items 1 to 5 by 4 each
-    batches = blocks(users, items, n_users=20, n_items=1)
-    first = np.array([items[batches(step)[0]] for step in range(600)])
-    assert np.mean(first == 0) == pytest.approx(0.5, abs=0.08)
-    for item in range(1, 6):
-        assert np.mean(first == item) == pytest.approx(0.1, abs=0.05)
+@settings(max_examples=12, deadline=None)
+@given(kind=st.sampled_from(KINDS), seed=st.integers(0, 1000), shape=st.sampled_from([(4, 20), (12, 6), (30, 40)]))
+def test_visits_do_not_depend_on_popularity(kind: str, seed: int, shape: tuple[int, int]) -> None:
+    """At any part of an epoch, too: the first third of many epochs is looked at."""
+    users, items = data(kind, seed)
+    batches = blocks(users, items, seed=seed, n_users=shape[0], n_items=shape[1], batch_size=60)
+    visits = np.zeros(len(users))
+    for epoch in range(60):
+        for batch in epoch_of(batches, epoch)[: batches.steps_per_epoch // 3]:
+            visits[batch] += 1
+    for ids in (users, items):
+        popular = np.argsort(np.bincount(ids)[ids], kind="stable")
+        deciles = [visits[rows].mean() for rows in np.array_split(popular, 10)]
+        assert max(deciles) < 2 * min(deciles)
+    assert (visits > 0).all()
 
 
-def test_block_thins_at_random_to_the_batch_size() -> None:
-    users, items = dense()
-    batches = blocks(users, items, n_users=1000, n_items=1000, batch_size=50)
-    drawn = [batches(step) for step in range(60)]
-    assert all(len(batch) == 50 for batch in drawn)
-    counts = np.bincount(np.concatenate(drawn), minlength=len(users))
-    assert (counts > 0).mean() > 0.95  # thinned at random, not the same rows each time
-    assert abs(np.corrcoef(counts, np.arange(len(users)))[0, 1]) < 0.25
+@pytest.mark.parametrize("kind", ["dense", "power law"])
+def test_blocks_share_texts(kind: str) -> None:
+    users, items = data(kind, 1)
+    batches = blocks(users, items, n_users=12, n_items=15, batch_size=120)
+    shuffled = ShuffledBatches(len(users), len(batches(0)), 3)
+    drawn = [batch for epoch in range(5) for batch in epoch_of(batches, epoch)]
+    texts = sum(texts_of(users, items, batch) for batch in drawn)
+    assert texts < 0.8 * sum(texts_of(users, items, batch) for epoch in range(5) for batch in epoch_of(shuffled, epoch))
+    of_users, of_items = batches.size()
+    assert of_users == np.mean([len(set(users[batch])) for batch in drawn[: batches.steps_per_epoch]])
+    assert of_items == np.mean([len(set(items[batch])) for batch in drawn[: batches.steps_per_epoch]])
+    assert of_users <= 12 + 1
+    assert of_items <= 15 + 1
+
+
+def test_each_epoch_has_other_blocks() -> None:
+    batches = blocks(*dense(), batch_size=20)
+    drawn = [{frozenset(batch.tolist()) for batch in epoch_of(batches, epoch)} for epoch in (0, 1)]
+    assert not drawn[0] & drawn[1]
+    assert any(batch.tolist() != sorted(batch) for batch in epoch_of(batches, 0))
 
 
 def test_sparse_data_with_one_interaction_a_user_works() -> None:
     users, items = np.arange(30), np.arange(30)[::-1].copy()
     batches = blocks(users, items, n_users=8, n_items=5)
-    for epoch in (0, 1):
-        drawn = epoch_of(batches, epoch)
-        assert [len(batch) for batch in drawn] == [5, 5, 5, 5]
-        assert len(set(np.concatenate(drawn).tolist())) == 20
+    assert sorted(len(batch) for batch in epoch_of(batches, 0)) == [3, 3, 4, 4, 4, 4, 4, 4]
     one = blocks(np.array([4]), np.array([9]))
     assert one.steps_per_epoch == 1
     assert one(0).tolist() == one(7).tolist() == [0]
-
-
-def test_every_interaction_is_visited_in_time() -> None:
-    users, items = (part.astype(np.int64) for part in np.divmod(np.arange(600), 20))
-    keep = np.random.default_rng(0).random(600) < 0.4
-    users, items = users[keep], items[keep]
-    batches = BlockBatches(users, items, n_users=7, n_items=6, batch_size=40, seed=3)
-    visits = np.zeros(len(users), dtype=int)
-    for step in range(60 * batches.steps_per_epoch):
-        visits[batches(step)] += 1
-    assert visits.min() > 0
-    sample = batches.sampled(10**6)
-    first = [batches(step) for step in range(batches.steps_per_epoch)]
-    assert sample.interactions == np.mean([len(block) for block in first])
-    assert sample.of_epoch == pytest.approx(sum(map(len, first)) / len(users))
-    texts = sum(len(set(users[block])) + len(set(items[block])) for block in first)
-    assert sample.per_text == pytest.approx(sum(map(len, first)) / texts)
 
 
 def test_the_best_block_fits_the_data() -> None:
@@ -182,12 +177,10 @@ def test_the_best_block_fits_the_data() -> None:
     few_items = rng.integers(0, 500, 4000), rng.integers(0, 12, 4000)
     few_users = few_items[::-1]
     for (users, items), least in ((few_items, "items"), (few_users, "users")):
-        n_users, n_items = best_block(users, items, texts=80, batch_size=10**6, seed=0)
-        assert n_users + n_items == 80
-        assert (n_items < n_users) == (least == "items")
-        chosen, square = (
-            BlockBatches(users, items, n_users=n, n_items=80 - n, batch_size=10**6, seed=0).sampled()
-            for n in (n_users, 40)
-        )
-        assert chosen.interactions >= square.interactions
-    assert sum(best_block(*few_items, texts=2, batch_size=5, seed=0)) == 2
+        chosen = best_block(users, items, texts=80, batch_size=10**6, seed=0)
+        square = BlockBatches(users, items, n_users=40, n_items=40, batch_size=10**6, seed=0)
+        assert (chosen.size()[1] < chosen.size()[0]) == (least == "items")
+        assert sum(chosen.size()) < 80 + 2
+        texts_of_epoch = [batches.steps_per_epoch * sum(batches.size()) for batches in (chosen, square)]
+        assert texts_of_epoch[0] <= texts_of_epoch[1]
+    assert best_block(*few_items, texts=2, batch_size=5, seed=0).steps_per_epoch == 2000

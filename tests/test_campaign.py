@@ -127,13 +127,19 @@ def test_the_trial_that_won_is_the_first_seeds_run(campaign: Made, monkeypatch: 
 
 
 def test_validation_alone_selects(campaign: Made, monkeypatch: pytest.MonkeyPatch) -> None:
-    scored = counted(monkeypatch, scores.Scores, "save")
-    tested = counted(monkeypatch, ALTTrainer, "evaluate")
+    scored, looks, real = counted(monkeypatch, scores.Scores, "save"), [], ALTTrainer.evaluate
+
+    def evaluate(self: Any, data: Any, load_best_model: bool = True, **options: Any) -> Any:
+        looks.append("nothing" if data is None else "test" if load_best_model else "valid")
+        return real(self, data, load_best_model, **options)
+
+    monkeypatch.setattr(ALTTrainer, "evaluate", evaluate)
     run_campaign(campaign(models=["DCN"], modes=["ctr"]), Path("out"))
     trials = [json.loads(file.read_text()) for file in Path("out").glob("trials/*.json")]
     assert len(trials) == 4 and all(trial["test"] == {} for trial in trials)
     assert len(scored) == 4  # once a run; trials never touch the test set
-    assert len(tested) == 6  # the validation of 4 trials and of the second seed; no test
+    # the validation of 4 trials and of the second seed, and one test a run
+    assert [looks.count(what) for what in ("valid", "test", "nothing")] == [6, 4, 4]
     for record in read_runs(Path("out")):
         same = [trial for trial in trials if trial["run"]["stage"] == record["run"]["stage"]]
         chosen = next(trial for trial in same if trial["parameters"] == record["parameters"])

@@ -56,7 +56,7 @@ def test_a_rating_for_the_prompt_alone_is_refused_or_left_out(tiny: Tiny) -> Non
     except ValueError as error:
         assert "'rating'" in str(error)
     else:
-        assert dataset.prompts.fields == ("age", "item_id")
+        assert dataset.prompts.fields == ("age",)
 
 
 @pytest.mark.parametrize("scope", ["entity", "interaction"])

@@ -12,13 +12,15 @@ import numpy as np
 import pytest
 import torch
 from recbole.utils import get_model
+from scipy.stats import spearmanr
 
 from recbole_alt import checkpoints, run_recbole_alt
 from recbole_alt.cli import main
 from recbole_alt.config import ALTConfig
 from recbole_alt.experiment import load_data
 from recbole_alt.model.backbones import mask_table
-from recbole_alt.questions.diagnose import build_seeded, diagnose, field_embeddings, pairwise_cosines
+from recbole_alt.questions.diagnose import build_seeded, diagnose, field_embeddings
+from recbole_alt.questions.likeness import compare, nearest
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -36,8 +38,9 @@ def test_nothing_moved_where_nothing_was_trained(keys: Keys) -> None:
     for line in found.embeddings.values():
         assert line["norm_initial"] == line["norm_aligned"] == line["norm_ctr"] == line["norm_plain"]
         assert line["moved_ctr"] == 0
-    for line in found.likeness.values():
-        assert len(set(line.values())) == 1
+    for stages in found.likeness.values():
+        assert stages.keys() == {"initial", "aligned", "ctr", "plain"}
+        assert all(line == stages["initial"] for line in stages.values())
 
 
 def test_each_stage_moves_what_it_trains(keys: Keys) -> None:
@@ -60,7 +63,9 @@ def test_held_out_rows_are_other_rows(keys: Keys) -> None:
     found = diagnose(folder)
     assert found.alignment["train"].keys() == found.alignment["valid"].keys()
     assert found.alignment["train"]["contrastive loss"] != found.alignment["valid"]["contrastive loss"]
-    assert found.alignment["valid"]["retrieval by chance"] == 1 / found.rows["valid"]
+    chance = {split: found.alignment[split]["retrieval by chance"] for split in found.rows}
+    assert 1 / found.rows["train"] < 1 / 60 < chance["train"] < 2 / 60  # 60 texts, most of them of two or more rows
+    assert 1 / found.rows["valid"] <= chance["valid"] < 2 / found.rows["valid"]
     assert all(math.isfinite(value) for line in found.alignment.values() for value in line.values())
     assert all(0 <= value <= 1 for line in found.values.values() for value in line.values())
     assert diagnose(folder) == found
@@ -87,9 +92,10 @@ def test_an_embedding_is_of_the_field_it_is_named_after(keys: Keys) -> None:
 
 
 @pytest.mark.parametrize("model", ["ALT_LR", "ALT_FFM", "ALT_DSSM"])
-def test_models_without_such_embeddings(model: str, keys: Keys) -> None:
+def test_models_whose_forward_has_no_such_embeddings(model: str, keys: Keys) -> None:
     found = diagnose(run(keys, model, plain_baseline=False))
-    assert found.embeddings == {} == found.likeness and found.alignment["valid"]
+    assert found.embeddings == {} and found.alignment["valid"] and found.likeness.keys() == {"user", "item"}
+    assert all(stages.keys() == {"initial", "aligned", "ctr"} for stages in found.likeness.values())
 
 
 def test_texts_of_pairs_have_no_likeness(keys: Keys) -> None:
@@ -119,11 +125,34 @@ def test_an_alignment_from_elsewhere(keys: Keys, tmp_path: Path) -> None:
         diagnose(tmp_path)
 
 
-def test_cosines_of_pairs() -> None:
-    vectors = torch.randn(5, 3)
-    expected = [
-        float(np.dot(a, b) / np.linalg.norm(a) / np.linalg.norm(b))
-        for i, a in enumerate(vectors.numpy())
-        for b in vectors.numpy()[i + 1 :]
-    ]
-    assert pairwise_cosines(vectors) == pytest.approx(expected, abs=1e-6)
+def test_likeness_is_spearmans_over_pairs() -> None:
+    texts, embeddings = torch.randn(9, 3).double(), torch.randn(9, 2).double()
+    pairs = [(i, j) for i in range(9) for j in range(i + 1, 9)]
+
+    def cosine(vectors: torch.Tensor, i: int, j: int) -> float:
+        a, b = vectors[i].numpy(), vectors[j].numpy()
+        return float(np.dot(a, b) / np.linalg.norm(a) / np.linalg.norm(b))
+
+    said, learned = ([cosine(vectors, *pair) for pair in pairs] for vectors in (texts, embeddings))
+    found = compare(texts, embeddings, 1)
+    assert found.correlation == pytest.approx(spearmanr(said, learned).statistic)
+    assert found == compare(texts, embeddings, 1) and found.nearest == found.nearest_by_chance == 1  # all 8 others
+
+
+def test_likeness_of_the_right_texts_is_above_that_of_others() -> None:
+    texts = torch.randn(200, 5, generator=torch.Generator().manual_seed(1))
+    found = compare(texts, texts @ torch.diag(torch.tensor([1.0, 1.2, 0.8, 1.0, 1.0])), 1)
+    assert found.correlation > 0.9 and found.nearest > 0.6 and abs(found.with_others) < 0.05
+    assert found.nearest_by_chance == 10 / 199
+    chance = compare(texts, torch.randn(200, 5, generator=torch.Generator().manual_seed(2)), 1)
+    assert abs(chance.correlation) < 0.05 and chance.nearest == pytest.approx(chance.nearest_by_chance, abs=0.02)
+    same = compare(torch.ones(200, 5), texts, 1)  # one text for all: nothing can be said
+    assert math.isnan(same.correlation) and same.nearest == pytest.approx(same.nearest_by_chance)
+    assert math.isnan(compare(texts[:2], texts[:2], 1).correlation)
+
+
+def test_the_nearest_share_the_last_places_where_they_tie() -> None:
+    similarity = np.array([[1, 0.5, 0.5, 0.5, 0.9], [0.5, 1, 0, 0.1, 0.2], *[[0.0] * 5] * 3])
+    found = nearest(similarity, 2)
+    assert found[0] == pytest.approx([0, 1 / 3, 1 / 3, 1 / 3, 1]) and found[1].tolist() == [1, 0, 0, 0, 1]
+    assert found.sum(1) == pytest.approx([2] * 5) and not found.diagonal().any()

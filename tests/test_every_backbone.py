@@ -15,7 +15,7 @@ from recbole_alt.model.captures import CAPTURES
 def whole_job(name: str, **keys: Any) -> Path:
     """A run whose record is sound; its folder."""
     short = {"pretrain_steps": 2, "epochs": 1, "finetune": {"lm": {"epochs": 1}, "joint": {"epochs": 1}}}
-    given = short | {"show_progress": False} | keys
+    given = short | {"show_progress": False, "show_plan": False} | keys
     run = run_recbole_alt(f"ALT_{name}", "ml-100k", config_dict=given)
     record = run["record"]
     assert set(record["results"]) == {"ctr", "lm", "joint", "plain"}

@@ -83,7 +83,9 @@ def test_a_command_on_a_small_file_system(
     keys: Any, small_disk: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """Everything is there: checkpoints, curves and log."""
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # sums are rounded by the number of threads: the command's are this test's
+    monkeypatch.setenv(
+        "OMP_NUM_THREADS", "1"
+    )  # sums are rounded by the number of threads: the command's are this test's
     whole = run(settings(keys))
     size = sum(file.stat().st_size for file in whole.glob("*.pth"))
     monkeypatch.chdir(small_disk)

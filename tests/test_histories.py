@@ -14,8 +14,8 @@ from histories import histories, main, measure, refitted
 from hypothesis import given
 from hypothesis import strategies as st
 
+from recbole_alt.metrics import auc
 from recbole_alt.study import Campaign, run_campaign
-from recbole_alt.study.statistics import auc
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

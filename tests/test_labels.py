@@ -192,7 +192,7 @@ def test_a_part_of_one_label_that_chooses_nothing_is_said(own: Own, caplog: Any,
 def small(keys: Any) -> dict[str, Any]:
     """Keys of a run on ``d``, of which the CTR model normalises over the rows of a batch."""
     given = keys(epochs=1, threshold=None, prompt_only=None, valid_metric="LogLoss", pretrain_steps=1)
-    return given | load("label", "timestamp") | {"data_path": ".", "eval_args": BY_TIME}
+    return given | load("label", "timestamp") | {"data_path": ".", "eval_args": BY_TIME, "template": {"exclude": []}}
 
 
 @pytest.mark.usefixtures("one_thread")

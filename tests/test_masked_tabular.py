@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from recbole_alt.model.attention import SegmentStates, attend
-from recbole_alt.model.objectives.masked_tabular import MaskedTabularObjective, nce_loss, sampled_softmax_loss
+from recbole_alt.model.objectives.masked_tabular import MaskedTabularObjective
+from recbole_alt.model.objectives.value_scorer import nce_loss, sampled_softmax_loss
 from recbole_alt.model.targets import TargetField
 
 LOSSES = ("nce", "sampled_softmax", "full_softmax")

@@ -421,5 +421,6 @@ def test_the_first_in_the_order_of_lines_stays_where_there_is_no_time(own: Confi
     with pytest.raises(ValueError, match=r"rm_dup_inter: first needs a time.*TIME_FIELD: ~"):
         create_dataset(own("timeless", inter=inter, rm_dup_inter="first"))
     config = ALTConfig("ALT_DCN", "timeless", None, {"data_path": "./", "load_col": None, "TIME_FIELD": None,
-                                                    "rm_dup_inter": "last", "state": "ERROR"})  # fmt: skip
+                                                    "rm_dup_inter": "last", "state": "ERROR",
+                                                    "finetune_modes": []})  # fmt: skip
     assert create_dataset(config).inter_feat["label"].tolist() == [0, 0]

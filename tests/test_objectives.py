@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from recbole_alt.model.objectives.contrastive import ContrastiveObjective, info_nce
@@ -31,6 +32,87 @@ def test_info_nce_is_the_symmetric_cross_entropy() -> None:
     assert loss.item() == pytest.approx(symmetric_info_nce(similarity))
     assert loss.item() == pytest.approx(info_nce(torch.tensor(similarity.T.copy()))[0].item())
     assert report["retrieval"] == pytest.approx(1 / 3)  # only row 0 is nearest to its own
+
+
+def projections(rows: int, texts: list[int], seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
+    """Random tables [rows, 6], the random texts [rows, 6] of ``texts``, and these numbers."""
+    generator = torch.Generator().manual_seed(seed)
+    table, distinct = torch.randn(rows, 6, generator=generator), torch.randn(max(texts) + 1, 6, generator=generator)
+    return table.double(), distinct[texts].double(), torch.tensor(texts)
+
+
+def same(texts: Tensor | None) -> Tensor | None:
+    """bool [B, B], where rows have the same number."""
+    return None if texts is None else texts.unsqueeze(1) == texts
+
+
+def test_distinct_texts_change_no_bit() -> None:
+    table, text, _ = projections(50, list(range(50)))
+    numbers = torch.randperm(50, generator=torch.Generator().manual_seed(1)) * 3
+    found = []
+    for given in (None, numbers):
+        similarity = (table @ text.T).requires_grad_()
+        loss, metrics = info_nce(similarity, same(given))
+        plain = (F.cross_entropy(similarity, torch.arange(50)) + F.cross_entropy(similarity.T, torch.arange(50))) / 2
+        assert torch.equal(loss, plain)
+        (gradient,) = torch.autograd.grad(loss, similarity, retain_graph=True)
+        assert torch.equal(gradient, torch.autograd.grad(plain, similarity)[0])
+        assert metrics["retrieval"] == pytest.approx((similarity.argmax(1) == torch.arange(50)).double().mean().item())
+        found.append(loss)
+    assert torch.equal(*found)
+
+
+def test_soft_targets_are_spread_over_equal_texts_in_both_directions() -> None:
+    texts = [0, 1, 0, 2, 0, 1]
+    similarity = torch.randn(6, 6, generator=torch.Generator().manual_seed(2)).double()
+    rows, columns = log_softmax(similarity.numpy()), log_softmax(similarity.numpy().T)
+    expected = [
+        -np.mean([line[i, j] for j in range(6) if texts[j] == texts[i]]) for line in (rows, columns) for i in range(6)
+    ]
+    assert info_nce(similarity, same(torch.tensor(texts)))[0].item() == pytest.approx(np.mean(expected))
+
+
+def test_a_perfect_alignment_of_equal_texts_reaches_the_entropy_and_rests_there() -> None:
+    texts = torch.tensor([0, 1, 0, 2, 0, 1])
+    vectors = torch.eye(3).double()[texts]
+    table, text = vectors.clone().requires_grad_(), vectors.clone().requires_grad_()
+    loss, metrics = info_nce(table @ text.T * 60, same(texts))
+    entropy = sum(math.log(n) * n for n in (3, 2, 1)) / 6
+    assert loss.item() == pytest.approx(entropy, abs=1e-9) and metrics["retrieval"] == 1
+    for gradient in torch.autograd.grad(loss, [table, text]):
+        assert gradient.abs().max() < 1e-9
+    assert info_nce(torch.eye(6).double() * 60, same(texts))[0] > entropy + 10  # told apart, though they say the same
+
+
+def test_equal_texts_are_not_pushed_apart_where_dropout_makes_their_projections_differ() -> None:
+    text = torch.tensor([[1.0, 0.6], [1.0, -0.6], [-1.0, 0.0]])  # the first two are one text
+    table = torch.tensor([[1.0, 0.1], [1.0, -0.1], [-1.0, 0.0]], requires_grad=True)
+
+    def apart(number: Tensor | None) -> float:
+        """How much further apart a step down the gradient takes the first two tables."""
+        (gradient,) = torch.autograd.grad(info_nce(table @ text.T, same(number))[0], table)
+        return float(gradient[1, 1] - gradient[0, 1])
+
+    assert apart(torch.tensor([0, 0, 1])) < 0 < apart(None)
+
+
+def test_equal_projections_of_equal_texts_have_the_loss_of_one_positive() -> None:
+    table, text, texts = projections(7, [0, 1, 0, 2, 0, 1, 3])
+    table.requires_grad_()
+    soft, hard = (info_nce(table @ text.T, same(number))[0] for number in (texts, None))
+    assert soft.item() == pytest.approx(hard.item(), rel=1e-12)
+    torch.testing.assert_close(torch.autograd.grad(soft, table)[0], torch.autograd.grad(hard, table)[0])
+
+
+def test_retrieval_counts_distinct_texts_and_shares_ties() -> None:
+    def retrieval(similarity: list[list[float]], texts: list[int]) -> float:
+        return info_nce(torch.tensor(similarity), same(torch.tensor(texts)))[1]["retrieval"]
+
+    nearest = [[0.0, 1, 0], [0, 1, 0], [0, 0, 1]]  # rows 0 and 1 are nearest to the text of row 1
+    assert retrieval(nearest, [0, 1, 2]) == pytest.approx(2 / 3)
+    assert retrieval(nearest, [7, 7, 2]) == 1
+    assert retrieval([[1.0, 1, 1]] * 3, [0, 1, 2]) == pytest.approx(1 / 3)
+    assert retrieval([[1.0, 1, 1]] * 3, [0, 0, 2]) == pytest.approx(1 / 2)  # of two texts, not of three rows
 
 
 @pytest.mark.parametrize(("head", "temperature"), [("published", 0.7), ("batchnorm", 0.07)])

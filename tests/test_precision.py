@@ -1,4 +1,4 @@
-"""What is measured about the machine is measured once, and kept for whoever goes on with a run."""
+"""The precision of the language model: which is faster, and that 16 bits teach what 32 do."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import pytest
 import torch
 
 from recbole_alt import checkpoints, run_recbole_alt
-from recbole_alt.files import read_record, write_json
 from recbole_alt.model import precision
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -43,26 +42,3 @@ def test_16_bits_teach_what_32_do(bits: str, keys: Callable[..., dict[str, Any]]
 
     start, way = weights(0, "fp32"), weights(6, "fp32")
     assert torch.cosine_similarity(weights(6, bits) - start, way - start, dim=0) > 0.8
-
-
-def test_a_resumed_run_keeps_its_precision(
-    keys: Callable[..., dict[str, Any]], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    given = keys(precision="auto", finetune_modes=["joint"], plain_baseline=False)
-    monkeypatch.setattr(precision, "fastest_precision", lambda device: "bf16")
-    whole = run_recbole_alt("ALT_DCN", "tiny", None, given)
-    folder = Path(whole["folder"])
-    assert read_record(folder / "precision.json") == {"precision": "bf16"}
-    (folder / "joint.json").unlink()  # as if it had been stopped before
-    (folder / "joint.pth").unlink()
-    monkeypatch.setattr(precision, "fastest_precision", lambda device: pytest.fail("measured again"))
-    again = run_recbole_alt("ALT_DCN", "tiny", None, given | {"resume": str(folder)})
-    assert again["record"]["results"] == whole["record"]["results"]
-    write_json(folder / "precision.json", "bf16")  # as an older version did
-    assert precision.kept_precision(folder / "precision.json", torch.device("cpu")) == "bf16"
-    write_json(folder / "precision.json", "bf17")
-    with pytest.raises(ValueError, match=r"precision.json.*'bf17' must be one of fp32, bf16, fp16"):
-        precision.kept_precision(folder / "precision.json", torch.device("cpu"))
-    monkeypatch.setattr(precision, "fastest_precision", lambda device: "fp32")
-    other = run_recbole_alt("ALT_DCN", "tiny", None, given)
-    assert other["record"]["results"] != whole["record"]["results"]

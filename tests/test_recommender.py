@@ -20,7 +20,7 @@ from torch import nn
 from recbole_alt.model.build import build_backbone, build_text
 from recbole_alt.model.language import LanguageModel
 from recbole_alt.trainer.finetune import ALTTrainer
-from recbole_alt.trainer.optim import GROUPS, parameter_groups, schedule_factor, scheduler
+from recbole_alt.trainer.optim import GROUPS, load_optimizer, parameter_groups, schedule_factor, scheduler
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 SCHEDULES = ("constant", "cosine", "linear")
@@ -179,13 +179,34 @@ def test_every_trainable_parameter_is_in_its_group(mode: str, built: Callable[..
             continue
         if name.startswith("text.language_model."):
             expected = "language"
-        elif name == "alpha":
-            expected = "mixing"
         else:
             expected = (
                 "embedding" if "embedding" in name or ("first_order_linear" in name and "weight" in name) else "rest"
             )
-        assert group_of[parameter] == expected, name
+        assert group_of[parameter] == expected + "_undecayed" * (parameter.ndim < 2), name
+
+
+def test_weight_decay_spares_biases_and_norms() -> None:
+    model = nn.Module()
+    model.bias = nn.ParameterList([nn.Parameter(torch.ones(3, 1))])  # as DCNV2's
+    model.norm, model.bias_layer = nn.LayerNorm([2, 3]), nn.Linear(3, 2)
+    model.table, model.scale = nn.Embedding(4, 1), nn.Parameter(torch.ones(()))
+    named = {parameter: name for name, parameter in model.named_parameters()}
+    groups = parameter_groups(model, dict.fromkeys(GROUPS, 1.0), dict.fromkeys(GROUPS, 0.5))
+    decays = {named[parameter]: group["weight_decay"] for group in groups for parameter in group["params"]}
+    decayed = {"bias_layer.weight": 0.5, "table.weight": 0.5}
+    spared = ("bias.0", "norm.weight", "norm.bias", "bias_layer.bias", "scale")
+    assert decays == decayed | dict.fromkeys(spared, 0.0)
+
+
+@pytest.mark.parametrize("old", [1, 2])
+def test_an_optimizer_with_other_groups_is_refused_in_one_line(old: int) -> None:
+    model = nn.Linear(2, 2)
+    ours = torch.optim.AdamW(parameter_groups(model, dict.fromkeys(GROUPS, 1.0), dict.fromkeys(GROUPS, 0.5)))
+    parts = [list(model.parameters())] if old == 1 else [[model.bias], [model.weight]]
+    theirs = torch.optim.AdamW([{"params": part} for part in parts])
+    with pytest.raises(ValueError, match=r"^'run/ctr-last\.pth' groups .* another version of .* start a new run$"):
+        load_optimizer(ours, theirs.state_dict(), "run/ctr-last.pth")
 
 
 def test_the_trainer_gives_each_group_its_rate(built: Callable[..., Any]) -> None:
@@ -193,7 +214,7 @@ def test_the_trainer_gives_each_group_its_rate(built: Callable[..., Any]) -> Non
     b = built("joint", **keys)
     groups = {g["name"]: (g["lr"], g["weight_decay"]) for g in ALTTrainer(b.config, b.model).optimizer.param_groups}
     expected = {"language": (0.2, 0.05), "embedding": (0.3, 0.01), "rest": (0.3, 0.01)}  # empty = the rest's
-    assert groups == expected | {"mixing": (0.3, 0.0)}  # decay would choose the language model
+    assert groups == expected | {"language_undecayed": (0.2, 0.0), "rest_undecayed": (0.3, 0.0)}
     b = built("joint", **keys, embedding_learning_rate=0.0, embedding_weight_decay=0.0)
     groups = {g["name"]: (g["lr"], g["weight_decay"]) for g in ALTTrainer(b.config, b.model).optimizer.param_groups}
     assert groups["embedding"] == (0.0, 0.0)

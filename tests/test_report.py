@@ -17,10 +17,10 @@ from sklearn.metrics import roc_auc_score
 
 from recbole_alt.cli import main
 from recbole_alt.files import read_record, write_record
+from recbole_alt.scores import Scores
 from recbole_alt.study import Campaign, report, run_campaign, scores, tables
 from recbole_alt.study.axes import COMPLETE
 from recbole_alt.study.report import join_reports, write_report
-from recbole_alt.study.scores import Scores
 from recbole_alt.trainer.finetune import ALTTrainer
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -93,12 +93,18 @@ OVERRIDES = {  # no stage may train by another one's, nor by the keys of the run
 }
 
 
-@pytest.mark.parametrize(("modes", "frozen"), [(["ctr", "lm", "joint"], False), (["joint"], True)])
+FROZEN = {"frozen_layers": "all", "freeze_language_model": True}
+VECTORS = {"text_field": ["item"], "grounded": ["item"]}
+
+
+@pytest.mark.parametrize(
+    ("modes", "how"), [(["ctr", "lm", "joint"], {}), (["joint"], FROZEN), (["ctr"], VECTORS)], ids=str
+)
 def test_stock_recbole_trains_what_our_command_trains(
-    modes: list[str], frozen: bool, keys: Callable[..., dict[str, Any]]
+    modes: list[str], how: dict[str, Any], keys: Callable[..., dict[str, Any]]
 ) -> None:
     given = keys(finetune=OVERRIDES, plain_baseline=False, epochs=2, checkpoint_dir="ours", dropout_prob=0.2)
-    given |= {"finetune_modes": modes} | ({"frozen_layers": "all", "freeze_language_model": True} if frozen else {})
+    given |= {"finetune_modes": modes} | how
     ours = recbole_alt.run_recbole_alt("ALT_DCN", "tiny", None, given)
     folder = Path(ours["folder"])
     for mode in modes:

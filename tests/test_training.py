@@ -155,8 +155,8 @@ CUTS = [(ALTPretrainTrainer, None, 1, 4), (ALTPretrainTrainer, None, 3, 4), (ALT
 CUTS += [
     (ALTTrainer, "ctr", 4, 12),
     (ALTTrainer, "ctr", 6, 12),
-    (ALTTrainer, "joint", 1, 6),
-    (ALTTrainer, "joint", 4, 6),
+    (ALTTrainer, "joint", 1, 12),
+    (ALTTrainer, "joint", 8, 12),
 ]
 
 
@@ -179,7 +179,7 @@ def test_a_stopped_run_goes_on_as_if_never_stopped(
     keys: Keys,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """4 steps of pretraining, 3 epochs of 4 steps (ctr, plain) and of 2 (joint); saved after every step."""
+    """4 steps of pretraining, 3 epochs of 4 steps; saved after every step."""
     for module in (pretrain, finetune):
         monkeypatch.setattr(module, "gradient_scaler", overflowing_scaler)
     modes = [stage] if stage in ("ctr", "joint") else ["ctr"]
@@ -257,11 +257,11 @@ def triplets(rows: Any) -> set[tuple[float, ...]]:
 def test_training_sees_training_interactions_only(
     keys: Keys, tiny: Callable[..., Any], small_bert: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seen: dict[str, set[tuple[float, ...]]] = {"pretrain": set(), "finetune": set()}
+    seen: dict[str, set[tuple[float, ...]]] = {"pretrain": set(), "held out": set(), "finetune": set()}
     align, finetune = AlignmentModel.forward, ALTRecommender.calculate_loss
 
     def forward(self: Any, rows: Any, *args: Any) -> Any:
-        seen["pretrain"] |= triplets(rows)
+        seen["pretrain" if self.training else "held out"] |= triplets(rows)
         return align(self, rows, *args)
 
     def loss(self: Any, rows: Any) -> Any:
@@ -270,7 +270,7 @@ def test_training_sees_training_interactions_only(
 
     monkeypatch.setattr(AlignmentModel, "forward", forward)
     monkeypatch.setattr(ALTRecommender, "calculate_loss", loss)
-    experiment = Experiment(tiny(language_model=small_bert, pretrain_steps=30, epochs=2))
+    experiment = Experiment(tiny(language_model=small_bert, pretrain_steps=30, pretrain_stopping_step=99, epochs=2))
     experiment.pretrain()
     experiment.finetune("joint")
     experiment.finetune("ctr")
@@ -280,8 +280,9 @@ def test_training_sees_training_interactions_only(
     assert not train & test
     assert len(train) == 128
     for rows in seen.values():
-        assert len(rows) > 100
+        assert len(rows) > 100 or rows is seen["held out"]
         assert rows <= train
+    assert len(seen["held out"]) == 12 and not seen["held out"] & seen["pretrain"]
 
 
 def test_selection_on_validation_and_one_look_at_the_test_set(keys: Keys, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -79,17 +79,17 @@ def test_decay_towards_aligned_stays_near_them(keys: Keys) -> None:
 
 def test_unseen_values_are_hidden_where_asked(keys: Keys, monkeypatch: pytest.MonkeyPatch) -> None:
     given = keys(finetune_modes=["ctr"], plain_baseline=False, train_share=0.05, split_seed=1)
-    _, as_learned = started(monkeypatch, given)
+    _, as_learned = started(monkeypatch, given | {"unseen_values": "initial"})
     _, hidden = started(monkeypatch, given | {"unseen_values": "hidden"})
     changed = [name for name in as_learned if not torch.equal(as_learned[name], hidden[name])]
     assert changed
     assert all("token_embedding_table" in name for name in changed)
 
 
-def test_unseen_values_are_zero_where_asked_in_the_plain_model_too(keys: Keys, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unseen_values_are_zero_by_default_in_the_plain_model_too(keys: Keys, monkeypatch: pytest.MonkeyPatch) -> None:
     given = keys(finetune_modes=[], train_share=0.05, split_seed=1)
-    _, initial = started(monkeypatch, given)
-    folder, zero = started(monkeypatch, given | {"unseen_values": "zero"})
+    _, initial = started(monkeypatch, given | {"unseen_values": "initial"})
+    folder, zero = started(monkeypatch, given)
     changed = {name: initial[name] != zero[name] for name in initial if not torch.equal(initial[name], zero[name])}
     assert changed and all("token_embedding_table" in name for name in changed)
     trained = checkpoints.load(folder / "plain.pth")["state_dict"]

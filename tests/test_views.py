@@ -117,3 +117,15 @@ def test_views_that_no_objective_reads_are_not_made(
 def test_an_objective_of_texts_only_can_be_trained(aligned: Callable[..., ALTPretrainTrainer]) -> None:
     output = aligned(TextOnly, ["fourth"])._train_step()
     assert torch.isfinite(output.loss) and output.loss > output.losses["fourth"]  # with the CTR model's regulariser
+
+
+def test_rows_have_one_number_where_all_their_texts_are_equal(aligned: Callable[..., ALTPretrainTrainer]) -> None:
+    trainer = aligned(TextToTable, ["fourth"])
+    rows, texts, masks = batch(trainer)
+    trainer.model(rows, texts, masks)
+    (views,) = TextToTable.seen
+    written, found = trainer.dataset.prompts.texts(rows), views.distinct_texts(len(rows))
+    assert len(found) == len(rows) > len({*map(tuple, written)}) > 1
+    equal = torch.tensor([[a == b for a in written] for b in written])
+    assert torch.equal(found.unsqueeze(1) == found, equal)
+    assert torch.equal(views.distinct_texts(5).unsqueeze(1) == views.distinct_texts(5), equal[:5, :5])

@@ -10,9 +10,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TextIO
 
-from tqdm import tqdm
-
 from recbole_alt.files import sync_folder
+from recbole_alt.progress import progress
 
 _UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")  # controls, and halves of characters
 _LINES = 4096  # between two looks at how far the file is read
@@ -75,7 +74,7 @@ class Conversion:
         except OSError as error:
             raise ValueError(f"{file} can't be read: {error.strerror}") from None
         number, size = 0, file.stat().st_size
-        bar = tqdm(total=size, unit="B", unit_scale=True, desc=file.name, disable=not self._progress)
+        bar = progress(title=file.name, total=size, unit="B", shown=self._progress)
         with source, bar:
             try:
                 for number, line in enumerate(gzip.GzipFile(fileobj=source) if file.suffix == ".gz" else source, 1):

@@ -1,21 +1,19 @@
 """The interactions of each step, as a pure function of (seed, step).
 
-``shuffle`` visits every interaction once per epoch in random order. ``block`` draws a set of users and the items that
-they met most often (in proportion), and trains on every interaction between the two: the number of texts grows with the
-users and items drawn, the number of interactions with their product.
-
-An epoch of blocks deals every user once. An interaction is visited if its item is drawn: its probability is above zero
-in every epoch, grows with how often the group of users met the item, and is one if the group met no more items than are
-drawn. Interactions beyond ``batch_size`` are thinned evenly. :meth:`BlockBatches.sampled` measures the coverage.
+Both kinds of batches visit every interaction once per epoch, in batches of equal size, so that the mean over the
+batches of an epoch is the mean over the interactions. ``shuffle`` draws them in random order. ``block`` draws
+interactions between few users and few items, which share texts: their number grows with that of the users and items,
+the number of interactions with its product.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 import numpy as np
 
 _SHARES_OF_USERS = (1 / 8, 1 / 4, 1 / 3, 1 / 2, 2 / 3, 3 / 4, 7 / 8)  # that best_block tries
+_LOOKED_AT = 32  # blocks whose texts are counted
 
 
 class Batches(Protocol):
@@ -29,6 +27,11 @@ class Batches(Protocol):
 
 def _rng(seed: int, *path: int) -> np.random.Generator:
     return np.random.default_rng(np.random.SeedSequence([seed, *path]))
+
+
+def _shuffled(ids: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Other ids, the same for the same, in random order."""
+    return rng.permutation(ids.max() + 1)[ids]
 
 
 class ShuffledBatches:
@@ -49,68 +52,66 @@ class ShuffledBatches:
 
 
 class BlockBatches:
-    """All interactions between a set of users and a set of items that they met.
+    """Every interaction once per epoch, in blocks of interactions between few users and few items.
 
-    An epoch deals all users, shuffled, into groups of ``n_users``. Of the items that a group met, ``n_items`` are drawn
-    without replacement in proportion to how often they were met. A single interaction is joined by any other one, and
-    more than ``batch_size`` are thinned at random. ``users`` and ``items`` [n] are those of each interaction.
+    An epoch cuts the interactions, ordered by user, into groups of equal size with ``n_users`` users on average, and
+    each group, ordered by item, into blocks of equal size. The orders of users, items and blocks are random, so that at
+    every step each interaction is as likely as any other, however popular its item and however active its user. A user
+    or an item at a cut belongs to both sides. ``users`` and ``items`` [n] are those of each interaction.
+
+    Attributes:
+        steps_per_epoch: so many that a block has at most ``batch_size`` interactions (3 where that is 2) and, in the
+            group with the most items, ``n_items`` items on average.
     """
 
     def __init__(self, users: np.ndarray, items: np.ndarray, *, n_users: int, n_items: int, batch_size: int, seed: int):
-        self._columns = users, items
-        order = np.argsort(users, kind="stable")
-        self._users, self._first = np.unique(users[order], return_index=True)
-        self._last = np.append(self._first[1:], len(users))
-        self._order, self._items = order, items[order]
-        self._n_users, self._n_items = min(n_users, len(self._users)), n_items
-        self._batch_size, self._seed = batch_size, seed
-        self.steps_per_epoch = -(-len(self._users) // self._n_users)
+        self._users, self._items, self._seed = users, items, seed
+        n, most = len(users), max(1, len(users) // 2)  # a block has two interactions at least
+        self._groups = self.steps_per_epoch = min(-(-len(np.unique(users)) // n_users), most)
+        order, group = self._deal(_rng(seed, 0))
+        met = np.unique(group * (items.max() + 1) + items[order]) // (items.max() + 1)
+        blocks = self._groups * -(-int(np.bincount(met).max()) // n_items)
+        self.steps_per_epoch = min(max(blocks, -(-n // batch_size)), most)
+        self._epoch, self._order, self._blocks = -1, order, order
 
     def __call__(self, step: int) -> np.ndarray:
-        """The indices [at most batch_size] of the interactions of ``step``, in random order."""
+        """The indices of the interactions of ``step``, in random order."""
         epoch, within = divmod(step, self.steps_per_epoch)
-        dealt = _rng(self._seed, epoch).permutation(len(self._users))
-        group = dealt[within * self._n_users : (within + 1) * self._n_users]
-        rng = _rng(self._seed, epoch, within + 1)
-        lengths = self._last[group] - self._first[group]
-        ends = np.cumsum(lengths)
-        met = np.arange(ends[-1]) + np.repeat(self._first[group] - (ends - lengths), lengths)
-        items, counts = np.unique(self._items[met], return_counts=True)
-        if len(items) > self._n_items:
-            items = rng.choice(items, self._n_items, replace=False, p=counts / counts.sum())
-            met = met[np.isin(self._items[met], items)]
-        rows = self._order[rng.permutation(met)[: self._batch_size]]
-        if len(rows) == 1 < min(len(self._order), self._batch_size):
-            rows = np.append(rows, (rows[0] + rng.integers(1, len(self._order))) % len(self._order))
-        return rows
+        if epoch != self._epoch:
+            rng = _rng(self._seed, epoch)
+            order, group = self._deal(rng)
+            order = order[np.lexsort((_shuffled(self._items[order], rng), group))]
+            self._epoch, self._order, self._blocks = epoch, order, rng.permutation(self.steps_per_epoch)
+        start, end = self._cuts(self._blocks[within] + np.arange(2))
+        return _rng(self._seed, epoch, within + 1).permutation(self._order[start:end])
 
-    def sampled(self, steps: int = 8) -> BlockSample:
-        """The averages of the first ``steps`` blocks."""
-        steps = min(steps, self.steps_per_epoch)
-        blocks = [self(step) for step in range(steps)]
-        users, items = self._columns
-        texts = sum(len(np.unique(users[block])) + len(np.unique(items[block])) for block in blocks)
-        visits = sum(map(len, blocks))
-        return BlockSample(visits / steps, visits / texts, visits / steps * self.steps_per_epoch / len(users))
+    def _deal(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        """The interactions [n] in a random order of the users, and the group of each."""
+        order = np.argsort(_shuffled(self._users, rng), kind="stable")
+        cuts = self._cuts(np.arange(self._groups + 1) * self.steps_per_epoch // self._groups)
+        return order, np.repeat(np.arange(self._groups), np.diff(cuts))
 
+    def _cuts(self, blocks: np.ndarray) -> np.ndarray:
+        """Where the given blocks of an epoch start."""
+        return blocks * len(self._users) // self.steps_per_epoch
 
-class BlockSample(NamedTuple):
-    """Averages over blocks."""
-
-    interactions: float  # per block
-    per_text: float  # interactions per distinct user or item of a block
-    of_epoch: float  # visits per epoch, as a share of all interactions
+    def size(self) -> tuple[float, float]:
+        """The numbers of users and items of a block, averaged over the first ones."""
+        blocks = [self(step) for step in range(min(_LOOKED_AT, self.steps_per_epoch))]
+        users, items = (np.mean([len(np.unique(ids[rows])) for rows in blocks]) for ids in (self._users, self._items))
+        return float(users), float(items)
 
 
-def best_block(users: np.ndarray, items: np.ndarray, *, texts: int, batch_size: int, seed: int) -> tuple[int, int]:
-    """The numbers of users and items of the block of ``texts`` texts (at least 2) that has the most interactions.
+def best_block(users: np.ndarray, items: np.ndarray, *, texts: int, batch_size: int, seed: int) -> BlockBatches:
+    """The blocks of at most about ``texts`` users and items (at least 2) that have the most interactions per text.
 
-    Dense data gain from a square block; if users met few items each, many users around few items share more. The other
-    arguments are those of :class:`BlockBatches`.
+    Dense data gain from as many users as items; where users met few items each, many users around few items share more.
+    The other arguments are those of :class:`BlockBatches`.
     """
-    found = {}
-    for n_users in {max(1, min(texts - 1, round(texts * share))) for share in _SHARES_OF_USERS}:
-        tried = BlockBatches(users, items, n_users=n_users, n_items=texts - n_users, batch_size=batch_size, seed=seed)
-        found[n_users] = tried.sampled().interactions
-    n_users = max(found, key=lambda n: (found[n], -n))
-    return n_users, texts - n_users
+    people = len(np.unique(users))
+    groups = {-(-people // max(1, round(texts * share))) for share in _SHARES_OF_USERS}
+    numbers = sorted({min(texts - 1, -(-people // number)) for number in groups})
+    tried = [
+        BlockBatches(users, items, n_users=n, n_items=texts - n, batch_size=batch_size, seed=seed) for n in numbers
+    ]
+    return min(tried, key=lambda batches: batches.steps_per_epoch * sum(batches.size()))

@@ -21,6 +21,7 @@ from recbole_alt.data.template import CONTEXT, ITEM, USER, build_template
 from recbole_alt.data.words import FieldWords, exchange, float_words, sequence_words
 from recbole_alt.keys import check_values
 from recbole_alt.pretrained import load_tokenizer
+from recbole_alt.sizes import settle_sizes
 
 #: Key of the row number in interactions, which are given one if the batch itself does not determine a prompt field.
 ROW_KEY = "alt_row"
@@ -41,6 +42,7 @@ class ALTDataset(AtomicDataset):
 
     Attributes:
         identity: the record of the ids and the split, which :meth:`build` makes; the parts of the split share it.
+        text_vectors: ``user`` or ``item`` → the vectors of their texts, once they are made; shared by the parts.
         number_ranges: numeric field that is normalised or discretised → its least and greatest value.
     """
 
@@ -49,6 +51,7 @@ class ALTDataset(AtomicDataset):
         self._field_words: dict[str, FieldWords] = {}
         self._prompts: list[PromptTable] = []  # one at most, shared by the parts of the split
         self.identity: DataIdentity | None = None
+        self.text_vectors: dict[str, torch.Tensor] = {}
         self.number_ranges: dict[str, tuple[float, float]] = {}
         super().__init__(config)
 
@@ -103,9 +106,30 @@ class ALTDataset(AtomicDataset):
             forbidden=self.forbidden_in_prompts(),
             default_exclude=[name for name in (self.uid_field, self.iid_field) if name],
         )
+        if self.config["finetune_modes"] or not self.config["plain_baseline"]:
+            self._require_text()
+            self._tell_sides_without_text(sources)
         self._field_words = {name: self._words_of(name, sources[name]) for name in self.template.fields}
         if self.config["shuffle_texts"]:
             self._exchange_texts(self.config["shuffle_texts"], sources)
+
+    def _require_text(self) -> None:
+        """Refuse data of which a language model has nothing to read."""
+        if not self.template.segments:
+            raise ValueError(
+                f"no text can be made: none of the loaded columns {', '.join(self.field2type)} is left to describe a "
+                "user or an item: load some with load_col, or text with prompt_only, or leave out fewer with "
+                "template.exclude ([] puts ids into words)"
+            )
+
+    def _tell_sides_without_text(self, sources: dict[str, str]) -> None:
+        """Log which of users and items have no text, as only their ids are known; ``exclude: []`` would write these."""
+        for side, key in ((USER, self.uid_field), (ITEM, self.iid_field)):
+            if key and all(sources[name] != side for name in self.template.fields):
+                self.logger.info(
+                    f"The {side}s have no text, as no column that describes them is in the prompts: load some with "
+                    f"load_col or prompt_only: {{{side}: [...]}}, or put ids into words with template: {{exclude: []}}"
+                )
 
     def _exchange_texts(self, side: str, sources: dict[str, str]) -> None:
         """Give each user, or each item, the words of another one; the CTR model's input stays the same."""
@@ -166,6 +190,7 @@ class ALTDataset(AtomicDataset):
             rows = len(parts[0].inter_feat)
             drawn = np.random.default_rng(self._split_seed).permutation(rows)[: max(1, round(share * rows))]
             parts[0].inter_feat = _take(parts[0].inter_feat, np.sort(drawn))
+        settle_sizes(self.config, len(parts[0].inter_feat))  # before loaders are made
         check_parts(self.config, parts)
         identity = DataIdentity.of(self, parts)
         for dataset in (self, *parts):
@@ -176,8 +201,9 @@ class ALTDataset(AtomicDataset):
 
     @property
     def prompts(self) -> PromptTable:
-        """The prompts, tokenised when they are first used."""
+        """The prompts, tokenised when they are first used; a ValueError if no column gives any text."""
         if not self._prompts:
+            self._require_text()
             table = PromptTable(
                 self.template,
                 load_tokenizer(self.config["language_model"]),
@@ -229,6 +255,10 @@ class ALTDataset(AtomicDataset):
             if feat is not None and owner in self.inter_feat and name in feat:
                 return feat[name][self.inter_feat[owner]]
         return self.inter_feat[name]
+
+    def side_of(self, name: str) -> str | None:
+        """Whom a field describes: the name of the segment that the prompt of ``prompt_scope: entity`` has for it."""
+        return _SOURCES.get(self.field2source[name])
 
     def join(self, df: Interaction) -> Interaction:
         """Add the user's and the item's features to interactions, as RecBole's ``join``."""

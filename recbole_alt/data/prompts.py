@@ -83,7 +83,7 @@ class PromptTable:
         self.segments: list[SegmentTokens] = []
         value_ids = [np.zeros(0, dtype=np.int32)]
         for segment in template.segments:
-            tables = [tokenise(tokenizer, clause, words[clause.field], progress=progress) for clause in segment.clauses]
+            tables = [tokenise(tokenizer, clause, words[clause.field], shown=progress) for clause in segment.clauses]
             value_ids += [np.unique(table.ids[table.value_index >= 0]) for table in tables]
             prefix = tokenizer(segment.prefix, add_special_tokens=False, split_special_tokens=True, verbose=False)
             columns = [self.fields.index(name) for name in segment.fields]
@@ -98,12 +98,13 @@ class PromptTable:
 
     def distinct(self, interaction: Any) -> list[DistinctTexts]:
         """The texts that a batch of interactions needs, per segment, not yet joined."""
-        found = []
-        for segment in self.segments:
-            pieces = self.pieces(segment, interaction)
-            distinct, owner, row = np.unique(pieces, axis=0, return_index=True, return_inverse=True)
-            found.append(DistinctTexts(segment, distinct, torch.from_numpy(row.reshape(-1)), torch.from_numpy(owner)))
-        return found
+        return [self.distinct_of(segment, interaction) for segment in self.segments]
+
+    def distinct_of(self, segment: SegmentTokens, interaction: Any) -> DistinctTexts:
+        """The texts of one segment; of ``interaction`` only the columns that determine it are read."""
+        pieces = self.pieces(segment, interaction)
+        distinct, owner, row = np.unique(pieces, axis=0, return_index=True, return_inverse=True)
+        return DistinctTexts(segment, distinct, torch.from_numpy(row.reshape(-1)), torch.from_numpy(owner))
 
     def batches(self, interaction: Any) -> list[SegmentBatch]:
         """The tokens of the texts of a batch of interactions, per segment, on the CPU."""

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from logging import getLogger
 from typing import Any
 
+import numpy as np
 import psutil
 import torch
 
@@ -12,8 +13,9 @@ from recbole_alt.data.masking import Masking
 from recbole_alt.data.prompts import PromptTable
 from recbole_alt.pretrained import load_config
 
-_TEXT_BATCH_SIZE = {"block": 6000, "shuffle": 128}  # the default number of interactions of a step that reads text
-_BLOCK_TEXTS = 576  # the default number of texts in a block; fewer if memory does not suffice
+_BLOCK_ROWS, _SHUFFLED_ROWS = 6000, 128  # the default numbers of interactions of a step that encodes texts
+_ROWS_OF_KEPT_TEXTS = 2048  # and of one that doesn't
+_BLOCK_TEXTS = 768  # the default number of texts in a block; fewer if memory does not suffice
 
 
 def build_masking(config: Any, prompts: PromptTable, table_fields: Sequence[str]) -> Masking:
@@ -22,31 +24,41 @@ def build_masking(config: Any, prompts: PromptTable, table_fields: Sequence[str]
     return Masking(prompts.fields, table_fields, **how)
 
 
-def build_batches(config: Any, dataset: Any, batch_size: int | None) -> Batches:
-    """The batches of training interactions; blocks by default if these share texts (``prompt_scope: entity``)."""
-    kind = config["batch_sampling"]
-    has_ids = dataset.uid_field is not None and dataset.iid_field is not None
+def build_batches(config: Any, dataset: Any, batch_size: int | None, *, fixed: bool = False) -> Batches:
+    """The batches of training interactions; ``batch_size`` None for the default of their kind.
+
+    By default, they are blocks where a step encodes texts that interactions share (``prompt_scope: entity``), which it
+    does unless the language model is ``fixed`` and its texts have few enough masked forms to be kept.
+    """
+    kind, users, items = config["batch_sampling"], dataset.uid_field, dataset.iid_field
+    has_ids = users is not None and items is not None
+    share, keep = config["prompt_scope"] == "entity" and has_ids, fixed and config["mask_level"] == "field"
     if kind == "auto":
-        kind = "block" if config["prompt_scope"] == "entity" and has_ids else "shuffle"
-    batch_size = _TEXT_BATCH_SIZE[kind] if batch_size is None else batch_size
-    if kind == "shuffle":
-        return ShuffledBatches(len(dataset), batch_size, config["seed"])
-    if not has_ids:
+        kind = "block" if share and not keep else "shuffle"
+    if kind == "block" and not has_ids:
         raise ValueError("batch_sampling: block needs USER_ID_FIELD and ITEM_ID_FIELD; use shuffle")
-    users = dataset.inter_feat[dataset.uid_field].numpy()
-    items = dataset.inter_feat[dataset.iid_field].numpy()
+    if kind == "block":
+        columns = dataset.inter_feat[users].numpy(), dataset.inter_feat[items].numpy()
+        return _build_blocks(config, dataset, *columns, batch_size or _BLOCK_ROWS)
+    rows = batch_size or (_ROWS_OF_KEPT_TEXTS if share and keep else _SHUFFLED_ROWS)
+    return ShuffledBatches(len(dataset), rows, config["seed"])
+
+
+def _build_blocks(config: Any, dataset: Any, users: np.ndarray, items: np.ndarray, batch_size: int) -> BlockBatches:
     n_users, n_items = config["block_users"], config["block_items"]
     if (n_users is None) != (n_items is None):
         raise ValueError("block_users and block_items: give both, or neither")
+    limits = {"batch_size": batch_size, "seed": config["seed"]}
     if n_users is None:
         texts = config["block_texts"] or min(_BLOCK_TEXTS, texts_in_memory(config, dataset))
-        n_users, n_items = best_block(users, items, texts=texts, batch_size=batch_size, seed=config["seed"])
-    batches = BlockBatches(users, items, n_users=n_users, n_items=n_items, batch_size=batch_size, seed=config["seed"])
-    sample = batches.sampled()
+        batches = best_block(users, items, texts=texts, **limits)
+    else:
+        batches = BlockBatches(users, items, n_users=n_users, n_items=n_items, **limits)
+    steps, (of_users, of_items) = batches.steps_per_epoch, batches.size()
     getLogger().info(
-        f"Blocks of {n_users} users and {n_items} items: {sample.interactions:,.0f} interactions a step, "
-        f"{sample.per_text:.1f} per text; an epoch of {batches.steps_per_epoch} steps makes {sample.of_epoch:.0%} as "
-        "many visits as there are interactions"
+        f"Blocks of {of_users:,.0f} users and {of_items:,.0f} items on average: {len(users) / steps:,.0f} interactions "
+        f"a step, {len(users) / steps / (of_users + of_items):.1f} per text; an epoch of {steps:,} steps visits each "
+        "interaction once, however popular its item"
     )
     return batches
 
@@ -54,7 +66,7 @@ def build_batches(config: Any, dataset: Any, batch_size: int | None) -> Batches:
 def training_loader(config: Any, loader: Any, *, encodes_texts: bool) -> Any:
     """A fresh loader of the rows of RecBole's ``TrainDataLoader``, for one stage of finetuning.
 
-    If every step ``encodes_texts``, its batches share them, which is cheaper.
+    If every step ``encodes_texts``, its batches share them, which is cheaper; all rows still count alike in an epoch.
     """
     fresh = type(loader)(config, loader._dataset, loader._sampler, shuffle=config["shuffle"])
     if not encodes_texts:

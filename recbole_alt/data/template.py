@@ -55,7 +55,7 @@ class SegmentTemplate:
 class PromptTemplate:
     """A checked template for one dataset."""
 
-    segments: tuple[SegmentTemplate, ...]  # the texts of a row; each has at least one field
+    segments: tuple[SegmentTemplate, ...]  # the texts of a row, each of at least one field
     values: Mapping[str, Mapping[str, str]]  # field → {code: name}, for fields whose codes have names
     missing: str  # the words for a missing value
     join: Mapping[str, str]  # field → the text between the members of a sequence
@@ -109,7 +109,10 @@ def build_template(
         sources: every field that may be in a prompt → ``user``, ``item`` or ``context``, in the dataset's order.
         scope: ``interaction`` for one text per row, ``entity`` for one per side.
         forbidden: fields that must never be in a prompt → why (label, rating, timestamp).
-        default_exclude: fields left out if ``exclude`` is not given, unless their segment has no other.
+        default_exclude: fields left out if ``exclude`` is not given: the ids, which describe nothing.
+
+    Returns:
+        The template. A side none of whose fields is left has no segment.
 
     Raises:
         ValueError: an unknown or forbidden field, wording without exactly one ``{value}``, or a separator
@@ -126,13 +129,7 @@ def build_template(
                     "(load it with load_col, or list it in prompt_only)"
                 )
     excluded = default_exclude if spec["exclude"] is None else spec["exclude"]
-    allowed = [name for name in sources if name not in forbidden]
-    names = [name for name in allowed if name not in excluded]
-    if spec["exclude"] is None:  # a text whose fields would all be left out keeps them
-        kept = {sources[name] for name in names}
-        names = [n for n in allowed if n in names or (sources[n] not in kept if scope == "entity" else not names)]
-    if not names:
-        raise ValueError("the prompt has no field left: give fewer in template.exclude, or load more with load_col")
+    names = [name for name in sources if name not in forbidden and name not in excluded]
     first = list(spec["order"] or spec["fields"])
     names = [name for name in first if name in names] + [name for name in names if name not in first]
     segments = []

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from recbole_alt.data.template import Clause, SegmentTemplate
+from recbole_alt.progress import progress
 
 #: The field id of tokens that belong to no value: special tokens, words of the template, padding.
 NO_FIELD = -1
@@ -59,7 +59,7 @@ class ClauseTokens:
         return cls(tokens, np.full_like(tokens, -1), np.array([0, len(tokens)]), np.zeros(1, dtype=np.int32))
 
 
-def tokenise(tokenizer: Any, clause: Clause, words: Sequence[str], *, progress: bool = False) -> ClauseTokens:
+def tokenise(tokenizer: Any, clause: Clause, words: Sequence[str], *, shown: bool = False) -> ClauseTokens:
     """Tokenise ``clause`` once for each of ``words``.
 
     A token belongs to the value if any of its characters does. Some tokenizers treat the start of a text differently
@@ -69,7 +69,7 @@ def tokenise(tokenizer: Any, clause: Clause, words: Sequence[str], *, progress: 
     first = len(stop) + len(clause.before)
     ids, inside = [], []
     starts = range(0, len(words), _CHUNK)
-    for start in tqdm(starts, desc=f"Tokenise {clause.field}", disable=not progress or len(starts) < 2, ncols=100):
+    for start in progress(starts, f"Tokenise {clause.field}", shown=shown and len(starts) > 1):
         chunk = words[start : start + _CHUNK]
         encoded = tokenizer(
             [stop + clause.text(word) for word in chunk],

@@ -62,8 +62,9 @@ class AlignmentModel(nn.Module):
         """Losses of a batch of B interactions, their texts and this step's masks.
 
         The language model is called at most once, for complete and masked texts; the complete table is read only in the
-        rows that some objective asks for.
+        rows that some objective asks for. Fields of text vectors are empty: they would give the answers away.
         """
+        interaction = self.backbone.hide_texts(interaction)
         complete = list(batches) if "complete_texts" in self.reads else []
         masked = mask_texts(batches, masks, self.mask_id) if "masked_texts" in self.reads else []
         segments = self._encode(complete, masked)
@@ -74,7 +75,7 @@ class AlignmentModel(nn.Module):
             tables["complete_table"] = self.backbone(read)
         if "masked_table" in self.reads:
             tables["masked_table"] = self.backbone(mask_table(interaction, self.backbone.fields, masks.table))
-        views = Views(interaction, self.text, rows, masks.table, tables, segments, masked)
+        views = Views(interaction, self.backbone, self.text, rows, masks.table, tables, segments, masked)
         losses: dict[str, Tensor] = {}
         metrics: dict[str, float] = {}
         for name, objective in self.objectives.items():

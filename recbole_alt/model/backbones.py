@@ -1,6 +1,6 @@
 """The tabular side: a RecBole context-aware model, untouched, with its representation read off one forward."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -32,6 +32,12 @@ class Backbone(nn.Module):
         captures: what to read off a forward; default, :func:`~recbole_alt.model.captures.captures_of` the model.
         join_field_embeddings: True if the representation also holds the flattened embeddings of all fields; None
             leaves it to ``captures``.
+        text_fields: fields that hold frozen text vectors, which alignment neither reads nor predicts.
+
+    Attributes:
+        fields: the fields that the model embeds, those of text vectors left out.
+        grounding: ``user`` or ``item`` → what their texts add to their embeddings while the model is trained; see
+            :mod:`recbole_alt.model.grounding`.
 
     Raises:
         ValueError: no captures are known or found, or the model never reaches one of them.
@@ -44,10 +50,13 @@ class Backbone(nn.Module):
         captures: Captures | None = None,
         *,
         join_field_embeddings: bool | None = None,
+        text_fields: Collection[str] = (),
     ):
         super().__init__()
         self.model = model
-        self.fields = table_fields(model)
+        self.fields = tuple(field for field in table_fields(model) if field.name not in text_fields)
+        self.text_fields = tuple(text_fields)
+        self.grounding: Any = nn.ModuleDict()
         was_training = model.training
         model.eval()
         with torch.no_grad():
@@ -110,6 +119,11 @@ class Backbone(nn.Module):
         unlabelled = Interaction(interaction.interaction | {self.model.LABEL: label})
         with self._forward_is(returned):
             return self.model.calculate_loss(unlabelled) - self.model.loss(returned.view(-1), label)
+
+    def hide_texts(self, interaction: Interaction) -> Interaction:
+        """The same rows with their text vectors empty, as alignment reads them."""
+        empty = {name: torch.zeros_like(interaction[name]) for name in self.text_fields}
+        return Interaction({**interaction.interaction, **empty})
 
     @contextmanager
     def _forward_is(self, returned: Tensor) -> Iterator[None]:

@@ -1,31 +1,41 @@
 """Where configuration becomes towers and objectives."""
 
+from collections.abc import Mapping
 from pkgutil import resolve_name
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from recbole_alt.data.prompts import PromptTable
 from recbole_alt.key_table import OBJECTIVES
 from recbole_alt.model.alignment import AlignmentModel
 from recbole_alt.model.backbones import Backbone
+from recbole_alt.model.grounding import ground
 from recbole_alt.model.language import LanguageModel, load_language_model
+from recbole_alt.model.machine import frozen_layers_of
 from recbole_alt.model.objectives.objective import Objective
 from recbole_alt.model.pruning import prune_vocabulary
 from recbole_alt.model.text_tower import TextTower
+from recbole_alt.model.text_vectors import field_name, id_field, text_vectors, with_text_fields
 
 
 def build_backbone(config: Any, dataset: Any, model_class: type) -> Backbone:
-    """The CTR model of ``model_class``, initialised as RecBole does, as a tower.
+    """The CTR model of ``model_class``, initialised as RecBole does, as a tower; ``text_field`` gives it more fields.
 
     Raises:
-        ValueError: its constructor or its forward fails, as they do where sizes do not go together.
+        ValueError: its constructor or its forward fails, as they do where sizes do not go together; or a side has no
+            texts.
     """
+    sides = config["text_field"] or []
+    vectors = {side: load_text_vectors(config, dataset, side, "text_field") for side in sides}
+    seen_by_model = with_text_fields(config, dataset, vectors)
     try:
         return Backbone(
-            model_class(config, dataset).to(config["device"]),
+            model_class(*seen_by_model).to(config["device"]),
             dataset[:2].to(config["device"]),
             join_field_embeddings=config["join_field_embeddings"],
+            text_fields=[field_name(side) for side in sides],
         )
     except (ValueError, MemoryError, torch.OutOfMemoryError):
         raise
@@ -37,13 +47,38 @@ def build_backbone(config: Any, dataset: Any, model_class: type) -> Backbone:
         ) from error
 
 
+def load_text_vectors(config: Any, dataset: Any, side: str, key: str) -> Tensor:
+    """See :func:`~recbole_alt.model.text_vectors.text_vectors`."""
+
+    def load() -> LanguageModel:
+        return build_text(config, dataset.prompts).language_model.to(config["device"])
+
+    return text_vectors(dataset, side, load, key)
+
+
+def ground_backbone(config: Any, backbone: Backbone, dataset: Any, known: Mapping[str, Tensor] | None = None) -> None:
+    """Ground the embeddings of the sides in ``grounded``, and of those of which vectors [n, K] are ``known``.
+
+    Raises:
+        ValueError: a side has no ids or no texts, or the model scores no embeddings of its ids.
+    """
+    vectors = dict(known or {})
+    for side in config["grounded"] or []:
+        if side not in vectors:
+            vectors[side] = load_text_vectors(config, dataset, side, "grounded")
+    for side, of_side in vectors.items():
+        field = id_field(dataset, side, "grounded")
+        ground(backbone, side, field, of_side, dataset[:2].to(config["device"]))
+
+
 def load_configured_language_model(config: Any) -> LanguageModel:
     """The pretrained language model the configuration names."""
-    same = ("pooling", "precision", "gradient_checkpointing", "frozen_layers", "lora_rank", "lora_alpha")
+    same = ("pooling", "precision", "gradient_checkpointing", "lora_rank", "lora_alpha")
     return load_language_model(
         config["language_model"],
         layers=config["language_model_layers"],
         random_seed=config["seed"] if config["language_model_weights"] == "random" else None,
+        frozen_layers=frozen_layers_of(config),
         **{key: config[key] for key in same},
     )
 
@@ -60,6 +95,7 @@ def build_text(config: Any, prompts: PromptTable) -> TextTower:
 def build_alignment(config: Any, dataset: Any, model_class: type) -> AlignmentModel:
     """Both towers and the objectives asked for; the backbone first, so that it starts like the plain one."""
     backbone = build_backbone(config, dataset, model_class)
+    ground_backbone(config, backbone, dataset)
     prompts = dataset.prompts
     text = build_text(config, prompts)
     if config["language_model_vocabulary"] == "prompts":

@@ -25,6 +25,7 @@ class Captures:
             None for a model that scores no field embeddings.
         join: True if it is added unless the configuration says otherwise, as where the representation is a sum over
             pairs of fields, which no longer tells which field had which value: what alignment asks.
+        tables: path of the part that embeds the fields in tables named as RecBole names them; empty for the model.
         note: what a user should know; for the docs.
     """
 
@@ -32,6 +33,7 @@ class Captures:
     logits: CapturePoint | None = None
     field_embeddings: CapturePoint | None = FIELD_EMBEDDINGS
     join: bool = False
+    tables: str = ""
     note: str = ""
 
 
@@ -78,6 +80,7 @@ CAPTURES: dict[str, Captures | Callable[[Any], Captures]] = {
         (CapturePoint("ffm", "output", "sum_pairs"),),
         field_embeddings=CapturePoint("ffm", "output"),
         join=True,
+        tables="ffm",
         note="each pair of fields has its own embeddings; the products of the pairs are joined",
     ),
     "FM": Captures((CapturePoint("fm", "input", "bi_interaction"),), join=True),
@@ -92,6 +95,7 @@ CAPTURES: dict[str, Captures | Callable[[Any], Captures]] = {
     "LR": Captures(
         (CapturePoint("first_order_linear", "terms"),),
         field_embeddings=None,
+        tables="first_order_linear",
         note="one number per field: what that field adds to the logit",
     ),
     "NFM": _input("predict_layer"),

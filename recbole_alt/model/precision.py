@@ -2,15 +2,11 @@
 
 import functools
 from logging import getLogger
-from pathlib import Path
 from time import perf_counter
 
 import torch
 from torch import nn
 
-from recbole_alt.files import read_json, read_record, write_record
-
-PRECISIONS = ("fp32", "bf16", "fp16")
 _ROUNDS = 5
 _WORTH = 1.15  # below, 32 bits are as good and more exact
 
@@ -43,22 +39,6 @@ def fastest_precision(device: torch.device) -> str:
     gain = min(seconds["fp32"]) / min(seconds[narrow])
     getLogger().info(f"precision: {narrow} is {gain:.2f} times as fast as fp32 on this {device.type}")
     return narrow if gain >= _WORTH else "fp32"
-
-
-def kept_precision(file: Path, device: torch.device) -> str:
-    """What ``precision: auto`` came to when a run began: measured once, kept in ``file`` for whoever goes on with it.
-
-    Raises:
-        ValueError: the file can't be written or read, or holds something else.
-    """
-    if not file.is_file():
-        write_record(file, {"precision": fastest_precision(device)})
-    kept = read_json(file)
-    if not isinstance(kept, str):  # the name alone is of an older version
-        kept = read_record(file).get("precision")
-    if kept not in PRECISIONS:
-        raise ValueError(f"{str(file)!r} is damaged: {kept!r} must be one of {', '.join(PRECISIONS)}")
-    return kept
 
 
 def _time(layer: nn.Module, texts: torch.Tensor, precision: str) -> float:

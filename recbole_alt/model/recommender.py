@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from recbole_alt.data.identity import IDENTITY_KEY, DataIdentity, record_of
 from recbole_alt.model.backbones import Backbone, embedding_tables
 from recbole_alt.model.build import build_backbone, build_text
+from recbole_alt.model.grounding import PREFIX, merged_state, release
 from recbole_alt.model.text_cache import TextCache
 from recbole_alt.model.text_tower import TextTower
 from recbole_alt.model.weights import load_weights, misfit
@@ -78,7 +79,8 @@ class ALTRecommender(AbstractRecommender):
     ) -> list[nn.Parameter]:
         """Start from aligned towers: ``{"backbone": state dict, "text": state dict}``; returns what is aligned now.
 
-        Of the CTR model only its embedding tables are taken if ``embeddings_only``.
+        Of the CTR model only its embedding tables, with what grounds them, are taken if ``embeddings_only``. Embeddings
+        that were not grounded in alignment start with nothing added to them.
 
         Raises:
             ValueError: they come from another backbone, language model or set of fields.
@@ -90,11 +92,14 @@ class ALTRecommender(AbstractRecommender):
             if name not in towers:
                 raise ValueError(f"pretrained_checkpoint holds no {name}: give the pretrain.pth of a run")
             state, taken = towers[name], dict(tower.named_parameters())
-            if name == "backbone" and embeddings_only:
-                tables = {id(table.weight) for table in embedding_tables(tower)}
-                taken = {key: parameter for key, parameter in taken.items() if id(parameter) in tables}
-                own = {key: value for key, value in tower.state_dict().items() if key not in taken}
-                state = own | {key: value for key, value in state.items() if key in taken}
+            if name == "backbone":
+                own = tower.state_dict()
+                if embeddings_only:
+                    tables = {id(table.weight) for table in embedding_tables(tower)}
+                    taken = {k: p for k, p in taken.items() if id(p) in tables or k.startswith(PREFIX)}
+                    state = {key: value for key, value in state.items() if key in taken or key.startswith(PREFIX)}
+                    state = own | state
+                state = {key: value for key, value in own.items() if key.startswith(PREFIX)} | dict(state)
             load_weights(tower, state, f"pretrained_checkpoint does not fit this run's {name}")
             aligned += taken.values()
         self._forget_texts()
@@ -103,14 +108,24 @@ class ALTRecommender(AbstractRecommender):
     def load_state_dict(self, state_dict: Mapping[str, Tensor], *args: Any, **kwargs: Any) -> Any:
         """As torch's; states of texts encoded with the old weights are forgotten.
 
+        After weights in which grounded embeddings are added up, the embeddings are not grounded any more.
+
         Raises:
             ValueError: the weights are of another model.
         """
         self._forget_texts()
+        if self.backbone is not None and not any(key.startswith(f"backbone.{PREFIX}") for key in state_dict):
+            for side in list(self.backbone.grounding):
+                release(self.backbone, side)
         try:
             return super().load_state_dict(state_dict, *args, **kwargs)
         except RuntimeError as error:
             raise ValueError(f"these weights do not fit the model: {misfit(self, state_dict, error)}") from None
+
+    def merged_state(self) -> dict[str, Any]:
+        """The state as the plain model has it: both parts of grounded embeddings added up."""
+        state = self.state_dict()
+        return state if self.backbone is None else merged_state(self.backbone, state, "backbone.")
 
     def other_parameter(self) -> dict[str, Any]:
         """What RecBole keeps beside the weights, and which data they are of."""

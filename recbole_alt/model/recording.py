@@ -56,7 +56,7 @@ def recording(model: Any, points: Sequence[CapturePoint], captured: list[list[Te
         for point, calls in zip(points, captured, strict=True):
             if point.side == "attribute":
                 owner, _, name = point.module.rpartition(".")
-                calls.append(getattr(_submodule(model, owner), name))
+                calls.append(getattr(submodule(model, owner), name))
 
 
 def _listen(model: Any, point: CapturePoint, keep: Callable[[Tensor], None]) -> Callable[[], None]:
@@ -74,7 +74,7 @@ def _listen(model: Any, point: CapturePoint, keep: Callable[[Tensor], None]) -> 
 
         setattr(model, point.module, keep_result)
         return lambda: delattr(model, point.module)
-    module = _submodule(model, point.module)
+    module = submodule(model, point.module)
     if point.side == "output":
         return module.register_forward_hook(lambda module, given, output: keep(output)).remove
     if point.side == "terms":
@@ -82,7 +82,8 @@ def _listen(model: Any, point: CapturePoint, keep: Callable[[Tensor], None]) -> 
     return module.register_forward_pre_hook(lambda module, given: keep(given[0])).remove
 
 
-def _submodule(model: nn.Module, path: str) -> nn.Module:
+def submodule(model: nn.Module, path: str) -> nn.Module:
+    """The part of ``model`` at a dotted path; the model itself for an empty one."""
     module = model
     for part in filter(None, path.split(".")):
         module = module[int(part)] if part.lstrip("-").isdigit() else getattr(module, part)  # type: ignore[index]

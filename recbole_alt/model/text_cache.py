@@ -12,7 +12,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
-from tqdm import tqdm
 
 from recbole_alt.data.masking import Masking, masked_tokens
 from recbole_alt.data.prompts import DistinctTexts, SegmentBatch
@@ -20,6 +19,7 @@ from recbole_alt.data.steps import total_memory
 from recbole_alt.model.attention import SegmentStates
 from recbole_alt.model.language import LanguageModel
 from recbole_alt.model.objectives.objective import MaskedTexts
+from recbole_alt.progress import progress
 
 _CHUNK = 256  # texts encoded, or masked, at once
 _SHARE_OF_MEMORY = 1 / 4
@@ -68,7 +68,7 @@ class TextCache:
         complete: int,
         masked: int,
         memory: float | None = None,
-        progress: bool = False,
+        shown: bool = False,
     ) -> None:
         """Encode the complete texts, and the masked ones, each if that is less work than encoding them at every step.
 
@@ -79,7 +79,7 @@ class TextCache:
             device: where the states are kept.
             complete, masked: how many complete and masked texts all steps together would encode.
             memory: the most bytes to keep; None for a quarter of the device's.
-            progress: show a progress bar.
+            shown: show the progress.
         """
         most = total_memory(device) * _SHARE_OF_MEMORY if memory is None else memory
         room = most / (4 * self._language_model.hidden_size)  # for the states of so many tokens
@@ -87,7 +87,7 @@ class TextCache:
         tokens = [int(part.segment.total_lengths(part.pieces).sum()) for part in texts]
         if sum(numbers) <= complete and sum(tokens) <= room:
             found = chain.from_iterable(_tokens(b.input_ids, b.attention_mask) for b in _batches(texts))
-            self._complete = self._encode("Encode texts", found, device, progress)
+            self._complete = self._encode("Encode texts", found, device, shown)
             room -= sum(tokens)
         forms = {}
         for part, number, length in zip(texts, numbers, tokens, strict=True):
@@ -99,11 +99,11 @@ class TextCache:
         if sum(n * len(ways) for n, ways in zip(numbers, forms.values(), strict=True)) <= masked and room >= 0:
             hidden = (_mask(batch, form, mask_id) for batch in _batches(texts) for form in forms[batch.segment])
             found = chain.from_iterable(hidden)
-            self._masked = self._encode("Encode masked texts", found, device, progress, at=mask_id)
+            self._masked = self._encode("Encode masked texts", found, device, shown, at=mask_id)
 
     @torch.no_grad()
     def _encode(
-        self, title: str, found: Iterator[bytes], device: torch.device, progress: bool, at: int | None = None
+        self, title: str, found: Iterator[bytes], device: torch.device, shown: bool, at: int | None = None
     ) -> _TokenStates:
         """States of the distinct texts ``found``, of their tokens ``at`` only if it is given.
 
@@ -116,7 +116,7 @@ class TextCache:
         width = self._language_model.hidden_size
         states = torch.empty(int(first[-1]), width, device=device)
         pooled = torch.empty(len(texts) if at is None else 0, width, device=device)
-        with tqdm(total=len(texts), desc=title, ncols=120, disable=not progress) as bar:
+        with progress(title=title, total=len(texts), shown=shown, unit=" texts") as bar:
             for start in range(0, len(texts), _CHUNK):
                 part = texts[start : start + _CHUNK]
                 input_ids = pad_sequence(part, batch_first=True, padding_value=int(part[0][0]))

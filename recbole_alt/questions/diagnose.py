@@ -1,7 +1,7 @@
 """Why text helps a run, or does not: ``recbole-alt diagnose RUN --json=diagnosis.json``.
 
 Three questions to a finished run: does the alignment hold for interactions it never saw, how far does finetuning carry
-each field's embeddings away from it, and do users and items with like texts have like embeddings?
+each field's embeddings away from it, and do users and items with similar texts have similar embeddings?
 """
 
 import os
@@ -25,14 +25,14 @@ from recbole_alt.experiment import Data, load_data_of
 from recbole_alt.files import read_record
 from recbole_alt.markdown import markdown_table
 from recbole_alt.model.alignment import AlignmentModel
-from recbole_alt.model.backbones import Backbone
+from recbole_alt.model.backbones import Backbone, table_fields
 from recbole_alt.model.build import build_alignment, build_backbone
 from recbole_alt.model.captures import FIELD_EMBEDDINGS, reached
 from recbole_alt.model.weights import load_weights
-from recbole_alt.questions.reading import pretrained_states, sample
+from recbole_alt.questions.likeness import likeness
+from recbole_alt.questions.reading import sample
 
 _ROWS = 1024  # that the losses are read from, and that embeddings are averaged over
-_ENTITIES = 1000  # users, or items, whose likeness is compared in pairs
 
 
 @dataclass
@@ -42,14 +42,14 @@ class Diagnosis:
     Attributes:
         model, dataset: of the run.
         rows: how many training and how many validation rows were read.
-        alignment: split (``train``, ``valid``) → objectives' losses and accuracies on rows of it, and ``retrieval``
-            by chance.
+        alignment: split (``train``, ``valid``) → objectives' losses and accuracies on rows of it, and ``retrieval by
+            chance``: how often the text of a row drawn at random is the same.
         values: table field → split → how often its hidden value scores above the noise.
         embeddings: field → ``norm_<stage>`` (initial, aligned, and each finetuned stage; mean length over training
             rows), and for each finetuned stage but ``plain`` ``moved_<stage>`` (length of what finetuning added, over
             all rows together, as a share of the aligned one's) and ``cosine_<stage>`` (to the aligned ones).
-        likeness: segment of the prompt → stage → correlation over pairs of users (or items) between the cosine of
-            their embeddings and the cosine of their texts' states in the language model as it was before alignment.
+        likeness: segment of the prompt (user, item) → stage → whether similar texts have similar embeddings there; see
+            :class:`~recbole_alt.questions.likeness.Likeness`.
     """
 
     model: str
@@ -58,7 +58,7 @@ class Diagnosis:
     alignment: dict[str, dict[str, float]] = field(default_factory=dict)
     values: dict[str, dict[str, float]] = field(default_factory=dict)
     embeddings: dict[str, dict[str, float]] = field(default_factory=dict)
-    likeness: dict[str, dict[str, float]] = field(default_factory=dict)
+    likeness: dict[str, dict[str, dict[str, float]]] = field(default_factory=dict)
 
 
 def diagnose(folder: str | os.PathLike[str], data: Data | None = None) -> Diagnosis:
@@ -127,7 +127,9 @@ def read_objectives(
         return {f"{name} loss": loss.item() for name, loss in output.losses.items()} | output.metrics
 
     whole = read(masks)
-    whole["retrieval by chance"] = 1 / min(len(rows), config["contrast_rows"] or len(rows))
+    contrasted = np.stack([text.row[: config["contrast_rows"] or len(rows)].cpu().numpy() for text in texts], 1)
+    shares = np.unique(contrasted, axis=0, return_counts=True)[1] / len(contrasted)
+    whole["retrieval by chance"] = float(shares @ shares)  # that another row, drawn at random, has the same text
     by_field = {}
     if "masked_tabular" in model.objectives:
         for column, table_field in enumerate(model.backbone.fields):
@@ -146,7 +148,8 @@ def field_embeddings(backbone: Backbone, rows: Any) -> dict[str, Tensor]:
     if not reached(backbone.model, FIELD_EMBEDDINGS, rows):
         return {}
     order = ("token_seq", "token", "float_seq", "float")
-    names = [table_field.name for kind in order for table_field in backbone.fields if table_field.kind == kind]
+    fields = table_fields(backbone.model)
+    names = [table_field.name for kind in order for table_field in fields if table_field.kind == kind]
     return dict(zip(names, backbone.model.concat_embed_input_fields(rows).unbind(1), strict=False))
 
 
@@ -164,39 +167,6 @@ def movements(backbones: Mapping[str, Backbone], rows: Any) -> dict[str, dict[st
     return found
 
 
-@torch.no_grad()
-def likeness(config: Any, backbones: Mapping[str, Backbone], dataset: Any) -> dict[str, dict[str, float]]:
-    """Whether like texts have like embeddings, for users and for items; see :class:`Diagnosis`.
-
-    Empty with ``prompt_scope: interaction``, whose texts are of pairs, and without embeddings of fields.
-    """
-    found: dict[str, dict[str, float]] = {}
-    embedded = field_embeddings(backbones["aligned"], dataset[:1].to(config["device"]))
-    if config["prompt_scope"] != "entity":
-        return found
-    cache = pretrained_states(config, dataset.prompts)
-    for position, segment in enumerate(dataset.prompts.segments):
-        entity = {"user": dataset.uid_field, "item": dataset.iid_field}.get(segment.name)
-        if entity not in embedded:
-            continue
-        _, first = np.unique(dataset.inter_feat[entity].numpy(), return_index=True)
-        rows = dataset[sample(first, _ENTITIES, config["seed"])]
-        texts = dataset.prompts.distinct(rows)[position]
-        states = cache.pooled(texts, config["device"])
-        said = pairwise_cosines((states - states.mean(0))[texts.row.to(states.device)])
-        found[segment.name] = {}
-        for stage, backbone in backbones.items():
-            vectors = field_embeddings(backbone, rows.to(config["device"]))[entity]
-            found[segment.name][stage] = float(np.corrcoef(said, pairwise_cosines(vectors - vectors.mean(0)))[0, 1])
-    return found
-
-
-def pairwise_cosines(vectors: Tensor) -> np.ndarray:
-    """The cosine of every pair of rows of [N, D], [N·(N−1)/2]."""
-    unit = F.normalize(vectors.double(), dim=1)
-    return (unit @ unit.T).cpu().numpy()[np.triu_indices(len(unit), 1)]
-
-
 def to_markdown(found: Diagnosis) -> str:
     """Three tables."""
     read = f"{found.rows['train']:,} training and {found.rows['valid']:,} validation rows"
@@ -205,7 +175,8 @@ def to_markdown(found: Diagnosis) -> str:
     rows = [[name, *(found.alignment[split].get(name) for split in ("train", "valid"))] for name in names]
     rows += [[f"{name} found again", line["train"], line["valid"]] for name, line in found.values.items()]
     parts.append(_table("After alignment", ["", "training rows", "validation rows"], rows))
-    titles = {"Embeddings": found.embeddings, "Like texts, like embeddings (correlation over pairs)": found.likeness}
+    alike = {f"{name}, {stage}": line for name, of in found.likeness.items() for stage, line in of.items()}
+    titles = {"Embeddings": found.embeddings, "Like texts, like embeddings": alike}
     for title, lines in titles.items():
         if lines:
             names = list(next(iter(lines.values())))

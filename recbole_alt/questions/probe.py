@@ -21,9 +21,9 @@ from sklearn.model_selection import GroupKFold
 from recbole_alt import checkpoints
 from recbole_alt.experiment import Data, load_data_of
 from recbole_alt.markdown import markdown_table
+from recbole_alt.metrics import auc
 from recbole_alt.questions.reading import pretrained_states, sample
 from recbole_alt.quick_start import load_model
-from recbole_alt.study.statistics import auc
 
 _ROWS = 200_000  # validation rows that are read at most
 _COMPONENTS = 32  # principal components of the texts' states

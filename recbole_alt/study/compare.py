@@ -186,7 +186,7 @@ class Comparison:
         for weights in () if trial else file.parent.glob("*.pth"):
             weights.unlink()
         parts = zip(("train", "valid", "test"), self.store.load(config)[1:], strict=True)
-        about = result_record(config, {}, {})
+        about = result_record(config, {}, {}, {})
         record = {
             "parameters": parameters,
             "run": asdict(run),

@@ -18,10 +18,11 @@ from typing import Any
 import pandas as pd
 
 from recbole_alt.files import read_json, read_record, write_text
+from recbole_alt.metrics import auc
+from recbole_alt.scores import Scores, popularity_bins
 from recbole_alt.study.axes import Run
 from recbole_alt.study.plots import draw_all
-from recbole_alt.study.scores import Scores, popularity_bins
-from recbole_alt.study.statistics import auc, bootstrap_differences, p_value, reliability
+from recbole_alt.study.statistics import bootstrap_differences, p_value, reliability
 from recbole_alt.study.tables import METRICS, Row, distinct, make_tables
 
 COUNTS = ["rows", "cold_user_rows", "cold_item_rows", "gauc_users", "gauc_left_out"]
@@ -166,7 +167,9 @@ def _by_popularity(runs: Mapping[int, Record]) -> dict[str, Any]:
     """Bin of the item's training interactions → its ``rows``, and ``auc`` of the seeds that have both classes in it."""
     bins: dict[str, Any] = {}
     for seed, scores in ((seed, scores_of(run)) for seed, run in runs.items()):
-        for name, inside in [] if scores.item_seen is None else popularity_bins(scores.item_seen):
+        for name, inside in {} if scores.item_seen is None else popularity_bins(scores.item_seen).items():
+            if not inside.any():
+                continue
             one = bins.setdefault(name, {"rows": int(inside.sum()), "auc": {}})
             if (value := auc(scores.label[inside], scores.score[inside])) is not None:
                 one["auc"][str(seed)] = value

@@ -14,9 +14,9 @@ from filelock import FileLock, Timeout
 
 from recbole_alt import checkpoints
 from recbole_alt.config import ALTConfig
-from recbole_alt.experiment import Data, Experiment, StageResult, load_data, read_stage
+from recbole_alt.experiment import MACHINE, Data, Experiment, StageResult, load_data, read_stage
 from recbole_alt.keys import ALIGNMENT, NOT_OF_ALIGNMENT, keys_of
-from recbole_alt.model.precision import kept_precision
+from recbole_alt.model.machine import settle_machine
 from recbole_alt.study.progress import logger
 from recbole_alt.trainer.diverged import Diverged
 
@@ -63,8 +63,7 @@ class Store:
         Trainings that differ only in keys of finetuning share one. It is None for the plain backbone, and where the
         user gives a checkpoint.
         """
-        if config["precision"] == "auto":
-            config["precision"] = kept_precision(self.folder / "precision.json", config["device"])
+        settle_machine(config, self.folder / MACHINE)
         config["checkpoint_dir"] = str(self.folder)  # RecBole's trainers make this folder
         config["show_progress"] = bool(config.external_config_dict.get("show_progress"))
         return None if stage == "plain" or config["pretrained_checkpoint"] else digest(config, NOT_OF_ALIGNMENT)

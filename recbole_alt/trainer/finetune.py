@@ -8,17 +8,19 @@ from typing import Any
 
 import torch
 from recbole.trainer import Trainer
+from recbole.utils import EvaluatorType
 from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
-from tqdm import tqdm
 
 from recbole_alt import checkpoints
 from recbole_alt.config import ALTConfig
 from recbole_alt.data.identity import record_of, require_same_data
 from recbole_alt.model.precision import gradient_scaler
 from recbole_alt.model.weights import load_finetuned
+from recbole_alt.progress import progress
+from recbole_alt.scores import Scores, count_interactions, score_batch, slice_metrics
 from recbole_alt.trainer.diverged import Diverged
-from recbole_alt.trainer.optim import parameter_groups, scheduler, update
+from recbole_alt.trainer.optim import GROUNDING_RATE, load_optimizer, parameter_groups, scheduler, update
 
 
 class ALTTrainer(Trainer):
@@ -27,6 +29,11 @@ class ALTTrainer(Trainer):
     To RecBole's ``Trainer`` it adds a ``learning_rate`` and a ``weight_decay`` for the language model and for the CTR
     embeddings (``language_*``, ``embedding_*``; empty = the rest's), a ``schedule`` with warm-up, checkpoints that are
     read without running code, and a second one (``<name>-last.pth``) from which a stopped run goes on exactly.
+
+    Attributes:
+        scores: of the last evaluation; None if there was none, or one that ranks items.
+        valid_slices: :func:`~recbole_alt.scores.slice_metrics` of the validation rows, as the best epoch scores them;
+            empty without such an epoch.
     """
 
     def __init__(self, config: Any, model: Any):
@@ -37,6 +44,10 @@ class ALTTrainer(Trainer):
         self.scaler = gradient_scaler(self.device, enabled=self.enable_scaler or trains_in_fp16)
         self.scheduler: torch.optim.lr_scheduler.LambdaLR | None = None
         self.seconds = 0.0
+        self.scores: Scores | None = None
+        self.valid_slices: dict[str, Any] = {}
+        self._seen: dict[str, Any] = {}
+        self._score_batches: list[dict[str, Any]] = []
         self._resumed: dict[str, Any] | None = None
 
     @property
@@ -46,8 +57,9 @@ class ALTTrainer(Trainer):
         return best.with_name(f"{best.stem}-last.pth")
 
     def _build_optimizer(self, **_: Any) -> torch.optim.Optimizer:
-        rates = {"rest": self.learning_rate, "mixing": self.learning_rate}
-        decays = {"rest": self.weight_decay, "mixing": 0.0}
+        rate: float = self.learning_rate
+        rates: dict[str, float] = {"rest": rate, "grounding": GROUNDING_RATE * rate}
+        decays: dict[str, Any] = dict.fromkeys(rates, self.weight_decay)
         for group in ("language", "embedding"):
             rate, decay = self.config[f"{group}_learning_rate"], self.config[f"{group}_weight_decay"]
             rates[group] = self.learning_rate if rate is None else rate
@@ -64,6 +76,7 @@ class ALTTrainer(Trainer):
         """
         self._normalises = any(isinstance(module, _BatchNorm) for module in self.model.modules())
         self._saves = saved
+        self._seen = count_interactions(train_data._dataset)
         self._began = monotonic() - self.seconds
         self._start_schedule(len(train_data))
         best = saved and (self.start_epoch < self.epochs or not self.epochs)  # a finished run keeps the one it has
@@ -101,8 +114,8 @@ class ALTTrainer(Trainer):
         if "rng" in resumed:
             checkpoints.set_rng_state(resumed["rng"])
         saved_at = monotonic()
-        title, hidden = f"Train {epoch_idx:>5}", not show_progress
-        bar = tqdm(batches, title, len(train_data), initial=done, ncols=100, disable=hidden)
+        title = f"Train epoch {epoch_idx} (at most {self.epochs})"
+        bar = progress(batches, title, len(train_data), initial=done, shown=show_progress, unit=" steps")
         for step, rows in enumerate(bar, start=done):
             if len(rows) == 1 and self._normalises and len(train_data) > 1:
                 continue  # the last of an epoch, and not the same one in each: it has no variance
@@ -132,24 +145,29 @@ class ALTTrainer(Trainer):
         return score, {name: float(value) for name, value in result.items()}
 
     def _neg_sample_batch_eval(self, batched_data: Any) -> Any:
-        return self._without_nan(super()._neg_sample_batch_eval(batched_data))
+        evaluated = self._scored(super()._neg_sample_batch_eval(batched_data))
+        if self.eval_type == EvaluatorType.VALUE:
+            self._score_batches.append(score_batch(self.config, *evaluated[:2]))
+        return evaluated
 
     def _full_sort_batch_eval(self, batched_data: Any) -> Any:
-        return self._without_nan(super()._full_sort_batch_eval(batched_data))
+        return self._scored(super()._full_sort_batch_eval(batched_data))
 
-    def _without_nan(self, evaluated: Any) -> Any:
-        """What RecBole made of a batch, its scores second."""
+    def _scored(self, evaluated: Any) -> Any:
+        """What RecBole made of a batch, its scores second, none of which may be NaN."""
         if torch.isnan(evaluated[1]).any():
             raise Diverged("a prediction is not a number after training: lower learning_rate")
+        self._evaluated.update()
         return evaluated
 
     def _save_checkpoint(self, epoch: int, verbose: bool = True, **kwargs: Any) -> None:
         file = kwargs.get("saved_model_file") or self.saved_model_file
-        checkpoints.save(self._best_state(epoch), file)
+        self.valid_slices = slice_metrics(self.scores) if self.scores else {}
+        checkpoints.save(self._state(epoch, self.model.merged_state()), file)
         if verbose:
             self.logger.info(f"Saving current: {file}")
 
-    def _best_state(self, epoch: int) -> dict[str, Any]:
+    def _state(self, epoch: int, weights: dict[str, Any]) -> dict[str, Any]:
         """RecBole's checkpoint (``Trainer._save_checkpoint``), in plain data."""
         return {
             "config": ALTConfig.snapshot(self.config),
@@ -157,7 +175,7 @@ class ALTTrainer(Trainer):
             "epoch": epoch,
             "cur_step": self.cur_step,
             "best_valid_score": float(self.best_valid_score),
-            "state_dict": self.model.state_dict(),
+            "state_dict": weights,
             "other_parameter": self.model.other_parameter(),
             "optimizer": self.optimizer.state_dict(),
         }
@@ -177,9 +195,10 @@ class ALTTrainer(Trainer):
             "rng": checkpoints.rng_state(),
             "texts_encoded": self.model.texts_encoded,
             **{name: getattr(self, name).state_dict() for name in ("scheduler", "scaler")},
-            **{name: getattr(self, name) for name in ("best_valid_result", "train_loss_dict", "seconds")},
+            **{name: getattr(self, name) for name in ("best_valid_result", "valid_slices")},
+            **{name: getattr(self, name) for name in ("train_loss_dict", "seconds")},
         }
-        checkpoints.save(self._best_state(epoch) | progress, self.last_file)
+        checkpoints.save(self._state(epoch, self.model.state_dict()) | progress, self.last_file)
 
     def resume_checkpoint(self, resume_file: str | os.PathLike[str]) -> None:
         """Go on from a ``-last.pth`` checkpoint at the very step it was written.
@@ -194,11 +213,12 @@ class ALTTrainer(Trainer):
             raise ValueError(f"{file!r} is of {state['config']['model']}, not of {self.config['model']}")
         require_same_data(state, self.model, file=file)
         load_finetuned(self.model, state, file)
-        self.optimizer.load_state_dict(state["optimizer"])
+        load_optimizer(self.optimizer, state["optimizer"], file)
         self.scaler.load_state_dict(state["scaler"])
         self.start_epoch = state["epoch"]
         for name in ("cur_step", "best_valid_score", "best_valid_result", "train_loss_dict", "seconds"):
             setattr(self, name, state[name])
+        self.valid_slices = state.get("valid_slices", {})  # older ones lack it
         if self.model.text is not None:
             self.model.text.language_model.texts_encoded = state["texts_encoded"]
         self._resumed = state
@@ -210,7 +230,13 @@ class ALTTrainer(Trainer):
         if eval_data and load_best_model:
             file = model_file or self.saved_model_file
             load_finetuned(self.model, checkpoints.load(file, self.device), file)
-        return super().evaluate(eval_data, load_best_model=False, show_progress=show_progress)
+        self.scores, self._score_batches = None, []
+        batches = len(eval_data) if eval_data else 0
+        with progress(title="Evaluate", total=batches, shown=show_progress, unit=" batches") as self._evaluated:
+            result = super().evaluate(eval_data, load_best_model=False)  # whose own bar knows only terminals
+        if self._score_batches:
+            self.scores, self._score_batches = Scores.of(self._score_batches, self._seen), []
+        return result
 
 
 def _order_of(train_data: Any) -> Tensor | None:

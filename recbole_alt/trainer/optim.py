@@ -1,43 +1,80 @@
 """Parameter groups and learning-rate schedules."""
 
 import math
+import os
 from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.utils import clip_grad_norm_
 
 from recbole_alt.model.backbones import Backbone, embedding_tables
 from recbole_alt.model.language import LanguageModel
 
 #: Groups a parameter may be in; each has its own learning rate and weight decay.
-GROUPS = ("language", "embedding", "mixing", "rest")
+GROUPS = ("language", "embedding", "grounding", "rest")
+#: Learning rate of the maps of text vectors into embeddings, as a multiple of the rest's: they move all rows at once.
+GROUNDING_RATE = 0.3
+
+_NORMS = (nn.LayerNorm, nn.RMSNorm, nn.GroupNorm, _NormBase)
 
 
 def parameter_groups(
     model: nn.Module, learning_rates: Mapping[str, float], weight_decays: Mapping[str, float]
 ) -> list[dict[str, Any]]:
-    """The trainable parameters in those of :data:`GROUPS` that are not empty, for any torch optimiser; each in one.
+    """The trainable parameters in groups for any torch optimiser, each parameter in one.
 
-    ``embedding`` holds the CTR model's embeddings, ``mixing`` what ``model`` owns itself rather than by a part of it:
-    ``joint``'s α. Weight decay would pull it to 0, which is no smaller model but only the language model.
+    There are two for each of :data:`GROUPS`, empty ones left out. Weight decay spares ``<group>_undecayed``: biases,
+    parameters of normalisation, and all of fewer than two dimensions, ``joint``'s α among them, which decay would pull
+    to the language model. ``embedding`` holds the CTR model's embedding tables, ``grounding`` the maps of text vectors
+    into them.
     """
-    group_of: dict[nn.Parameter, str] = dict.fromkeys(model.parameters(recurse=False), "mixing")
+    group_of: dict[nn.Parameter, str] = {}
     for module in model.modules():
         if isinstance(module, LanguageModel):
             group_of |= dict.fromkeys(module.parameters(), "language")
         elif isinstance(module, Backbone):
             group_of |= {weight: "embedding" for table in embedding_tables(module) for weight in table.parameters()}
-    members: dict[str, list[nn.Parameter]] = {group: [] for group in GROUPS}
-    for parameter in model.parameters():
+            group_of |= dict.fromkeys(module.grounding.parameters(), "grounding")
+    of_norms = {p for module in model.modules() if isinstance(module, _NORMS) for p in module.parameters(recurse=False)}
+    members: dict[str, list[nn.Parameter]] = {name: [] for group in GROUPS for name in (group, f"{group}_undecayed")}
+    for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            members[group_of.get(parameter, "rest")].append(parameter)
+            own_name = next(part for part in reversed(name.split(".")) if not part.isdigit())
+            spared = parameter.ndim < 2 or own_name.startswith("bias") or parameter in of_norms
+            group = group_of.get(parameter, "rest")
+            members[f"{group}_undecayed" if spared else group].append(parameter)
+    decays = dict.fromkeys(members, 0.0) | {group: weight_decays[group] for group in GROUPS}
     return [
-        {"params": members[group], "lr": learning_rates[group], "weight_decay": weight_decays[group], "name": group}
-        for group in GROUPS
-        if members[group]
+        {
+            "params": held,
+            "lr": learning_rates[name.removesuffix("_undecayed")],
+            "weight_decay": decays[name],
+            "name": name,
+        }
+        for name, held in members.items()
+        if held
     ]
+
+
+def load_optimizer(optimizer: torch.optim.Optimizer, state: Mapping[str, Any], file: str | os.PathLike[str]) -> None:
+    """Load the ``state`` of an optimiser, read from ``file``.
+
+    Raises:
+        ValueError: its groups are other ones.
+    """
+    theirs, ours = (
+        [(group.get("name"), len(group["params"])) for group in groups]
+        for groups in (state["param_groups"], optimizer.param_groups)
+    )
+    if theirs != ours:
+        raise ValueError(
+            f"{os.fspath(file)!r} groups the parameters of its optimizer otherwise, as another version of recbole_alt "
+            "does: go on with that version, or start a new run"
+        )
+    optimizer.load_state_dict(dict(state))
 
 
 def decay_towards(optimizer: torch.optim.AdamW, anchors: Mapping[nn.Parameter, Tensor]) -> None:

@@ -1,14 +1,13 @@
 """``ALTPretrainTrainer``: the alignment stage, resumable at any step."""
 
 import os
+from collections.abc import Mapping, Sequence
 from logging import getLogger
 from time import monotonic
 from typing import Any
 
 import torch
-from recbole.trainer.trainer import AbstractTrainer
-from recbole.utils import get_tensorboard
-from tqdm import tqdm
+from recbole.trainer import trainer as host
 
 from recbole_alt import checkpoints
 from recbole_alt.config import ALTConfig
@@ -19,17 +18,30 @@ from recbole_alt.model.alignment import AlignmentModel, AlignmentOutput
 from recbole_alt.model.precision import gradient_scaler
 from recbole_alt.model.text_cache import TextCache
 from recbole_alt.model.weights import load_weights
+from recbole_alt.progress import progress
+from recbole_alt.sizes import measured_every
 from recbole_alt.trainer.diverged import Diverged
-from recbole_alt.trainer.optim import GROUPS, parameter_groups, scheduler, update
+from recbole_alt.trainer.length import (
+    has_stopped_falling,
+    held_out_loss,
+    hold_out,
+    patience_of,
+    planned_steps,
+    rows_of_step,
+)
+from recbole_alt.trainer.optim import GROUNDING_RATE, GROUPS, load_optimizer, parameter_groups, scheduler, update
 
 #: What a checkpoint holds: parts of the model and attributes of the trainer.
 _PARTS = ("backbone", "text", "objectives")
 _STEPPED = ("optimizer", "scheduler", "scaler")
-_PROGRESS = ("step", "interactions_seen", "seconds", "totals", "counts")
+_PROGRESS = ("step", "interactions_seen", "seconds", "recent", "held_out_losses")
 
 
-class ALTPretrainTrainer(AbstractTrainer):
+class ALTPretrainTrainer(host.AbstractTrainer):
     """Aligns both towers on training interactions, without labels (method, stage 1).
+
+    The schedule of the learning rates is that of ``total_steps``. Alignment ends earlier when the loss on some training
+    rows, held out of training for this, has stopped falling (``pretrain_stopping_step``); the last weights are kept.
 
     Batch, masks and dropout of a step depend only on the seed and the step, so a run resumed from its checkpoint goes
     on as if never stopped.
@@ -39,21 +51,33 @@ class ALTPretrainTrainer(AbstractTrainer):
         model: the towers and objectives.
         dataset: the built training dataset; nothing else is read.
         file: the checkpoint.
+
+    Attributes:
+        total_steps: the most steps there can be.
+        dataset, held_out: the rows to train on, and those to measure on, None where it does not end early.
+        step: how many steps were made.
+        held_out_losses: what was measured so far, every ``measured_every`` steps.
     """
 
     def __init__(self, config: Any, model: AlignmentModel, dataset: Any, file: str | os.PathLike[str]):
         super().__init__(config, model)
         self.logger = getLogger()
-        self.tensorboard = get_tensorboard(self.logger)
-        self.dataset = dataset
+        self.tensorboard = host.get_tensorboard(self.logger)
+        self.dataset = self._all_rows = dataset
+        self.held_out: Any = None
         self.file = file
         self.device = config["device"]
-        self.batches = build_batches(config, dataset, config["pretrain_batch_size"])
+        self.patience = patience_of(config)
+        if self.patience:
+            self.dataset, self.held_out = hold_out(dataset, config["seed"])
+        fixed = model.text.language_model.is_fixed
+        self.batches = build_batches(config, self.dataset, config["pretrain_batch_size"], fixed=fixed)
         self.masking = build_masking(config, dataset.prompts, [field.name for field in model.backbone.fields])
-        steps = config["pretrain_steps"]
-        self.total_steps = steps if steps is not None else config["pretrain_epochs"] * self.batches.steps_per_epoch
+        self.total_steps = planned_steps(config, self.batches, len(self.dataset))
+        self.measured_every = measured_every(self.total_steps)
         rate, language_rate = config["pretrain_learning_rate"], config["pretrain_language_learning_rate"]
-        rates = dict.fromkeys(GROUPS, rate) | {"language": rate if language_rate is None else language_rate}
+        rates = dict.fromkeys(GROUPS, rate) | {"grounding": GROUNDING_RATE * rate}
+        rates["language"] = rate if language_rate is None else language_rate
         decays = dict.fromkeys(GROUPS, config["pretrain_weight_decay"])
         self.optimizer = torch.optim.AdamW(parameter_groups(model, rates, decays), fused=True)
         schedule, warmup_ratio = config["pretrain_schedule"], config["pretrain_warmup_ratio"]
@@ -62,15 +86,16 @@ class ALTPretrainTrainer(AbstractTrainer):
         self.step = 0
         self.interactions_seen = 0
         self.seconds = 0.0
-        self.totals: dict[str, float] = {}  # of the last tenth of the steps
-        self.counts: dict[str, int] = {}
+        self.recent: list[dict[str, float]] = []  # losses and accuracies of the last steps, a tenth of all at most
+        self.held_out_losses: list[float] = []
 
     def fit(self, train_data: Any = None, show_progress: bool = True) -> dict[str, Any]:
-        """Train to the last step and save.
+        """Train to the last step, or until the loss on held-out rows has stopped falling, and save.
 
         Returns:
-            ``steps``, ``seconds``, ``texts_encoded``, ``interactions_seen``, and ``final``: losses and accuracies
-            averaged over the last tenth of the steps.
+            ``steps``, ``planned_steps``, ``ended_by`` (``steps`` or ``held_out_loss``), ``held_out_rows``,
+            ``held_out_losses``, ``seconds``, ``texts_encoded``, ``interactions_seen``, and ``final``: losses and
+            accuracies averaged over the last steps, a tenth of the planned ones at most.
 
         Raises:
             Diverged: a loss is not a number.
@@ -79,25 +104,58 @@ class ALTPretrainTrainer(AbstractTrainer):
         begun = saved = monotonic()
         before = self.seconds
         self._keep_texts(show_progress)
+        self._announce()
         steps = range(self.step, self.total_steps)
-        bar = tqdm(steps, "Pretrain", self.total_steps, initial=self.step, ncols=120, disable=not show_progress)
+        bar = progress(steps, "Align", self.total_steps, initial=self.step, shown=show_progress, unit=" steps")
         for _ in bar:
+            if self.ended_by:
+                break
             output = self._train_step()
             self._record(output)
             self.step += 1
+            if self.held_out is not None and self.step % self.measured_every == 0:
+                self._measure(self.held_out)
             bar.set_postfix({name.replace("masked_", "m_"): f"{x.item():.3f}" for name, x in output.losses.items()})
             self.seconds = before + monotonic() - begun
             if monotonic() - saved > self.config["checkpoint_seconds"]:
                 self.save()
                 saved = monotonic()
         self.save()
+        self.logger.info(f"Alignment: made {self.step} of {self.total_steps} steps, ended by {self.ended_by}")
         return {
             "steps": self.step,
+            "planned_steps": self.total_steps,
+            "ended_by": self.ended_by,
+            "held_out_rows": 0 if self.held_out is None else len(self.held_out),
+            "held_out_losses": self.held_out_losses,
             "seconds": self.seconds,
             "texts_encoded": self.model.text.language_model.texts_encoded,
             "interactions_seen": self.interactions_seen,
-            "final": {name: total / self.counts[name] for name, total in self.totals.items()},
+            "final": _means(self.recent),
         }
+
+    @property
+    def ended_by(self) -> str | None:
+        """``steps``, ``held_out_loss`` (it has stopped falling before), or None while there are steps to make."""
+        if self.step == self.total_steps:
+            return "steps"
+        ended_early = self.held_out is not None and has_stopped_falling(self.held_out_losses, self.patience)
+        return "held_out_loss" if ended_early else None
+
+    def _announce(self) -> None:
+        visits = self.total_steps * rows_of_step(self.batches) / len(self.dataset)
+        said = f"{self.total_steps} steps, {visits:.1f} visits to each of {len(self.dataset):,} training rows"
+        if self.held_out is not None:
+            said += (
+                f"; it ends before when the loss on {len(self.held_out):,} others, measured every "
+                f"{self.measured_every} steps, has not fallen {self.patience} times in a row"
+            )
+        self.logger.info(f"Alignment: {said}")
+
+    def _measure(self, held_out: Any) -> None:
+        loss = held_out_loss(self.model, held_out, self.masking, self.config["seed"], self.device)
+        self.held_out_losses.append(loss)
+        self.tensorboard.add_scalar("pretrain/loss/held_out", loss, self.step)
 
     def _keep_texts(self, show_progress: bool) -> None:
         """Encode beforehand what a language model that is not trained makes of the texts, where that is less work."""
@@ -111,9 +169,9 @@ class ALTPretrainTrainer(AbstractTrainer):
         complete = steps * sum(len(text.input_ids) for text in texts) if "complete_texts" in reads else 0
         masked = steps * sum(int(hidden.any(1).sum()) for hidden in masks) if "masked_texts" in reads else 0
         cache = self.model.text_cache = TextCache(language_model)
-        everything, mask_id = prompts.distinct(self.dataset.inter_feat), prompts.special.mask
+        everything, mask_id = prompts.distinct(self._all_rows.inter_feat), prompts.special.mask
         of_steps = {"complete": complete, "masked": masked}
-        cache.fill(everything, self.masking, mask_id, self.device, **of_steps, progress=show_progress)
+        cache.fill(everything, self.masking, mask_id, self.device, **of_steps, shown=show_progress)
 
     def _train_step(self) -> AlignmentOutput:
         epoch, within = divmod(self.step, self.batches.steps_per_epoch)
@@ -137,9 +195,7 @@ class ALTPretrainTrainer(AbstractTrainer):
         values |= {f"accuracy/{name}": value for name, value in output.metrics.items()}
         for name, value in values.items():
             self.tensorboard.add_scalar(f"pretrain/{name}", value, self.step)
-            if self.step >= self.total_steps - max(1, self.total_steps // 10) and value == value:
-                self.totals[name] = self.totals.get(name, 0.0) + value
-                self.counts[name] = self.counts.get(name, 0) + 1
+        self.recent = [*self.recent, values][-max(1, self.total_steps // 10) :]
         texts = self.model.text.language_model.texts_encoded
         self.tensorboard.add_scalar("pretrain/interactions_per_text", self.interactions_seen / max(1, texts), self.step)
         for group in self.optimizer.param_groups:
@@ -155,6 +211,7 @@ class ALTPretrainTrainer(AbstractTrainer):
                 **{name: getattr(self, name).state_dict() for name in _STEPPED},
                 **{name: getattr(self, name) for name in _PROGRESS},
                 "total_steps": self.total_steps,
+                "ended_by": self.ended_by,
                 "texts_encoded": self.model.text.language_model.texts_encoded,
                 "rng": checkpoints.rng_state(),
             },
@@ -174,8 +231,18 @@ class ALTPretrainTrainer(AbstractTrainer):
         for name in _PARTS:
             load_weights(getattr(self.model, name), state[name], f"{os.fspath(self.file)!r} does not fit this {name}")
         for name in _STEPPED:
-            getattr(self, name).load_state_dict(state[name])
+            if name == "optimizer":
+                load_optimizer(self.optimizer, state[name], self.file)
+            else:
+                getattr(self, name).load_state_dict(state[name])
         for name in _PROGRESS:
             setattr(self, name, state[name])
         self.model.text.language_model.texts_encoded = state["texts_encoded"]
         checkpoints.set_rng_state(state["rng"])
+
+
+def _means(steps: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """The mean of each value over the steps where it is a number."""
+    names = dict.fromkeys(name for values in steps for name in values)
+    known = {name: [values[name] for values in steps if values[name] == values[name]] for name in names}
+    return {name: sum(values) / len(values) for name, values in known.items() if values}

@@ -10,6 +10,9 @@ from recbole_alt import checkpoints
 from recbole_alt.data.identity import require_same_data
 from recbole_alt.key_table import DATA, KEYS, TOWERS
 from recbole_alt.keys import keys_of
+from recbole_alt.model.build import ground_backbone
+from recbole_alt.model.grounding import clear_unseen, merge, vectors_in
+from recbole_alt.model.text_vectors import id_field
 from recbole_alt.model.unseen import set_unseen_values
 from recbole_alt.trainer.finetune import ALTTrainer
 from recbole_alt.trainer.optim import decay_towards
@@ -47,12 +50,15 @@ def start_from_aligned(trainer: ALTTrainer, towers: Mapping[str, Any], dataset: 
         ValueError: they do not fit, or ``decay_towards: aligned`` with a learner other than ``adamw``.
     """
     config, model = trainer.config, trainer.model
+    if model.backbone is not None:
+        ground_backbone(config, model.backbone, dataset, vectors_in(towers.get("backbone", {})))
     try:
         aligned = model.load_towers(towers, embeddings_only=config["transfer"] == "embeddings")
     except ValueError as error:
         raise ValueError(f"{error}{_changed_keys(towers.get('config'), config)}") from None
     if config["unseen_values"] != "initial" and model.backbone is not None:
         set_unseen_values(model.backbone, dataset, config["unseen_values"])
+    _begin_grounded(trainer, dataset)
     if config["decay_towards"] == "aligned":
         if trainer.learner.lower() != "adamw":
             raise ValueError(f"decay_towards: aligned needs learner: adamw, not {trainer.learner}")
@@ -61,8 +67,22 @@ def start_from_aligned(trainer: ALTTrainer, towers: Mapping[str, Any], dataset: 
 
 def start_afresh(trainer: ALTTrainer, dataset: Any) -> None:
     """Start from RecBole's own initialisation, with ``unseen_values: zero`` where asked (``hidden`` is of stage 1)."""
+    ground_backbone(trainer.config, trainer.model.backbone, dataset)
     if trainer.config["unseen_values"] == "zero":
         set_unseen_values(trainer.model.backbone, dataset, "zero")
+    _begin_grounded(trainer, dataset)
+
+
+def _begin_grounded(trainer: ALTTrainer, dataset: Any) -> None:
+    """Let unseen ids start where their texts say, add up what only alignment grounded, and optimise the rest."""
+    backbone = trainer.model.backbone
+    sides = [] if backbone is None else list(backbone.grounding)
+    for side in sides:
+        clear_unseen(backbone, side, dataset.inter_feat[id_field(dataset, side, "grounded")])
+        if side not in (trainer.config["grounded"] or []):
+            merge(backbone, side)
+    if sides:
+        trainer.optimizer = trainer._build_optimizer()
 
 
 def _changed_keys(before: Any, now: Any) -> str:

@@ -7,7 +7,7 @@ from recbole_alt import checkpoints
 from recbole_alt.data.steps import training_loader
 from recbole_alt.keys import check_stages
 from recbole_alt.model.build import build_alignment
-from recbole_alt.model.precision import fastest_precision
+from recbole_alt.model.machine import settle_machine
 from recbole_alt.stages import stage_config
 from recbole_alt.trainer.finetune import ALTTrainer
 from recbole_alt.trainer.pretrain import ALTPretrainTrainer
@@ -24,8 +24,7 @@ class ALTStockTrainer(ALTTrainer):
 
     def __init__(self, config: Any, model: Any):
         check_stages(config["finetune"] or {}, strict=False)  # RecBole refuses no key that it does not know
-        if config["precision"] == "auto":  # as every run settles it; fp16 is trained otherwise
-            config["precision"] = fastest_precision(config["device"])
+        settle_machine(config)
         super().__init__(stage_config(config, model.mode), model)
         self._of_run = config
         self._rng = checkpoints.rng_state()  # as building the model left it, from which finetuning goes on

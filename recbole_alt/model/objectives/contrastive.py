@@ -53,7 +53,8 @@ HEADS: dict[str, tuple[type[nn.Module], float]] = {
 class ContrastiveObjective(Objective):
     """Symmetric InfoNCE over the batch (method, stage 1, objective 3).
 
-    Reports ``retrieval``: how often a row's own text is the nearest of the batch's.
+    Rows whose texts are the same are positives of one another; see :func:`info_nce`. Reports ``retrieval``: how often a
+    row's own text is the nearest of the batch's distinct texts.
 
     Args:
         table_size: R, width of the CTR representation.
@@ -96,17 +97,56 @@ class ContrastiveObjective(Objective):
     def measure(self, views: Views) -> tuple[Tensor, dict[str, float]]:
         """See :meth:`Objective.measure`."""
         rows = min(len(views.interaction), self.max_rows or len(views.interaction))
-        return self(views.complete_table.representation[:rows], views.pooled(rows))
+        table = views.complete_table.representation[:rows]
+        return self(table, views.pooled(rows), views.distinct_texts(rows))
 
-    def forward(self, table: Tensor, text: Tensor) -> tuple[Tensor, dict[str, float]]:
-        """Loss and metrics for tables [B, R] and the texts [B, H] of the same rows."""
+    def forward(self, table: Tensor, text: Tensor, number: Tensor | None = None) -> tuple[Tensor, dict[str, float]]:
+        """Loss and metrics for tables [B, R] and the texts [B, H] of the same rows.
+
+        ``number`` [B] is equal where the texts are; None if all differ.
+        """
         table, text = self.table_head(table[: self.max_rows]), self.text_head(text[: self.max_rows])
-        return info_nce(table @ text.T / self.temperature)
+        same = None if number is None else number[: self.max_rows].unsqueeze(1) == number[: self.max_rows]
+        return info_nce(table @ text.T / self.temperature, same)
 
 
-def info_nce(similarity: Tensor) -> tuple[Tensor, dict[str, float]]:
-    """Symmetric InfoNCE of a similarity matrix [B, B] whose diagonal holds the pairs."""
-    own = torch.arange(len(similarity), device=similarity.device)
-    loss = (F.cross_entropy(similarity, own) + F.cross_entropy(similarity.T, own)) / 2
-    retrieval = (similarity.detach().argmax(1) == own).float().mean()
-    return loss, {"retrieval": retrieval.item()}
+def info_nce(similarity: Tensor, same: Tensor | None = None) -> tuple[Tensor, dict[str, float]]:
+    """Symmetric InfoNCE of the similarities [B, B] of tables with texts; row i of either belongs to row i of the other.
+
+    The target of a row is spread evenly over the rows with the ``same`` text (bool [B, B]; None if all differ), so that
+    none of them is a negative. A perfect alignment then reaches the entropy of the targets: 0 for a row whose text no
+    other has, the logarithm of their number for rows that share one. Among projections that are exactly equal such
+    targets cancel out, and the loss is that of one positive a row; dropout in a head makes them differ.
+
+    ``retrieval`` counts distinct texts: the nearest is the row's own, or one of several at equal similarity.
+    """
+    same = torch.eye(len(similarity), dtype=torch.bool, device=similarity.device) if same is None else same
+    return symmetric_cross_entropy(similarity, same), {"retrieval": hits(similarity, same, 1 / same.sum(0)).item()}
+
+
+def symmetric_cross_entropy(similarity: Tensor, positive: Tensor) -> Tensor:
+    """The mean of both directions' cross-entropy for similarities [N, M]; ``positive`` is bool [N, M].
+
+    The target of a row, and of a column, is spread evenly over its positives; each has at least one.
+    """
+    return (_cross_entropy(similarity, positive) + _cross_entropy(similarity.T, positive.T)) / 2
+
+
+def _cross_entropy(similarity: Tensor, positive: Tensor) -> Tensor:
+    positives = positive.sum(1, keepdim=True)
+    if bool((positives == 1).all()):
+        return F.cross_entropy(similarity, positive.byte().argmax(1))
+    return F.cross_entropy(similarity, positive.to(similarity.dtype) / positives)
+
+
+@torch.no_grad()
+def hits(similarity: Tensor, positive: Tensor, weight: Tensor | float = 1.0) -> Tensor:
+    """How often the nearest column of a row is a positive of it; a scalar.
+
+    Args:
+        similarity: [N, M].
+        positive: bool [N, M].
+        weight: [M], what a column counts for where several are equally near: a hit is the positives' share of them.
+    """
+    nearest = (similarity == similarity.amax(1, keepdim=True)) * weight
+    return ((nearest * positive).sum(1) / nearest.sum(1)).mean()

@@ -5,12 +5,12 @@ from collections.abc import Sequence
 from typing import Any, Self
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from recbole_alt.model.attention import SegmentStates, attend, take_rows
 from recbole_alt.model.backbones import Backbone
 from recbole_alt.model.objectives.objective import Objective, Views
+from recbole_alt.model.objectives.value_scorer import ValueScorer
 from recbole_alt.model.targets import TableTargets, TargetField
 from recbole_alt.model.text_tower import TextTower
 
@@ -53,7 +53,7 @@ class MaskedTabularObjective(Objective):
         self.vectors = nn.Linear(table_size + text_size, len(self.targets) * size)
         total = sum(len(target.counts) for target in self.targets)
         self.norm_term = math.log(max(total, 2))
-        self.values = nn.ModuleList(_ValueScorer(t.counts, size, self.norm_term) for t in self.targets)
+        self.values = nn.ModuleList(_OwnScorer(t.counts, size, self.norm_term) for t in self.targets)
 
     @classmethod
     def build(cls, config: Any, backbone: Backbone, text: TextTower, dataset: Any) -> Self:
@@ -112,68 +112,14 @@ def _masked_values(vectors: Tensor, values: Tensor, masked: Tensor) -> tuple[Ten
     return take_rows(vectors, row), members[row, position], share[row]
 
 
-class _ValueScorer(nn.Module):
-    """Output embeddings and biases of one field's values, and the three losses over them.
-
-    Value 0 has no probability under the noise and none under the model.
-    """
+class _OwnScorer(ValueScorer):
+    """Scores values by output embeddings of its own."""
 
     def __init__(self, counts: Tensor, size: int, norm_term: float):
-        super().__init__()
-        counts = counts.double().clone()
-        counts[0] = 0
-        if counts.sum() == 0:
-            counts[1:] = 1
-        counts[1:] = counts[1:].clamp(min=1e-3)  # a value unseen in training can still be scored
-        log_noise = (counts / counts.sum()).log().float()
-        self.norm_term = norm_term
-        self.log_noise: Tensor
-        self.register_buffer("log_noise", log_noise, persistent=False)
+        super().__init__(counts, norm_term)
         self.embedding = nn.Embedding(len(counts), size)
-        self.bias = nn.Parameter(log_noise.clamp(min=math.log(1e-12)) + norm_term)
         nn.init.normal_(self.embedding.weight, std=size**-0.5)
 
     def forward(self, vector: Tensor, value: Tensor, loss: str, n_noise: int) -> tuple[Tensor, Tensor]:
-        """Loss of each of M masked values, and whether it came first: [M], [M] from [M, D] and [M]."""
-        if loss == "full_softmax":
-            score = self._all(vector)
-            return F.cross_entropy(score, value, reduction="none"), score.detach().argmax(-1) == value
-        noise = torch.multinomial(self.log_noise.exp(), len(value) * n_noise, replacement=True).view(-1, n_noise)
-        true_score = self._score(vector, value.unsqueeze(1))
-        noise_score = self._score(vector, noise)
-        same = noise == value.unsqueeze(1)
-        first = (true_score.detach() > noise_score.detach().masked_fill(same, -torch.inf)).all(1)
-        true_noise, noise_noise = self.log_noise[value].unsqueeze(1), self.log_noise[noise]
-        if loss == "nce":
-            return nce_loss(true_score - self.norm_term, noise_score - self.norm_term, true_noise, noise_noise), first
-        others = noise_score.masked_fill(same, -torch.inf)
-        return sampled_softmax_loss(true_score, others, true_noise, noise_noise), first
-
-    def _score(self, vector: Tensor, values: Tensor) -> Tensor:
-        bias = F.embedding(values, self.bias.unsqueeze(1)).squeeze(-1)
-        return torch.einsum("md,mkd->mk", vector, self.embedding(values)) + bias
-
-    def _all(self, vector: Tensor) -> Tensor:
-        score = vector @ self.embedding.weight.T + self.bias
-        return score.index_fill(1, torch.zeros(1, dtype=torch.long, device=score.device), -torch.inf)
-
-
-def nce_loss(true_score: Tensor, noise_score: Tensor, true_noise: Tensor, noise_noise: Tensor) -> Tensor:
-    """Noise-contrastive estimation: is a value the true one, or drawn from the noise?
-
-    With ``Δ(x) = log p_model(x) − log(k · q(x))``, the loss [M] is ``−log σ(Δ(true)) − Σ log σ(−Δ(noise))``. Scores are
-    ``log p_model``, and what ends in ``_noise`` is ``log q``, of the true [M, 1] and of the noise values [M, k].
-    """
-    log_k = math.log(noise_score.shape[1])
-    true = F.softplus(-(true_score - true_noise - log_k)).sum(1)
-    noise = F.softplus(noise_score - noise_noise - log_k).sum(1)
-    return true + noise
-
-
-def sampled_softmax_loss(true_score: Tensor, noise_score: Tensor, true_noise: Tensor, noise_noise: Tensor) -> Tensor:
-    """Cross-entropy over the true value and the noise, each score less its log probability under the noise.
-
-    As :func:`nce_loss`, with unnormalised scores; a noise value that is the true one has score −∞.
-    """
-    scores = torch.cat([true_score - true_noise, noise_score - noise_noise], dim=1)
-    return -scores.log_softmax(1)[:, 0]
+        """See :meth:`ValueScorer.measure`."""
+        return self.measure(vector, value, self.embedding, loss, n_noise)

@@ -34,6 +34,7 @@ class Views:
     """A batch of B interactions as the two towers represent it; only those views exist that some objective reads."""
 
     interaction: Interaction
+    backbone: Backbone
     text: TextTower
     rows: Tensor  # [n] whose complete table was read, ascending
     table_mask: Tensor  # bool [B, F], the fields hidden in the masked table
@@ -58,6 +59,11 @@ class Views:
     def pooled(self, rows: int) -> Tensor:
         """Pooled states [rows, H] of the complete texts of the batch's first rows."""
         return self.text.fuse([take_rows(segment.pooled, segment.row[:rows]) for segment in self.complete_texts])
+
+    def distinct_texts(self, rows: int) -> Tensor:
+        """A number [rows] for the complete texts of each of the batch's first rows, equal where all of them are."""
+        texts = torch.stack([segment.row[:rows] for segment in self.complete_texts], dim=1)
+        return texts.unique(dim=0, return_inverse=True)[1]
 
     def autocast(self) -> torch.autocast:
         """Computes in the language model's precision."""
