@@ -4,9 +4,10 @@ import logging
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from datetime import timedelta
 from statistics import fmean
 from typing import Any
+
+from recbole_alt.plan import show_minutes
 
 logger = logging.getLogger("recbole_alt.study")
 
@@ -40,17 +41,13 @@ def show(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def _show_seconds(seconds: float) -> str:
-    return str(timedelta(seconds=round(seconds)))  # 1:05:20
-
-
 def show_outcome(record: Mapping[str, Any]) -> str:
     """What validation says of a training by its record; the test set is for the report."""
     if record["error"]:
         return f"diverged ({record['error']})"
     reached = ", ".join(f"{name} {value:.4f}" for name, value in record["valid"].items())
-    aligned = f" and {_show_seconds(record['aligned'])} of alignment" if record["aligned"] else ""
-    return f"valid {reached} in {_show_seconds(record['wall'])}{aligned}"
+    aligned = f" and {show_minutes(record['aligned'])} of alignment" if record["aligned"] else ""
+    return f"valid {reached} in {show_minutes(record['wall'])}{aligned}"
 
 
 class Clock:
@@ -70,5 +67,5 @@ class Clock:
         left = Counter(kinds)
         seconds = sum(count * known.get(kind, 0.0) for kind, count in left.items())
         unknown = ", ".join(f"{count} {kind}" for kind, count in left.items() if kind not in known)
-        about = f", about {_show_seconds(seconds)}" if seconds else ""
+        about = f", about {show_minutes(seconds)}" if seconds else ""
         return about + (f" (not measured yet: {unknown})" if unknown else "")
