@@ -132,7 +132,8 @@ def scaling(quick: bool, data_path: str) -> Iterator[Result]:
     took, texts = [], []
     for times in (1, 2, 4, 8):
         name, path = synthetic(users, items, base * times)
-        ours = pretraining(name, path, scope="entity", language_model_layers=2, block_users=100, block_items=200)
+        block = {"block_users": 100, "block_items": 200, "pretrain_batch_size": base * times}
+        ours = pretraining(name, path, scope="entity", language_model_layers=2, **block)
         with recorded(ours.model.text.language_model) as calls:
             steps(ours, ours.batches.steps_per_epoch)
         runs = [

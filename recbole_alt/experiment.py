@@ -41,6 +41,7 @@ Data = tuple[Any, Any, Any, Any]
 def load_data(config: Any) -> Data:
     """Read and split the data of ``config``, as every run with its seed does."""
     init_seed(config["seed"], config["reproducibility"])
+    getLogger().info(f"Reading {config['dataset']} from {config['data_path']}")
     dataset = create_dataset(config)
     getLogger().info(dataset)
     return (dataset, *data_preparation(config, dataset))

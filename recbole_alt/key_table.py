@@ -194,10 +194,10 @@ KEYS: dict[str, Key] = {
         stages=_TABULAR,
     ),
     "clip_grad_norm": _towers(_CLIP, "maximum norm of the gradient", empty=True, stages=STAGES),
-    "batch_sampling": _towers(_SAMPLING, "how the rows of a step that encodes texts are drawn", stages=_TEXT),
-    "block_texts": _blocks(whole(2), "users and items in a block; empty = up to 576"),
-    "block_users": _blocks(whole(1), "users in a block; empty = found by trial"),
-    "block_items": _blocks(whole(1), "items in a block; empty = the rest"),
+    "batch_sampling": _towers(_SAMPLING, "block: rows that share texts; auto: where a step encodes any", stages=_TEXT),
+    "block_texts": _blocks(whole(2), "users and items in a block, about; empty = up to 768"),
+    "block_users": _blocks(whole(1), "users in a block, about; empty = found by trial"),
+    "block_items": _blocks(whole(1), "items in a block, about; empty = the rest"),
     # stage 1
     "objectives": _alignment(choices(*OBJECTIVES), "objectives of the alignment"),
     "objective_weights": _alignment(_WEIGHTS, "weights of the objectives; 1 if not given", empty=True),
@@ -211,7 +211,9 @@ KEYS: dict[str, Key] = {
         "are held out; auto = 3 where the data give the steps",
         empty=True,
     ),
-    "pretrain_batch_size": _alignment(whole(2), "most rows in a step; empty = 6000 in blocks, else 128", empty=True),
+    "pretrain_batch_size": _alignment(
+        whole(2), "most rows in a step; empty = 6000 in blocks; 2048, or 128 if it encodes texts, shuffled", empty=True
+    ),
     "pretrain_learning_rate": _alignment(_POSITIVE, "learning rate of the backbone and of the objectives' heads"),
     "pretrain_language_learning_rate": _alignment(
         _NOT_NEGATIVE, "learning rate of the language model; empty = pretrain_learning_rate", empty=True
@@ -229,6 +231,7 @@ KEYS: dict[str, Key] = {
     "aligned_fields": _alignment(
         list_of(FIELD, example="[item_id]"), "fields of field_contrastive and field_prediction; empty = all", empty=True
     ),
+    "field_temperature": _alignment(_POSITIVE, "temperature of field_contrastive"),
     "masked_language_vocabulary": _alignment(choice("prompts", "full"), "tokens to score: those in prompts, or all"),
     "masked_tabular_loss": _alignment(choice("nce", "sampled_softmax", "full_softmax"), "loss on masked table values"),
     "masked_tabular_noise": _alignment(whole(1), "number of noise values of nce and sampled_softmax"),
@@ -245,7 +248,7 @@ KEYS: dict[str, Key] = {
     "language_learning_rate": _tower_rate("learning rate of the language model; empty = learning_rate", stages=_TEXT),
     "language_weight_decay": _tower_rate("weight decay of the language model; empty = weight_decay", stages=_TEXT),
     "freeze_language_model": _finetuning(FLAG, "train only the layers after the encoder", stages=_TEXT),
-    "text_batch_size": _finetuning(whole(2), "rows in a step that trains the encoder", empty=True, stages=_TEXT),
+    "text_batch_size": _finetuning(whole(2), "most rows in a step that trains the encoder", empty=True, stages=_TEXT),
     "schedule": _finetuning(_SCHEDULE, "schedule of the learning rates", empty=True),
     "warmup_ratio": _finetuning(number(least=0, most=1), "share of steps with rising learning rates", empty=True),
     "eval_step": _finetuning(whole(0), "number of epochs between validations; 0 = no validation"),

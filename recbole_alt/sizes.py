@@ -10,8 +10,8 @@ from typing import Any
 #: The value of a key that is left to the data.
 AUTO = "auto"
 
-#: Keys that :func:`settle_sizes` sets.
-SETTLED = ("train_batch_size", "epochs")
+#: Keys that :func:`settle_sizes` changes.
+SETTLED = ("train_batch_size", "epochs", "finetune")
 
 _LEAST_BATCH, _MOST_BATCH, _STEPS_OF_EPOCH = 128, 4096, 64
 _LEAST_EPOCHS, _MOST_EPOCHS, _FINETUNING_VISITS = 10, 100, 2_400_000
@@ -54,8 +54,13 @@ def measured_every(steps: int) -> int:
 
 
 def settle_sizes(config: Any, rows: int) -> None:
-    """Set what is ``auto`` among :data:`SETTLED`, for a training set of ``rows``, in the run and in single modes."""
-    found = dict(zip(SETTLED, (batch_size_of(rows), epochs_of(rows)), strict=True))
+    """Set ``train_batch_size`` and ``epochs`` where they are ``auto``, of the run and under ``finetune``.
+
+    Args:
+        config: RecBole's.
+        rows: Of the training set.
+    """
+    found = {"train_batch_size": batch_size_of(rows), "epochs": epochs_of(rows)}
     chosen = {key: value for key, value in found.items() if config[key] == AUTO}
     for key, value in chosen.items():
         config[key] = value

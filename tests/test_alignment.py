@@ -192,7 +192,7 @@ def test_with_real_weights(alignment: Callable[..., Any]) -> None:
 
 def test_no_gradient_depends_on_the_order_of_threads(tiny: Callable[..., Any]) -> None:
     """Indexing with repeated rows adds gradients in an order that changes from run to run (``IndexBackward``)."""
-    config = tiny()
+    config = tiny(objectives=[*ALL, "field_contrastive", "field_prediction"])
     init_seed(1, True)
     dataset = data_preparation(config, create_dataset(config))[0]._dataset
     model = build_alignment(config, dataset, get_model("DCN"))

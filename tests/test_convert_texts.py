@@ -107,7 +107,8 @@ def enough(dataset: str, raw: Path) -> dict[str, Any]:
 @pytest.mark.parametrize("dataset", ["ml-1m", "book-crossing", "goodreads"])
 def test_converted_data_train(dataset: str, tmp_path: Path, small_bert: str, one_thread: None) -> None:
     converted(dataset, tmp_path / "raw", tmp_path / "out", **enough(dataset, tmp_path / "raw"))
-    keys = {"data_path": str(tmp_path / "out"), "language_model": small_bert, "show_progress": False, "show_plan": False, "state": "ERROR",
+    keys = {"data_path": str(tmp_path / "out"), "language_model": small_bert, "show_progress": False,
+            "show_plan": False, "state": "ERROR",
             "pretrain_steps": 1, "epochs": 1, "embedding_size": 8, "mlp_hidden_size": [16, 8], "precision": "fp32",
             "finetune_modes": ["joint"], "finetune": {"joint": {"epochs": 1}}}  # fmt: skip
     results = run_recbole_alt("ALT_DCN", dataset, None, keys)["record"]["results"]

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from recbole.config import Config
 from recbole.data import create_dataset, data_preparation
 
-from recbole_alt import run_recbole_alt
+from recbole_alt import run_recbole_alt, sizes
 from recbole_alt.experiment import Experiment, load_data
 from recbole_alt.files import read_record
 from recbole_alt.sizes import alignment_steps_of, batch_size_of, epochs_of, held_out_of, measured_every
@@ -76,17 +76,16 @@ def test_the_configuration_has_numbers_before_loaders_are_made(
     assert load_data(given)[1]._batch_size == 50 and given["epochs"] == 1
 
 
-def test_a_run_keeps_its_sizes(keys: Callable[..., dict[str, Any]]) -> None:
+def test_a_run_keeps_its_sizes(keys: Callable[..., dict[str, Any]], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sizes, "epochs_of", lambda rows: rows // 32)
     given = keys(finetune_modes=[], stopping_step=0, **LEFT_TO_DATA)
     result = run_recbole_alt("ALT_DCN", "tiny", None, given)
     for kept in (result["record"]["configuration"], read_record(Path(result["folder"]) / "config.json")):
-        assert (kept["train_batch_size"], kept["epochs"]) == (128, 100)
+        assert (kept["train_batch_size"], kept["epochs"]) == (128, 4)
     assert run_recbole_alt("ALT_DCN", "tiny", None, given | {"resume": "last"})["folder"] == result["folder"]
-    with pytest.raises(
-        ValueError, match=r"resume: train_share was 1\.0 in .* and is 0\.5 now"
-    ):  # not the sizes it gives
+    with pytest.raises(ValueError, match=r"train_share was 1\.0 in .* and is 0\.5 now"):  # not the sizes it gives
         run_recbole_alt("ALT_DCN", "tiny", None, given | {"resume": "last", "train_share": 0.5})
-    with pytest.raises(ValueError, match=r"resume: epochs was 100 in .* and is 99 now"):
+    with pytest.raises(ValueError, match=r"resume: epochs was 4 in .* and is 99 now"):
         run_recbole_alt("ALT_DCN", "tiny", None, given | {"resume": "last", "epochs": 99})
 
 

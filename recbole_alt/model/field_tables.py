@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from recbole_alt.model.backbones import Backbone, TableField
@@ -27,7 +26,7 @@ class FieldTable:
 
     def __call__(self, values: Tensor) -> Tensor:
         """Embeddings [..., E] of values [...], with a gradient into the tables."""
-        found = torch.cat([F.embedding(values + self.offset, table.weight) for table in self.tables], dim=-1)
+        found = torch.cat([table(values + self.offset) for table in self.tables], dim=-1)  # hooks may add to it
         return found.detach() if self.fixed else found
 
 
@@ -56,7 +55,7 @@ def _tables(owner: Any, field: TableField, i: int) -> tuple[nn.Embedding, ...]:
         tables = (of_groups[group] for group in sorted(met))
         return tuple(dict.fromkeys(table if isinstance(table, nn.Embedding) else table[i] for table in tables))
     table = getattr(owner, f"{field.kind}_embedding_table")
-    return (table[i] if isinstance(table, nn.ModuleList) else table.embedding,)
+    return (table[i] if field.kind == "token_seq" else table.embedding,)
 
 
 def read_values(field: TableField, column: Tensor) -> Tensor:

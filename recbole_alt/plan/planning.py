@@ -43,9 +43,9 @@ def make_plan(run: Experiment, stages: Sequence[str]) -> Plan:
             planned[stage] = measurement.alignment() if stage == "pretrain" else measurement.finetuning(stage)
             gc.collect()
     device = config["device"].type
-    machine = f"{torch.get_num_threads()} threads of a processor" if device == "cpu" else device
+    machine = f"a processor, threads: {torch.get_num_threads()}" if device == "cpu" else device
     return Plan(
-        about=f"{config['model']} on {config['dataset']} with {machine}",
+        about=f"{config['model']} on {config['dataset']} on {machine}",
         rows={part: len(loader._dataset) if loader is not None else 0 for part, loader in parts.items()},
         texts=texts,
         stages=planned,

@@ -119,10 +119,11 @@ def measure_rate(
     mib, most = 0.0, 0
     while spent < _SECONDS or not tokens:
         texts = reading.sample(number, size)
-        memory, before = PeakMemory(device), used_mib(device)
-        taken, count = seconds_of(lambda: read(*texts), device), int(texts[1].sum())  # noqa: B023  # called at once
+        count = int(texts[1].sum())
+        memory, before = PeakMemory(device) if count > 1.5 * most else None, used_mib(device)
+        taken = seconds_of(lambda: read(*texts), device)  # noqa: B023  # called at once
         number, spent = number + 1, spent + taken
-        if count > most:
+        if memory is not None:
             mib, most = max(0.0, memory.mib() - before), count
         if number == 1 and spent < _SECONDS:
             continue  # the first time is slower

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from recbole_alt.markdown import markdown_table
-from recbole_alt.plan.stages import StagePlan
+from recbole_alt.plan.stages import STEPS_TO_BEST, StagePlan
 from recbole_alt.plan.texts import TextCount
 
 _TITLES = {"pretrain": "alignment"}
@@ -47,7 +47,7 @@ class Plan:
             header = ["distinct texts", "number", "tokens", "longest", "cut"]
             counts = [[name, *(f"{n:,}" for n in asdict(count).values())] for name, count in self.texts.items()]
             lines.append(markdown_table(header, counts, "lr"))
-        header = ["stage", "steps", "texts encoded", "minutes", "at most", "peak MiB"]
+        header = ["stage", "steps", "texts encoded", "minutes", "at most", "MiB at first"]
         stages = [
             [_TITLES.get(name, name), _steps(stage), f"{stage.texts_encoded:,}", _minutes(stage.seconds),
              _minutes(stage.most_seconds), f"{stage.peak_memory_mib:,.0f}"]
@@ -60,8 +60,8 @@ class Plan:
         lines.append(markdown_table(header, stages, "llrrrr"))
         if any(stage.epochs < stage.most_epochs for stage in self.stages.values()):
             lines.append(
-                "Early stopping ends finetuning; `minutes` expects it after the epochs in brackets: "
-                "about 800 steps to the best one, and the validations without improvement after it."
+                f"Early stopping may end finetuning before. The minutes expect that after the epochs in brackets: "
+                f"{STEPS_TO_BEST} steps to the best epoch, and then the validations without improvement."
             )
         if self.remedies:
             said = "; ".join(f"`{keys}` ({_minutes(saved)} min less)" for keys, saved in self.remedies.items())

@@ -23,7 +23,9 @@ from recbole_alt.trainer.pretrain import ALTPretrainTrainer
 from recbole_alt.trainer.start import load_aligned, start_afresh, start_from_aligned
 
 _SECONDS, _MOST_STEPS = 1.0, 100  # to measure steps with, and their number
-_STEPS_TO_BEST, _LEAST_EPOCHS = 850, 2  # that RecBole's CTR models take to their best epoch, at a constant rate
+
+#: The optimiser steps, but two epochs at least, that RecBole's CTR models take to their best epoch at a constant rate.
+STEPS_TO_BEST, _LEAST_EPOCHS = 850, 2
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,8 @@ class StagePlan:
         other_seconds: of building the model, scoring the test set, and writing the aligned towers.
         reading_seconds: the part of ``seconds`` in which the language model reads texts.
         texts_encoded: as :class:`~recbole_alt.experiment.StageResult` counts them.
-        peak_memory_mib: see :class:`~recbole_alt.memory.PeakMemory`.
+        peak_memory_mib: see :class:`~recbole_alt.memory.PeakMemory`; of the first steps, after which a process on a
+            processor still grows.
         steps: of the alignment, or of an epoch.
         trains: True if the language model is trained.
         epochs, most_epochs: those that are expected, and the most; 0 for the alignment.
@@ -170,7 +173,7 @@ class _Alignment(ALTPretrainTrainer):
 
     def advance(self) -> None:
         """The next step."""
-        self._train_step()
+        self._record(self._train_step())
         self.step += 1
 
 
@@ -219,13 +222,13 @@ class _Finetuning(ALTTrainer):
 
     def keep(self, file: Path) -> None:
         """Write a checkpoint."""
-        checkpoints.save(self._best_state(0), file)
+        checkpoints.save(self._state(0, self.model.state_dict()), file)
 
     def expected_epochs(self, steps: int, validations: int) -> int:
         """The best epoch and those after it that early stopping needs; all if nothing can stop them."""
         if not (validations and self.eval_step) or (self.config["schedule"] or "constant") != "constant":
             return int(self.epochs)  # a falling rate is best at its end
-        best = max(_LEAST_EPOCHS, round(_STEPS_TO_BEST / steps))
+        best = max(_LEAST_EPOCHS, round(STEPS_TO_BEST / steps))
         return int(min(self.epochs, best + (self.stopping_step + 1) * self.eval_step))
 
 

@@ -57,9 +57,9 @@ class ALTTrainer(Trainer):
         return best.with_name(f"{best.stem}-last.pth")
 
     def _build_optimizer(self, **_: Any) -> torch.optim.Optimizer:
-        rate = self.learning_rate
-        rates = {"rest": rate, "grounding": GROUNDING_RATE * rate}
-        decays = dict.fromkeys(rates, self.weight_decay)
+        rate: float = self.learning_rate
+        rates: dict[str, float] = {"rest": rate, "grounding": GROUNDING_RATE * rate}
+        decays: dict[str, Any] = dict.fromkeys(rates, self.weight_decay)
         for group in ("language", "embedding"):
             rate, decay = self.config[f"{group}_learning_rate"], self.config[f"{group}_weight_decay"]
             rates[group] = self.learning_rate if rate is None else rate

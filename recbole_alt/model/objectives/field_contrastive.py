@@ -25,7 +25,7 @@ class FieldContrastiveObjective(Objective):
     Args:
         fields: those to align.
         text_size: H, width of the pooled text state.
-        temperature: divides similarities.
+        temperature: divides similarities; the lower, the more even similar texts are told apart.
         max_rows: read at most so many rows of a batch, the first ones; None for all.
     """
 
@@ -36,20 +36,19 @@ class FieldContrastiveObjective(Objective):
         fields: Sequence[AlignedField],
         text_size: int,
         *,
-        temperature: float = 0.07,
+        temperature: float = 0.3,
         max_rows: int | None = None,
     ):
         super().__init__()
         self.fields = list(fields)
-        self.heads = nn.ModuleList(nn.Linear(text_size, field.width, bias=False) for field in self.fields)
+        self.heads: Any = nn.ModuleList(nn.Linear(text_size, field.width, bias=False) for field in self.fields)
         self.temperature, self.max_rows = temperature, max_rows
 
     @classmethod
     def build(cls, config: Any, backbone: Backbone, text: TextTower, dataset: Any) -> Self:
         """See :meth:`Objective.build`."""
-        fields = aligned_fields(config, backbone, dataset)
-        temperature = config["contrast_temperature"] or 0.07
-        return cls(fields, text.hidden_size, temperature=temperature, max_rows=config["contrast_rows"])
+        options = {"temperature": config["field_temperature"], "max_rows": config["contrast_rows"]}
+        return cls(aligned_fields(config, backbone, dataset), text.hidden_size, **options)
 
     def measure(self, views: Views) -> tuple[Tensor, dict[str, float]]:
         """See :meth:`Objective.measure`."""

@@ -49,8 +49,8 @@ class FieldPredictionObjective(Objective):
         self.fields = list(fields)
         self.loss, self.n_noise = loss, n_noise
         norm_term = math.log(max(sum(map(len, counts)), 2))
-        self.heads = nn.ModuleList(nn.Linear(text_size, field.width) for field in self.fields)
-        self.scorers = nn.ModuleList(ValueScorer(of_field, norm_term) for of_field in counts)
+        self.heads: Any = nn.ModuleList(nn.Linear(text_size, field.width) for field in self.fields)
+        self.scorers: Any = nn.ModuleList(ValueScorer(of_field, norm_term) for of_field in counts)
 
     @classmethod
     def build(cls, config: Any, backbone: Backbone, text: TextTower, dataset: Any) -> Self:
