@@ -17,7 +17,7 @@ _SLICES = {"rare_items": "rare items", "new_items": "new items", "new_users": "n
 _MEANING = {"rare_items": " (1 to 9 training rows)", "new_items": " (none)", "new_users": " (none)"}
 #: Arguments of a run that a comparison sets itself, or has no use for.
 _OF_ONE_RUN = {"model", "dataset", "config_files", "seed", "resume", "result_file", "finetune_modes", "plain_baseline",
-               "pretrained_checkpoint", "train_share"}  # fmt: skip
+               "pretrained_checkpoint", "train_share", "show_progress", "show_plan"}  # fmt: skip
 
 
 class _Run(NamedTuple):

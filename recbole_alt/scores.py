@@ -88,7 +88,7 @@ def slice_metrics(scores: Scores) -> dict[str, dict[str, float | int | None]]:
     Returns:
         ``all`` (``rows``, ``auc``, ``logloss`` and, if there are users, ``gauc``, ``gauc_users`` and
         ``gauc_left_out``: see :func:`~recbole_alt.metrics.gauc`); ``new_users``, ``new_items``, ``rare_items`` and
-        ``items_10–49`` to ``items_1000+``, each with ``rows`` and ``auc``. What is new has no training interaction, a
+        ``items_10-49`` to ``items_1000+``, each with ``rows`` and ``auc``. What is new has no training interaction, a
         rare item has 1 to 9. None stands for an AUC of no row, or of one class only.
     """
     label, score = scores.label, scores.score.astype(np.float64)
@@ -98,7 +98,10 @@ def slice_metrics(scores: Scores) -> dict[str, dict[str, float | int | None]]:
         found["all"] |= dict(zip(names, gauc(label, score, scores.user), strict=True))
     slices = {} if scores.user_seen is None else {"new_users": scores.user_seen == 0}
     if scores.item_seen is not None:
-        slices |= {_NAMES.get(name, f"items_{name}"): rows for name, rows in popularity_bins(scores.item_seen).items()}
+        slices |= {
+            _NAMES.get(name, f"items_{name.replace('–', '-')}"): rows
+            for name, rows in popularity_bins(scores.item_seen).items()
+        }
     for name, rows in slices.items():
         found[name] = {"rows": int(rows.sum()), "auc": auc(label[rows], score[rows])}
     return found

@@ -19,8 +19,8 @@ from recbole_alt.trainer.finetune import ALTTrainer
 
 #: Slice → least and most number of training interactions.
 BOUNDS = {
-    "new_users": (0, 0), "new_items": (0, 0), "rare_items": (1, 9), "items_10–49": (10, 49),
-    "items_50–199": (50, 199), "items_200–999": (200, 999), "items_1000+": (1000, 10**9),
+    "new_users": (0, 0), "new_items": (0, 0), "rare_items": (1, 9), "items_10-49": (10, 49),
+    "items_50-199": (50, 199), "items_200-999": (200, 999), "items_1000+": (1000, 10**9),
 }  # fmt: skip
 
 
@@ -103,8 +103,8 @@ def test_a_run_has_slices_of_the_predictions_it_evaluated(by_time: dict[str, Any
             ("new_users", np.char.startswith(users, "new")),
             ("new_items", items == "late"),
             ("rare_items", items == "rare"),
-            ("items_10–49", np.isin(items, ["i0", "i1"])),
-            ("items_50–199", items == "nothing"),
+            ("items_10-49", np.isin(items, ["i0", "i1"])),
+            ("items_50-199", items == "nothing"),
         ):
             expected = {"rows": inside.sum(), "auc": auc(label[inside], score[inside])}
             assert slices[name][of] == pytest.approx(expected, abs=1e-12), (name, of)

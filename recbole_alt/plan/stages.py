@@ -88,6 +88,8 @@ class Measurement:
             preparing = seconds_of(trainer.prepare, self._device)
         with blank(language_model) as read:
             step, share = self._time(trainer.advance, steps)
+            if trainer.held_out is not None:
+                step += seconds_of(trainer.measure, self._device) / trainer.measured_every
         peak = memory.mib()
         rate = self._rate(language_model, [kept, read], trainer.optimizer)
         reading = (kept.tokens + read.tokens * share) * rate.seconds
@@ -175,6 +177,10 @@ class _Alignment(ALTPretrainTrainer):
         """The next step."""
         self._record(self._train_step())
         self.step += 1
+
+    def measure(self) -> None:
+        """The loss on the rows that are held out."""
+        self._measure(self.held_out)
 
 
 class _Enough(Exception):
