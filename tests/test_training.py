@@ -134,7 +134,7 @@ def test_a_later_run_encodes_nothing_again_and_ends_with_the_same_bits(keys: Key
         return [made["record"]["stages"][stage]["texts_encoded"] for stage in stages]
 
     alone = run(given | {"text_cache_dir": None})
-    half = run(given | {"train_share": 0.1})  # some texts, in other batches
+    half = run(given | {"prompt_only": None})  # the same texts of users, other ones of items
     cold, warm = run(given), run(given)
     assert min(texts_encoded(alone)) > 0 and 0 < texts_encoded(cold)[0] < texts_encoded(alone)[0]
     assert texts_encoded(half)[0] > 0 and texts_encoded(warm) == [0, 0] == [texts_encoded(cold)[1], 0]

@@ -24,6 +24,7 @@ from recbole_alt.model.state_store import StateStore
 _CHUNK = 1024  # texts joined at once
 _SHARE_OF_MEMORY = 1 / 4
 _UNSAVED = 64 * 2**20  # bytes of new states after which they are written to disk
+_MANY = 256  # new texts of one batch that are written at once
 
 #: Kinds of states: of a whole text [1, H], of its n tokens [n, H], of its m masked tokens [m, H].
 _KINDS = _POOLED, _TOKENS, _MASKED = "pooled", "tokens", "masked"
@@ -35,7 +36,7 @@ class TextCache:
 
     A state depends on nothing but its text (:mod:`recbole_alt.model.encoding`). So no result depends on which states
     are kept, in memory or in the language model's ``state_folder``. That folder is used while the language model is not
-    trained; what is new is written to it after :meth:`fill`, whenever it is much, and in :meth:`save`.
+    trained; what is new is written to it whenever it is much, and in :meth:`save`.
 
     Args:
         language_model: encodes the texts.
@@ -79,6 +80,8 @@ class TextCache:
             states = torch.cat([found[text] for text in wanted])
             self._numbered = states if self._numbered is None else torch.cat([self._numbered, states])
             self._number |= {keys[i]: number for number, i in enumerate(new, start=len(self._number))}
+            if len(new) >= _MANY:
+                self.save()
         assert self._numbered is not None
         return self._numbered[torch.as_tensor([self._number[key] for key in keys], device=device)]
 

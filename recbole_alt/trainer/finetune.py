@@ -65,6 +65,7 @@ class ALTTrainer(Trainer):
         self._normalises = any(isinstance(module, _BatchNorm) for module in self.model.modules())
         self._saves = saved
         self._began = monotonic() - self.seconds
+        self._keep_texts(train_data, valid_data)
         self._start_schedule(len(train_data))
         best = saved and (self.start_epoch < self.epochs or not self.epochs)  # a finished run keeps the one it has
         result = super().fit(train_data, valid_data, verbose, best, **kwargs)
@@ -72,6 +73,11 @@ class ALTTrainer(Trainer):
         if saved:
             self._save_last(self.epochs, 0, None, [])  # over: resuming goes straight to the test
         return result
+
+    def _keep_texts(self, *loaders: Any) -> None:
+        for loader in loaders:
+            if loader:
+                self.model.keep_texts(loader._dataset.inter_feat)
 
     def _start_schedule(self, steps_per_epoch: int) -> None:
         schedule, warmup_ratio = self.config["schedule"] or "constant", self.config["warmup_ratio"] or 0.0
@@ -210,6 +216,7 @@ class ALTTrainer(Trainer):
         if eval_data and load_best_model:
             file = model_file or self.saved_model_file
             load_finetuned(self.model, checkpoints.load(file, self.device), file)
+        self._keep_texts(eval_data)
         return super().evaluate(eval_data, load_best_model=False, show_progress=show_progress)
 
 

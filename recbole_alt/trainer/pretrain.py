@@ -109,7 +109,7 @@ class ALTPretrainTrainer(AbstractTrainer):
         self.model.text_cache = cache
         if "complete_texts" in self.model.reads:
             in_step = sum(len(texts.pieces) for texts in prompts.distinct(self.dataset[self.batches(0)]))
-            every = prompts.distinct(self.dataset.inter_feat)
+            every = prompts.every(self.dataset.inter_feat)
             cache.fill(every, self.device, reads=self.total_steps * in_step, progress=show_progress)
 
     def _train_step(self) -> AlignmentOutput:
