@@ -68,6 +68,7 @@ def kept_texts(quick: bool, data_path: str) -> Iterator[Result]:
         keys = {"language_model_layers": None, "frozen_layers": "all"}
         kept, fresh = (pretraining(dataset, path, scope="entity", **keys) for _ in range(2))
         took, _ = seconds(lambda t=kept: t._keep_texts(show_progress=False))
+        steps(kept, (1 if quick else 3) * kept.batches.steps_per_epoch)  # until most masked texts have been met
         mine, theirs = alternate(
             lambda t=kept: rate(lambda: steps(t, 4)), lambda t=fresh: rate(lambda: steps(t, 2)), 1 if quick else 5
         )

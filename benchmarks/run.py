@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
+import encoding
 import pretraining
 import prompts
 import reading
@@ -18,6 +19,7 @@ from harness import Result, write
 BENCHMARKS: dict[str, Callable[[bool, str], Iterator[Result]]] = {
     "pretrain_interaction": pretraining.pretrain_interaction,
     "pretrain_entity": pretraining.pretrain_entity,
+    "encoding": encoding.encoding,
     "kept_texts": pretraining.kept_texts,
     "step_overhead": pretraining.step_overhead,
     "score_lm": scoring.score_lm,

@@ -20,8 +20,9 @@ _WORDS = ("night", "city", "love", "house", "river", "red", "last", "girl", "kin
 
 
 def configure(dataset: str = "ml-100k", model: str = "ALT_DCN", **keys: Any) -> ALTConfig:
-    """A quiet configuration, in which the language model is trained unless ``keys`` say otherwise."""
+    """A quiet configuration: the language model is trained unless ``keys`` say otherwise, and no states are on disk."""
     quiet = {"show_progress": False, "show_plan": False, "state": "ERROR", "use_gpu": False, "frozen_layers": None}
+    quiet["text_cache_dir"] = None
     return ALTConfig(model, dataset, None, quiet | (SYNTHETIC if dataset.startswith("synthetic") else {}) | keys)
 
 

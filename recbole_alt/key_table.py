@@ -110,6 +110,10 @@ KEYS: dict[str, Key] = {
     "resume": _reporting(TEXT, "folder of a stopped run to continue, or last"),
     "result_file": _reporting(TEXT, "path of a second copy of result.json"),
     "checkpoint_seconds": _reporting(_NOT_NEGATIVE, "longest time between checkpoints, in seconds", empty=False),
+    "text_cache_dir": _reporting(
+        TEXT, "folder for states of texts, for later runs; auto = in the user's cache folder; empty = none"
+    ),
+    "text_cache_gib": _reporting(_POSITIVE, "most GiB in text_cache_dir; the longest unused are deleted", empty=False),
     "checkpoint_dir": _reporting(TEXT, "folder for the folders of all runs", empty=False),
     "show_progress": _reporting(
         FLAG, "show progress: bars on a terminal, elsewhere a line a minute in the log", empty=False

@@ -9,25 +9,31 @@ import pytest
 import torch
 from conftest import gradients, pooled_states
 
-from recbole_alt.data.steps import build_masking
+from recbole_alt.model.encoding import token_bytes
+from recbole_alt.model.objectives.objective import mask_texts
 from recbole_alt.model.text_cache import TextCache
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 ALL = ["contrastive", "masked_language", "masked_tabular"]
 
 
-def keep(b: Any, *, texts: int = 1000, memory: float | None = None) -> int:
-    """Keep the states of all texts, as for a training that reads ``texts`` of either kind; how many were encoded."""
-    language_model = b.model.text.language_model
+def keep(b: Any, *, reads: int = 1000, memory: float | None = None) -> int:
+    """Keep the states of texts, as for a training that reads so many; how many were encoded beforehand."""
+    language_model, prompts = b.model.text.language_model, b.dataset.prompts
     before = language_model.texts_encoded
-    prompts = b.dataset.prompts
-    masking = build_masking(b.config, prompts, [field.name for field in b.model.backbone.fields])
-    b.model.text_cache = TextCache(language_model)
-    reads = texts // 10 * 10
-    everything = prompts.distinct(b.dataset.inter_feat)
-    mask_id, device = prompts.special.mask, b.config["device"]
-    b.model.text_cache.fill(everything, masking, mask_id, device, complete=reads, masked=reads, memory=memory)
+    cache = TextCache(
+        language_model, mask_id=prompts.special.mask, keep_masked=b.config["mask_level"] == "field", memory=memory
+    )
+    b.model.text_cache = cache
+    cache.fill(prompts.distinct(b.dataset.inter_feat), b.config["device"], reads=reads)
     return language_model.texts_encoded - before
+
+
+def encoded(b: Any) -> int:
+    """How many texts a step encodes."""
+    before = b.model.text.language_model.texts_encoded
+    b.forward()
+    return b.model.text.language_model.texts_encoded - before
 
 
 @pytest.mark.parametrize(
@@ -41,10 +47,7 @@ def test_kept_texts_change_no_loss_and_no_gradient(
     fresh = b.forward()
     expected = gradients(b.model, fresh.loss)
     assert keep(b) > 0
-    before = b.model.text.language_model.texts_encoded
     output = b.forward()
-    encoded = b.model.text.language_model.texts_encoded - before
-    assert encoded == (sum(int(m.any(1).sum()) for m in b.masks.tokens) if "mask_level" in masking else 0)
     for name, loss in fresh.losses.items():
         torch.testing.assert_close(output.losses[name], loss, atol=1e-5, rtol=1e-5)
     got = gradients(b.model, output.loss)
@@ -53,16 +56,46 @@ def test_kept_texts_change_no_loss_and_no_gradient(
         torch.testing.assert_close(got[name], gradient, atol=1e-5, rtol=1e-3, msg=name)
 
 
-def test_texts_are_kept_where_that_is_less_work_and_fits(alignment: Callable[..., Any]) -> None:
-    b = alignment(frozen_layers="all", objectives=ALL, mask_ratio=0.15)
+def masked_texts(b: Any) -> int:
+    """How many different masked texts the step has."""
+    found = mask_texts(b.texts, b.masks, b.model.mask_id)
+    return len({text for texts in found for text in token_bytes(texts.input_ids, texts.batch.attention_mask)})
+
+
+def test_masked_texts_are_encoded_when_a_step_first_needs_them(alignment: Callable[..., Any]) -> None:
+    b = alignment(text_cache_dir=None, frozen_layers="all", objectives=ALL, mask_ratio=0.15)
+    distinct = sum(len(part.pieces) for part in b.dataset.prompts.distinct(b.dataset[:]))
+    assert keep(b) == distinct
+    assert [encoded(b), encoded(b)] == [masked_texts(b), 0]
+    keep(b, reads=0)
+    assert [encoded(b), encoded(b)] == [masked_texts(b) + sum(len(batch.input_ids) for batch in b.texts), 0]
+
+
+def test_single_masked_tokens_are_not_kept(alignment: Callable[..., Any]) -> None:
+    b = alignment(text_cache_dir=None, frozen_layers="all", objectives=ALL, mask_level="token")
+    keep(b)
+    assert [encoded(b), encoded(b)] == [masked_texts(b)] * 2
+
+
+def test_complete_texts_are_encoded_beforehand_if_all_are_read_and_fit(alignment: Callable[..., Any]) -> None:
+    b = alignment(text_cache_dir=None, frozen_layers="all", objectives=ALL)
     texts = b.dataset.prompts.distinct(b.dataset[:])
     distinct = sum(len(part.pieces) for part in texts)
-    assert keep(b, memory=0) == 0 and torch.isfinite(b.forward().loss)
-    assert keep(b, texts=distinct // 10 * 10 - 10) == 0 and torch.isfinite(b.forward().loss)
-    everything = keep(b)
-    assert distinct < everything <= sum(len(part.pieces) * (1 + len(part.segment.fields)) for part in texts)
     tokens = sum(int(part.segment.total_lengths(part.pieces).sum()) for part in texts)
-    assert keep(b, memory=tokens * 4 * b.model.text.hidden_size) == distinct
+    room = tokens * 4 * b.model.text.hidden_size
+    assert keep(b, reads=distinct, memory=room) == distinct
+    assert keep(b, reads=distinct - 1, memory=room) == keep(b, reads=distinct, memory=room - 1) == 0
+
+
+def test_no_bit_depends_on_what_is_kept(alignment: Callable[..., Any]) -> None:
+    b = alignment(text_cache_dir=None, frozen_layers="all", objectives=ALL, mask_ratio=0.15)
+    keep(b)
+    expected = b.forward().losses
+    for reads, memory in ((1000, 0), (0, None), (0, 5000)):
+        keep(b, reads=reads, memory=memory)
+        for _ in range(2):
+            losses = b.forward().losses
+            assert all(torch.equal(losses[name], loss) for name, loss in expected.items())
 
 
 @pytest.mark.parametrize("scope", ["entity", "interaction"])

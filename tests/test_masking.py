@@ -184,28 +184,6 @@ def drawn(seed: int, epoch: int, step: int, **keys: str) -> list[Tensor]:
     return [*masks.tokens, masks.table]
 
 
-@pytest.mark.parametrize("ratio", [0.15, 0.4, 0.6, 1.0])
-@pytest.mark.parametrize("make", [whole, sides], ids=["interaction", "entity"])
-@pytest.mark.parametrize("fields", ["independent", "shared"])
-def test_forms_are_what_is_drawn_and_nothing_else(
-    fields: str, make: Callable[..., list[SegmentBatch]], ratio: float
-) -> None:
-    masking, batches = Masking(TEXT_FIELDS, TABLE_FIELDS, ratio=ratio, fields=fields), make()
-    drawn = masking.draw(batches, ROWS, step_generator(2, 0, 0)).tokens
-    for columns, batch, tokens in zip([list(range(6))] if make is whole else SIDES, batches, drawn, strict=True):
-        forms = masking.forms([TEXT_FIELDS[column] for column in columns], most=100)
-        assert forms is not None
-        seen = {tuple(row) for row in hidden_fields(batch, tokens).unique(dim=0).tolist() if any(row)}
-        assert {tuple(form) for form in forms.tolist()} == seen and len(forms) == len(seen)
-        assert len(forms) == 0 or masking.forms([TEXT_FIELDS[column] for column in columns], most=len(seen) - 1) is None
-
-
-def test_single_tokens_have_no_list_of_forms() -> None:
-    assert Masking(TEXT_FIELDS, TABLE_FIELDS, level="token").forms(TEXT_FIELDS, most=10**9) is None
-    many = [str(i) for i in range(60)]
-    assert Masking(many, TABLE_FIELDS, ratio=0.5).forms(many, most=10**6) is None  # found without listing them
-
-
 @pytest.mark.parametrize("keys", [{}, {"level": "token"}, {"fields": "shared"}], ids=["field", "token", "shared"])
 def test_masks_repeat_for_the_same_step_and_differ_for_another(keys: dict[str, str]) -> None:
     first = drawn(7, 1, 2, **keys)

@@ -168,8 +168,8 @@ def test_the_rate_is_that_of_texts_of_all_lengths(monkeypatch: pytest.MonkeyPatc
     for length in range(5, 100):  # as they are encoded, in order of length
         mask = torch.ones(64, length, dtype=torch.long)
         mask[:32, length // 2 :] = 0
-        texts.add(mask, mask)
-    assert texts.texts == 95 * 64 and texts.largest < 64 * 99
+        texts.add(mask, mask, shaped=False)
+    assert texts.largest < 64 * 99
     measured = reading.measure_rate(slow, texts, torch.device("cpu"), None)  # type: ignore[arg-type]
     assert measured.seconds * texts.tokens == pytest.approx(2e-5 * 64 * sum(range(5, 100)), rel=0.05)
     assert 1.5 < slow.clock < 3 and measured.update_seconds == 0

@@ -116,13 +116,35 @@ def test_a_run_repeats_bit_for_bit_and_chains(keys: Keys) -> None:
 
 
 def test_a_language_model_that_is_not_trained_reads_each_text_once(keys: Keys) -> None:
-    def encoded(steps: int, **changes: Any) -> int:
-        given = keys(frozen_layers="all", pretrain_steps=steps, finetune_modes=[], plain_baseline=False, **changes)
-        return run(given)["record"]["stages"]["pretrain"]["texts_encoded"]
+    def encoded(steps: int, objective: str) -> int:
+        given = keys(frozen_layers="all", pretrain_steps=steps, finetune_modes=[], plain_baseline=False)
+        made = run(given | {"objectives": [objective], "text_cache_dir": None})
+        return made["record"]["stages"]["pretrain"]["texts_encoded"]
 
-    complete, masked = encoded(20, objectives=["contrastive"]), encoded(20, objectives=["masked_language"])
-    assert encoded(10) == encoded(20) == complete + masked
-    assert complete > 0 and masked > 0
+    assert encoded(10, "contrastive") == encoded(20, "contrastive") > 0
+    few, many, all_forms = (encoded(steps, "masked_language") for steps in (1, 40, 60))
+    assert 0 < few < many == all_forms
+
+
+def test_a_later_run_encodes_nothing_again_and_ends_with_the_same_bits(keys: Keys) -> None:
+    given = keys(frozen_layers="all", freeze_language_model=True, finetune_modes=["lm"], plain_baseline=False)
+    stages = ("pretrain", "lm")
+
+    def texts_encoded(made: dict[str, Any]) -> list[int]:
+        return [made["record"]["stages"][stage]["texts_encoded"] for stage in stages]
+
+    alone = run(given | {"text_cache_dir": None})
+    half = run(given | {"prompt_only": None})  # the same texts of users, other ones of items
+    cold, warm = run(given), run(given)
+    assert min(texts_encoded(alone)) > 0 and 0 < texts_encoded(cold)[0] < texts_encoded(alone)[0]
+    assert texts_encoded(half)[0] > 0 and texts_encoded(warm) == [0, 0] == [texts_encoded(cold)[1], 0]
+    for made in (cold, warm):
+        for stage in stages:
+            assert differing(weights(alone["folder"], stage), weights(made["folder"], stage)) == [], stage
+        assert made["record"]["results"] == alone["record"]["results"]
+    other = run_recbole_alt("ALT_DeepFM", "tiny", None, given)
+    assert texts_encoded(other) == [0, 0]
+    assert not list(Path("cache").glob("recbole_alt/*/*.partial"))
 
 
 def test_loader_workers_change_nothing(keys: Keys) -> None:
@@ -161,7 +183,7 @@ CUTS += [
 
 
 HOW = [{}, {"schedule": "cosine", "warmup_ratio": 0.2, "lora_rank": 2}, {"precision": "fp16"}]
-FROZEN: dict[str, Any] = {"frozen_layers": "all"}
+FROZEN: dict[str, Any] = {"frozen_layers": "all", "text_cache_dir": None}
 FROZEN_CUTS = [(ALTPretrainTrainer, None, 1, 4), (ALTPretrainTrainer, None, 3, 4), (ALTTrainer, "joint", 5, 12)]
 
 
@@ -214,7 +236,7 @@ def test_a_stopped_run_goes_on_as_if_never_stopped(
     for name, expected in whole["record"]["stages"].items():
         of_the_machine = {"seconds": 0, "peak_memory_mib": 0}
         again_expected = expected | of_the_machine
-        if how is FROZEN:  # what was kept in memory is encoded again
+        if how is FROZEN:  # what was kept only in memory is encoded again
             again_expected["texts_encoded"] = resumed["record"]["stages"][name]["texts_encoded"]
             assert again_expected["texts_encoded"] >= expected["texts_encoded"]
         assert resumed["record"]["stages"][name] | of_the_machine == again_expected

@@ -5,8 +5,6 @@ Masks come from a generator made for one step, so they depend only on (seed, epo
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import combinations
-from math import comb
 
 import numpy as np
 import torch
@@ -77,27 +75,6 @@ class Masking:
                 raise ValueError("mask_fields: shared masks whole fields: set mask_level: field")
             if not set(self.text_fields) & set(self.table_fields):
                 raise ValueError("mask_fields: shared needs a field that is both in the prompt and in the CTR model")
-
-    def forms(self, segment: Sequence[str], *, most: int) -> Tensor | None:
-        """All masks that :meth:`draw` can give a text of the segment with these fields, except the empty one.
-
-        Returns:
-            bool [K, F], the fields of the prompt that are hidden; None if K exceeds ``most`` or tokens are masked.
-        """
-        if self.level == "token":
-            return None
-        common = [name for name in self.text_fields if name in self.table_fields]
-        among = common if self.fields == "shared" else list(self.text_fields)
-        own = [self.text_fields.index(name) for name in segment if name in among]
-        total = n_masked(len(among), self.ratio)
-        sizes = range(max(1, total - (len(among) - len(own))), min(total, len(own)) + 1)
-        if sum(comb(len(own), size) for size in sizes) > most:
-            return None
-        chosen = [fields for size in sizes for fields in combinations(own, size)]
-        forms = torch.zeros(len(chosen), len(self.text_fields), dtype=torch.bool)
-        for form, fields in zip(forms, chosen, strict=True):
-            form[list(fields)] = True
-        return forms
 
     def draw(self, batches: Sequence[SegmentBatch], rows: int, generator: torch.Generator) -> Masks:
         """Draw the masks of one step for ``rows`` interactions and their texts."""

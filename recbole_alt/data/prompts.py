@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from torch import Tensor
 
@@ -105,6 +106,14 @@ class PromptTable:
         pieces = self.pieces(segment, interaction)
         distinct, owner, row = np.unique(pieces, axis=0, return_index=True, return_inverse=True)
         return DistinctTexts(segment, distinct, torch.from_numpy(row.reshape(-1)), torch.from_numpy(owner))
+
+    def every(self, interaction: Any) -> list[DistinctTexts]:
+        """:meth:`distinct` for a whole dataset, sooner found, in no order; ``row`` and ``owner`` have no meaning."""
+        found = []
+        for segment in self.segments:
+            pieces = pd.DataFrame(self.pieces(segment, interaction)).drop_duplicates().to_numpy()
+            found.append(DistinctTexts(segment, pieces, torch.zeros(0), torch.zeros(len(pieces), dtype=torch.long)))
+        return found
 
     def batches(self, interaction: Any) -> list[SegmentBatch]:
         """The tokens of the texts of a batch of interactions, per segment, on the CPU."""

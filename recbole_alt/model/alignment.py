@@ -87,19 +87,15 @@ class AlignmentModel(nn.Module):
         return AlignmentOutput(total, losses, metrics)
 
     def _encode(self, complete: Sequence[SegmentBatch], masked: Sequence[MaskedTexts]) -> list[SegmentStates]:
-        """States of the complete texts; those of the masked ones are set in place. One call encodes what isn't kept."""
-        segments = self.text_cache.complete(complete) if self.text_cache else None
-        hidden = self.text_cache.masked(masked) if self.text_cache else None
-        wanted = [] if segments is not None else [(batch.input_ids, batch.attention_mask) for batch in complete]
-        groups = [] if hidden is not None else [(texts.input_ids, texts.batch.attention_mask) for texts in masked]
-        made = self.text.language_model.encode(wanted + groups)
-        if segments is None:
-            segments = self.text.gather(complete, made[: len(complete)])
-        if hidden is None:
-            hidden = [states[texts.where] for texts, (states, _) in zip(masked, made[len(wanted) :], strict=True)]
-        for texts, states in zip(masked, hidden, strict=True):
-            texts.states = states
-        return segments
+        """States of the complete texts, those of the masked ones set in place; one call encodes all that isn't kept."""
+        if self.text_cache is not None:
+            return self.text_cache.read(complete, masked)
+        wanted = [(batch.input_ids, batch.attention_mask) for batch in complete]
+        hidden = [(texts.input_ids, texts.batch.attention_mask) for texts in masked]
+        made = self.text.language_model.encode(wanted + hidden)
+        for texts, (states, _) in zip(masked, made[len(wanted) :], strict=True):
+            texts.states = states[texts.where]
+        return self.text.gather(complete, made[: len(wanted)])
 
     def _rows(self, interaction: Interaction, masked: Sequence[MaskedTexts]) -> Tensor:
         """The rows whose complete table is read, ascending.

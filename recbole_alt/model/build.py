@@ -1,6 +1,8 @@
 """Where configuration becomes towers and objectives."""
 
+import os
 from collections.abc import Mapping
+from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any
 
@@ -16,6 +18,7 @@ from recbole_alt.model.language import LanguageModel, load_language_model
 from recbole_alt.model.machine import frozen_layers_of
 from recbole_alt.model.objectives.objective import Objective
 from recbole_alt.model.pruning import prune_vocabulary
+from recbole_alt.model.state_store import StateFolder
 from recbole_alt.model.text_tower import TextTower
 from recbole_alt.model.text_vectors import field_name, id_field, text_vectors, with_text_fields
 
@@ -74,13 +77,25 @@ def ground_backbone(config: Any, backbone: Backbone, dataset: Any, known: Mappin
 def load_configured_language_model(config: Any) -> LanguageModel:
     """The pretrained language model the configuration names."""
     same = ("pooling", "precision", "gradient_checkpointing", "lora_rank", "lora_alpha")
-    return load_language_model(
+    language_model = load_language_model(
         config["language_model"],
         layers=config["language_model_layers"],
         random_seed=config["seed"] if config["language_model_weights"] == "random" else None,
         frozen_layers=frozen_layers_of(config),
         **{key: config[key] for key in same},
     )
+    language_model.state_folder = state_folder(config)
+    return language_model
+
+
+def state_folder(config: Any) -> StateFolder | None:
+    """Where states of texts are kept for other runs, as ``text_cache_dir`` and ``text_cache_gib`` say."""
+    given = config["text_cache_dir"]
+    if given is None:
+        return None
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    root = cache / "recbole_alt" if given == "auto" else Path(given).expanduser()
+    return StateFolder(root, int(config["text_cache_gib"] * 2**30))
 
 
 def build_text(config: Any, prompts: PromptTable) -> TextTower:

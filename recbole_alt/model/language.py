@@ -15,6 +15,7 @@ from recbole_alt.data.tokens import SpecialTokens
 from recbole_alt.families import family_of, freeze_first_layers, keep_first_layers
 from recbole_alt.model.adapters import AdapterState, add_lora
 from recbole_alt.model.precision import autocast
+from recbole_alt.model.state_store import StateFolder
 
 _LEAST_TEXTS, _MOST_GROUPS = 64, 4  # texts worth a group of their own; groups a batch is cut into
 
@@ -26,6 +27,10 @@ class LanguageModel(nn.Module):
         encoder: an ``AutoModel`` of one stack of layers, or a ``PeftModel`` around one.
         pooling: ``cls`` for the first token's state, ``last`` for the last one's, ``mean`` over the real tokens.
         precision: ``fp32``, ``bf16``, ``fp16``, or ``auto`` (what is measured to be fastest).
+
+    Attributes:
+        texts_encoded: how many texts it has encoded.
+        state_folder: where the states of texts are kept for other runs; None if they are not.
     """
 
     def __init__(self, encoder: Any, *, pooling: str = "mean", precision: str = "fp32"):
@@ -35,6 +40,7 @@ class LanguageModel(nn.Module):
         self.precision = precision
         self.hidden_size = int(encoder.config.hidden_size)
         self.texts_encoded = 0
+        self.state_folder: StateFolder | None = None
 
     @property
     def is_fixed(self) -> bool:
@@ -49,6 +55,11 @@ class LanguageModel(nn.Module):
         """Token states [N, L, H] and pooled states [N, H] of texts [N, L] padded on the right, both in 32 bits."""
         self.texts_encoded += len(input_ids)
         states = self._encode_by_length(input_ids, attention_mask)
+        return states, self._pool(states, attention_mask)
+
+    def encode_padded(self, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor]:
+        """:meth:`forward` with all texts padded as they are given, and not counted."""
+        states = self._encode(input_ids, attention_mask)
         return states, self._pool(states, attention_mask)
 
     def encode(self, texts: Sequence[tuple[Tensor, Tensor]]) -> list[tuple[Tensor, Tensor]]:

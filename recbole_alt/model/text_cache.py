@@ -2,189 +2,206 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from itertools import chain
 from logging import getLogger
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from recbole_alt.data.masking import Masking, masked_tokens
 from recbole_alt.data.prompts import DistinctTexts, SegmentBatch
 from recbole_alt.data.steps import total_memory
 from recbole_alt.model.attention import SegmentStates
+from recbole_alt.model.encoding import encode_each, token_bytes
+from recbole_alt.model.fingerprint import fingerprint
 from recbole_alt.model.language import LanguageModel
 from recbole_alt.model.objectives.objective import MaskedTexts
+from recbole_alt.model.state_store import StateStore
 from recbole_alt.progress import progress
 
-_CHUNK = 256  # texts encoded, or masked, at once
+_CHUNK = 1024  # texts joined at once
 _SHARE_OF_MEMORY = 1 / 4
+_UNSAVED = 64 * 2**20  # bytes of new states after which they are written to disk
+_MANY = 256  # new texts of one batch that are written at once
+
+#: Kinds of states: of a whole text [1, H], of its n tokens [n, H], of its m masked tokens [m, H].
+_KINDS = _POOLED, _TOKENS, _MASKED = "pooled", "tokens", "masked"
+_States = dict[bytes, Tensor]  # the token ids of a text → its states
 
 
 class TextCache:
     """States of texts, each encoded once however many batches ask for it; to be cleared when the weights change.
 
-    Finetuning and evaluation ask for :meth:`pooled` states, which are encoded when they are first asked for. Alignment
-    reads token states: :meth:`fill` encodes all of them beforehand, in an order that depends on the texts only, so that
-    a resumed run has the same states to the last bit; :meth:`complete` and :meth:`masked` look them up.
+    A state depends on nothing but its text (:mod:`recbole_alt.model.encoding`). So no result depends on which states
+    are kept, in memory or in the language model's ``state_folder``. That folder is used while the language model is not
+    trained; what is new is written to it whenever it is much, and in :meth:`save`.
+
+    Args:
+        language_model: encodes the texts.
+        mask_id: the tokenizer's mask token, which no complete text contains; None if no masked texts are read.
+        keep_masked: False if masked texts hardly ever come again.
+        memory: the most bytes of token states to keep; None for a quarter of the device's.
     """
 
-    def __init__(self, language_model: LanguageModel):
+    def __init__(
+        self,
+        language_model: LanguageModel,
+        *,
+        mask_id: int | None = None,
+        keep_masked: bool = True,
+        memory: float | None = None,
+    ):
         self._language_model = language_model
+        self._mask_id, self._memory = mask_id, memory
+        self._lasting = _KINDS if keep_masked else (_POOLED, _TOKENS)
+        self._names = {
+            _POOLED: f"{_POOLED}-{language_model.pooling}", _TOKENS: _TOKENS, _MASKED: f"{_MASKED}-{mask_id}"
+        }  # fmt: skip
         self.clear()
 
     def clear(self) -> None:
         """Forget all states."""
         self._number: dict[tuple[str | int, ...], int] = {}
-        self._pooled: list[Tensor] = []
-        self._complete: _TokenStates | None = None
-        self._masked: _TokenStates | None = None
+        self._numbered: Tensor | None = None  # [M, H], pooled states by number
+        self._kept: dict[str, _States] = {kind: {} for kind in _KINDS}
+        self._unsaved: dict[str, _States] = {kind: {} for kind in _KINDS}
+        self._bytes = self._bytes_unsaved = 0
+        self._store: StateStore | None = None
 
-    @torch.no_grad()
     def pooled(self, texts: DistinctTexts, device: torch.device) -> Tensor:
         """Pooled states of the distinct texts, [N, H], on ``device``; those not yet known are encoded."""
         keys = [(texts.segment.name, *pieces) for pieces in texts.pieces.tolist()]
         new = [i for i, key in enumerate(keys) if key not in self._number]
-        for start in range(0, len(new), _CHUNK):
-            which = new[start : start + _CHUNK]
-            batch = texts.join(np.asarray(which)).to(device)
-            self._pooled.append(self._language_model(batch.input_ids, batch.attention_mask)[1])
-            self._number |= {keys[i]: number for number, i in enumerate(which, start=len(self._number))}
-        if len(self._pooled) > 1:
-            self._pooled = [torch.cat(self._pooled)]
-        return self._pooled[0][torch.as_tensor([self._number[key] for key in keys], device=device)]
+        if new:
+            wanted = _token_bytes(texts, np.asarray(new))
+            found = self._find({_POOLED: wanted}, device)[_POOLED]
+            states = torch.cat([found[text] for text in wanted])
+            self._numbered = states if self._numbered is None else torch.cat([self._numbered, states])
+            self._number |= {keys[i]: number for number, i in enumerate(new, start=len(self._number))}
+            if len(new) >= _MANY:
+                self.save()
+        assert self._numbered is not None
+        return self._numbered[torch.as_tensor([self._number[key] for key in keys], device=device)]
 
-    def fill(
-        self,
-        texts: Sequence[DistinctTexts],
-        masking: Masking,
-        mask_id: int,
-        device: torch.device,
-        *,
-        complete: int,
-        masked: int,
-        memory: float | None = None,
-        shown: bool = False,
-    ) -> None:
-        """Encode the complete texts, and the masked ones, each if that is less work than encoding them at every step.
+    def fill(self, texts: Sequence[DistinctTexts], device: torch.device, *, reads: int, shown: bool = False) -> None:
+        """Encode complete texts beforehand, if all are going to be read and the states of their tokens fit into memory.
+
+        This only saves time: many texts fill batches better than those of one step.
 
         Args:
             texts: all distinct texts, by segment.
-            masking: how they are masked; only whole fields make few enough forms to be kept.
-            mask_id: the tokenizer's mask token, which no text contains unmasked.
             device: where the states are kept.
-            complete, masked: how many complete and masked texts all steps together would encode.
-            memory: the most bytes to keep; None for a quarter of the device's.
+            reads: how many texts all steps together read.
             shown: show the progress.
         """
-        most = total_memory(device) * _SHARE_OF_MEMORY if memory is None else memory
-        room = most / (4 * self._language_model.hidden_size)  # for the states of so many tokens
-        numbers = [len(part.pieces) for part in texts]
-        tokens = [int(part.segment.total_lengths(part.pieces).sum()) for part in texts]
-        if sum(numbers) <= complete and sum(tokens) <= room:
-            found = chain.from_iterable(_tokens(b.input_ids, b.attention_mask) for b in _batches(texts))
-            self._complete = self._encode("Encode texts", found, device, shown)
-            room -= sum(tokens)
-        forms = {}
-        for part, number, length in zip(texts, numbers, tokens, strict=True):
-            ways = masking.forms(part.segment.fields, most=masked // number)
-            if ways is None:
-                return
-            forms[part.segment.name] = ways
-            room -= length * int(ways.sum(0).max()) if len(ways) else 0  # a token is hidden in so many forms
-        if sum(n * len(ways) for n, ways in zip(numbers, forms.values(), strict=True)) <= masked and room >= 0:
-            hidden = (_mask(batch, form, mask_id) for batch in _batches(texts) for form in forms[batch.segment])
-            found = chain.from_iterable(hidden)
-            self._masked = self._encode("Encode masked texts", found, device, shown, at=mask_id)
+        tokens = sum(int(part.segment.total_lengths(part.pieces).sum()) for part in texts)
+        size = 4 * tokens * self._language_model.hidden_size
+        if sum(len(part.pieces) for part in texts) > reads or size > self._most(device):
+            return
+        wanted = [text for part in texts for text in _token_bytes(part)]
+        before = self._language_model.texts_encoded
+        self._find({_TOKENS: wanted, _POOLED: wanted}, device, shown=shown)
+        encoded, size = self._language_model.texts_encoded - before, self._bytes
+        getLogger().info(f"Encode texts: {encoded:,} of {len(wanted):,}; {size / 2**20:,.0f} MiB of states are kept")
+        self.save()
+
+    def read(self, complete: Sequence[SegmentBatch], masked: Sequence[MaskedTexts]) -> list[SegmentStates]:
+        """The states of every segment of a step; those of its masked texts are set in place."""
+        whole = [token_bytes(batch.input_ids, batch.attention_mask) for batch in complete]
+        hidden = [token_bytes(texts.input_ids, texts.batch.attention_mask) for texts in masked]
+        every = list(chain(*whole))
+        device = next(self._language_model.parameters()).device
+        found = self._find({_TOKENS: every, _POOLED: every, _MASKED: list(chain(*hidden))}, device)
+        for texts, keys in zip(masked, hidden, strict=True):
+            texts.states = torch.cat([found[_MASKED][key] for key in keys])
+        segments = []
+        for batch, keys in zip(complete, whole, strict=True):
+            states = pad_sequence([found[_TOKENS][key] for key in keys], batch_first=True)
+            pooled = torch.cat([found[_POOLED][key] for key in keys])
+            segments.append(SegmentStates(states, batch.attention_mask, pooled, batch.row))
+        return segments
+
+    def save(self) -> None:
+        """Write what is new into the state folder."""
+        if self._store is not None:
+            for kind, states in self._unsaved.items():
+                self._store.write(self._names[kind], states)
+        self._unsaved, self._bytes_unsaved = {kind: {} for kind in _KINDS}, 0
 
     @torch.no_grad()
-    def _encode(
-        self, title: str, found: Iterator[bytes], device: torch.device, shown: bool, at: int | None = None
-    ) -> _TokenStates:
-        """States of the distinct texts ``found``, of their tokens ``at`` only if it is given.
-
-        They are encoded by length, so that little is padded, then by content.
-        """
-        ordered = sorted(set(found), key=lambda text: (len(text), text))
-        texts = [torch.from_numpy(np.frombuffer(text, dtype=np.int64).copy()) for text in ordered]
-        kept = [len(ids) if at is None else int((ids == at).sum()) for ids in texts]
-        first = torch.tensor([0, *np.cumsum(kept, dtype=np.int64)], device=device)
-        width = self._language_model.hidden_size
-        states = torch.empty(int(first[-1]), width, device=device)
-        pooled = torch.empty(len(texts) if at is None else 0, width, device=device)
-        with progress(title=title, total=len(texts), shown=shown, unit=" texts") as bar:
-            for start in range(0, len(texts), _CHUNK):
-                part = texts[start : start + _CHUNK]
-                input_ids = pad_sequence(part, batch_first=True, padding_value=int(part[0][0]))
-                attention_mask = pad_sequence([torch.ones_like(ids) for ids in part], batch_first=True)
-                encoded, of_text = self._language_model(input_ids.to(device), attention_mask.to(device))
-                wanted = attention_mask > 0 if at is None else (input_ids == at) & (attention_mask > 0)
-                states[first[start] : first[start + len(part)]] = encoded[wanted.to(device)]
-                if at is None:
-                    pooled[start : start + len(part)] = of_text
-                bar.update(len(part))
-        mebibytes = (states.numel() + pooled.numel()) * 4 / 2**20
-        getLogger().info(f"{title}: {len(texts):,}, once for all steps; {mebibytes:,.0f} MiB of states are kept")
-        return _TokenStates({text: number for number, text in enumerate(ordered)}, first, states, pooled)
-
-    def complete(self, batches: Sequence[SegmentBatch]) -> list[SegmentStates] | None:
-        """The states of every segment of a step, undefined at padding; None if they are not kept."""
-        kept = self._complete
-        if kept is None:
-            return None
-        found = []
-        for batch in batches:
-            text, position = kept.find(batch.input_ids, batch.attention_mask, batch.input_ids.shape[1])
-            states = F.embedding(position.clamp(max=len(kept.states) - 1), kept.states)
-            found.append(SegmentStates(states, batch.attention_mask, kept.pooled[text], batch.row))
+    def _find(
+        self, wanted: Mapping[str, Sequence[bytes]], device: torch.device, *, shown: bool = False
+    ) -> dict[str, _States]:
+        """The states of the texts ``wanted`` of each kind: those kept, those on disk, the others encoded now."""
+        self._open_store(device)
+        found: dict[str, _States] = {kind: {} for kind in _KINDS}
+        missing: dict[str, dict[bytes, None]] = {kind: {} for kind in _KINDS}
+        for kind, texts in wanted.items():
+            kept = self._kept[kind]
+            found[kind] = {text: kept[text] for text in texts if text in kept}
+            new = dict.fromkeys(text for text in texts if text not in kept)
+            if new and self._store is not None:
+                stored = _moved(self._store.read(self._names[kind], new), device)
+                self._keep(kind, stored, device)
+                found[kind] |= stored
+            missing[kind] = {text: None for text in new if text not in found[kind]}
+        unknown = list(dict.fromkeys(chain(*missing.values())))
+        with progress(title="Encode texts", total=len(unknown), shown=shown, unit=" texts") as bar:
+            for texts, input_ids, attention_mask, states, pooled in encode_each(self._language_model, unknown, device):
+                whole, hidden = (
+                    torch.tensor([[text in missing[kind]] for text in texts], device=device)
+                    for kind in (_TOKENS, _MASKED)
+                )
+                where = (attention_mask > 0) & (whole | (hidden & (input_ids == self._mask_id)))
+                of_tokens = states[where].split(where.sum(1).tolist())
+                for kind, made in ((_POOLED, pooled.split(1)), (_TOKENS, of_tokens), (_MASKED, of_tokens)):
+                    new_states = {t: made_of for t, made_of in zip(texts, made, strict=True) if t in missing[kind]}
+                    found[kind] |= new_states
+                    self._keep(kind, new_states, device)
+                    self._save_later(kind, new_states)
+                bar.update(len(texts))
         return found
 
-    def masked(self, texts: Sequence[MaskedTexts]) -> list[Tensor] | None:
-        """The states at the masked positions of each segment, [P, H]; None if they are not kept."""
-        kept = self._masked
-        if kept is None:
-            return None
-        found = []
-        for masked in texts:
-            numbers = masked.where.sum(1, keepdim=True)
-            _, position = kept.find(masked.input_ids, masked.batch.attention_mask, int(numbers.max()))
-            found.append(kept.states[position[torch.arange(position.shape[1], device=position.device) < numbers]])
-        return found
+    def _keep(self, kind: str, states: _States, device: torch.device) -> None:
+        """Keep states in memory: pooled ones, and others as far as there is room."""
+        size = _bytes_of(states)
+        if kind == _POOLED or (kind in self._lasting and self._bytes + size <= self._most(device)):
+            self._kept[kind] |= states
+            self._bytes += size
+
+    def _save_later(self, kind: str, states: _States) -> None:
+        if self._store is not None and kind in self._lasting:
+            self._unsaved[kind] |= states
+            self._bytes_unsaved += _bytes_of(states)
+            if self._bytes_unsaved > _UNSAVED:
+                self.save()
+
+    def _open_store(self, device: torch.device) -> None:
+        folder = self._language_model.state_folder
+        if self._store is None and folder is not None and self._language_model.is_fixed:
+            self._store = StateStore(folder, fingerprint(self._language_model, device))
+
+    def _most(self, device: torch.device) -> float:
+        """The most bytes of token states to keep."""
+        return total_memory(device) * _SHARE_OF_MEMORY if self._memory is None else self._memory
 
 
-@dataclass(frozen=True)
-class _TokenStates:
-    """States of n texts one after another."""
-
-    number: dict[bytes, int]  # token ids of a text → its number
-    first: Tensor  # [n + 1], where each text's states begin
-    states: Tensor  # [T, H]
-    pooled: Tensor  # [n, H]
-
-    def find(self, input_ids: Tensor, attention_mask: Tensor, length: int) -> tuple[Tensor, Tensor]:
-        """The numbers [N] of the texts and the positions [N, length] that begin with their first states."""
-        text = torch.tensor([self.number[key] for key in _tokens(input_ids, attention_mask)]).to(self.first.device)
-        return text, self.first[text].unsqueeze(1) + torch.arange(length, device=self.first.device)
+def _token_bytes(texts: DistinctTexts, which: np.ndarray | None = None) -> list[bytes]:
+    """The token ids of all distinct texts, or of those in ``which`` [M]."""
+    which = np.arange(len(texts.pieces)) if which is None else which
+    batches = (texts.join(which[start : start + _CHUNK]) for start in range(0, len(which), _CHUNK))
+    return [text for batch in batches for text in token_bytes(batch.input_ids, batch.attention_mask)]
 
 
-def _tokens(input_ids: Tensor, attention_mask: Tensor) -> Iterator[bytes]:
-    """The token ids of each text without padding, which tell it from all others."""
-    lengths = attention_mask.sum(1).tolist()
-    return (ids[:length].tobytes() for ids, length in zip(input_ids.cpu().numpy(), lengths, strict=True))
+def _bytes_of(states: _States) -> int:
+    return sum(of.numel() * of.element_size() for of in states.values())
 
 
-def _mask(batch: SegmentBatch, form: Tensor, mask_id: int) -> Iterator[bytes]:
-    """The texts in which the fields of ``form`` [F] hide something."""
-    where = masked_tokens(batch.field_ids, form.expand(len(batch.field_ids), -1))
-    some = where.any(1)
-    return _tokens(batch.input_ids.masked_fill(where, mask_id)[some], batch.attention_mask[some])
-
-
-def _batches(texts: Sequence[DistinctTexts]) -> Iterator[SegmentBatch]:
-    for part in texts:
-        for start in range(0, len(part.pieces), _CHUNK):
-            yield part.join(np.arange(start, min(start + _CHUNK, len(part.pieces))))
+def _moved(states: _States, device: torch.device) -> _States:
+    """``states``, from the CPU to ``device``, at once."""
+    if device.type == "cpu" or not states:
+        return states
+    moved = torch.cat(list(states.values())).to(device).split([len(of) for of in states.values()])
+    return dict(zip(states, moved, strict=True))

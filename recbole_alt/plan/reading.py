@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from time import perf_counter
 from typing import Any
 
@@ -25,19 +26,22 @@ class Reading:
     """The texts that a blank language model was given.
 
     Attributes:
-        texts, tokens: their numbers, padding not counted.
+        texts: their number.
+        tokens: their tokens; padding counts where the batches are of a given shape.
         largest: the most tokens of one call.
+        shaped: True if the batches are of a given shape (:mod:`recbole_alt.model.encoding`).
     """
 
     def __init__(self) -> None:
         self.texts = self.tokens = self.largest = 0
+        self.shaped = False
         self._kept: list[tuple[Tensor, Tensor]] = []
         self._calls, self._stride = 0, 1
 
-    def add(self, input_ids: Tensor, attention_mask: Tensor) -> None:
-        """Count the texts [N, L] of one call, and keep some calls."""
-        tokens = int(attention_mask.sum())
-        self.texts, self.tokens = self.texts + len(input_ids), self.tokens + tokens
+    def add(self, input_ids: Tensor, attention_mask: Tensor, *, shaped: bool) -> None:
+        """Count the tokens of the texts [N, L] of one call, and keep some calls."""
+        tokens = input_ids.numel() if shaped else int(attention_mask.sum())
+        self.shaped, self.tokens = shaped, self.tokens + tokens
         self.largest = max(self.largest, tokens)
         if self._calls % self._stride == 0:
             self._kept.append((input_ids, attention_mask))
@@ -47,8 +51,13 @@ class Reading:
         self._calls += 1
 
     def sample(self, number: int, size: int) -> tuple[Tensor, Tensor]:
-        """At most ``size`` texts of like length from one of the calls, spread over all calls as ``number`` counts."""
+        """At most ``size`` texts of like length from one of the calls, spread over all calls as ``number`` counts.
+
+        Of batches of a given shape it is a whole one.
+        """
         input_ids, attention_mask = self._kept[int(number * _GOLDEN % 1 * len(self._kept))]
+        if self.shaped:
+            return input_ids, attention_mask
         order = attention_mask.sum(1).argsort(stable=True)
         first = int(number * _GOLDEN**2 % 1 * (max(0, len(order) - size) + 1))
         chosen = order[first : first + size]
@@ -73,25 +82,34 @@ class Rate:
 
 @contextmanager
 def blank(language_model: LanguageModel | None) -> Iterator[Reading]:
-    """Let a language model return random states at once and count what it is given; None reads nothing."""
+    """Let a language model return random states at once and count what it is given; None reads nothing.
+
+    States on disk are looked up, and none are added to them.
+    """
     reading = Reading()
     if language_model is None:
         yield reading
         return
-    trains = not language_model.is_fixed
+    trains, before = not language_model.is_fixed, language_model.texts_encoded
+    if language_model.state_folder is not None:
+        language_model.state_folder = replace(language_model.state_folder, read_only=True)
 
-    def forward(input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor]:
-        reading.add(input_ids, attention_mask)
+    def forward(input_ids: Tensor, attention_mask: Tensor, shaped: bool = False) -> tuple[Tensor, Tensor]:
+        reading.add(input_ids, attention_mask, shaped=shaped)
+        language_model.texts_encoded += 0 if shaped else len(input_ids)
         count, length = input_ids.shape
         drawn = torch.rand(count, 1, language_model.hidden_size, device=input_ids.device)
         states = drawn.expand(-1, length, -1).contiguous().requires_grad_(trains and torch.is_grad_enabled())
         return states, states[:, 0]
 
-    vars(language_model)["forward"] = forward  # hides the method
+    blanks = {"forward": forward, "encode_padded": partial(forward, shaped=True)}
+    vars(language_model).update(blanks)  # hides the methods
     try:
         yield reading
     finally:
-        del vars(language_model)["forward"]
+        for name in blanks:
+            del vars(language_model)[name]
+        reading.texts, language_model.texts_encoded = language_model.texts_encoded - before, before
 
 
 def measure_rate(
@@ -103,7 +121,8 @@ def measure_rate(
 
     def read(input_ids: Tensor, attention_mask: Tensor) -> None:
         with torch.set_grad_enabled(trains):
-            states, pooled = language_model(input_ids, attention_mask)
+            act = language_model.encode_padded if reading.shaped else language_model
+            states, pooled = act(input_ids, attention_mask)
             if trains:
                 (states.sum() + pooled.sum()).backward()
 
@@ -119,7 +138,7 @@ def measure_rate(
     mib, most = 0.0, 0
     while spent < _SECONDS or not tokens:
         texts = reading.sample(number, size)
-        count = int(texts[1].sum())
+        count = texts[0].numel() if reading.shaped else int(texts[1].sum())
         memory, before = PeakMemory(device) if count > 1.5 * most else None, used_mib(device)
         taken = seconds_of(lambda: read(*texts), device)  # noqa: B023  # called at once
         number, spent = number + 1, spent + taken
@@ -127,7 +146,7 @@ def measure_rate(
             mib, most = max(0.0, memory.mib() - before), count
         if number == 1 and spent < _SECONDS:
             continue  # the first time is slower
-        if taken < _SECONDS / 8 and len(texts[0]) == size:
+        if taken < _SECONDS / 8 and len(texts[0]) == size and not reading.shaped:
             size, seconds, tokens = 2 * size, 0.0, 0
         seconds, tokens = seconds + taken, tokens + count
     return Rate(seconds / tokens, mib / most, update_seconds, update_mib)

@@ -16,7 +16,7 @@ from recbole_alt.memory import PeakMemory
 from recbole_alt.model.build import build_alignment
 from recbole_alt.model.language import LanguageModel
 from recbole_alt.plan.reading import Rate, Reading, blank, measure_rate, seconds_of
-from recbole_alt.plan.texts import distinct_texts
+from recbole_alt.plan.texts import count_masked, distinct_texts
 from recbole_alt.stages import stage_config
 from recbole_alt.trainer.finetune import ALTTrainer
 from recbole_alt.trainer.pretrain import ALTPretrainTrainer
@@ -91,6 +91,9 @@ class Measurement:
             if trainer.held_out is not None:
                 step += seconds_of(trainer.measure, self._device) / trainer.measured_every
         peak = memory.mib()
+        if language_model.is_fixed and trainer.masking.level == "field":  # masked texts come again
+            of_all, of_timed = (count_masked(trainer, made) for made in (steps, steps / share))
+            share = of_all / max(1.0, of_timed)
         rate = self._rate(language_model, [kept, read], trainer.optimizer)
         reading = (kept.tokens + read.tokens * share) * rate.seconds
         seconds = preparing + reading + steps * (step + rate.update_seconds)

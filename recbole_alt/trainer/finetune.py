@@ -78,6 +78,7 @@ class ALTTrainer(Trainer):
         self._saves = saved
         self._seen = count_interactions(train_data._dataset)
         self._began = monotonic() - self.seconds
+        self._keep_texts(train_data, valid_data)
         self._start_schedule(len(train_data))
         best = saved and (self.start_epoch < self.epochs or not self.epochs)  # a finished run keeps the one it has
         result = super().fit(train_data, valid_data, verbose, best, **kwargs)
@@ -85,6 +86,11 @@ class ALTTrainer(Trainer):
         if saved:
             self._save_last(self.epochs, 0, None, [])  # over: resuming goes straight to the test
         return result
+
+    def _keep_texts(self, *loaders: Any) -> None:
+        for loader in loaders:
+            if loader:
+                self.model.keep_texts(loader._dataset.inter_feat)
 
     def _start_schedule(self, steps_per_epoch: int) -> None:
         schedule, warmup_ratio = self.config["schedule"] or "constant", self.config["warmup_ratio"] or 0.0
@@ -230,6 +236,7 @@ class ALTTrainer(Trainer):
         if eval_data and load_best_model:
             file = model_file or self.saved_model_file
             load_finetuned(self.model, checkpoints.load(file, self.device), file)
+        self._keep_texts(eval_data)
         self.scores, self._score_batches = None, []
         batches = len(eval_data) if eval_data else 0
         with progress(title="Evaluate", total=batches, shown=show_progress, unit=" batches") as self._evaluated:

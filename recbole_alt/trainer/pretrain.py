@@ -158,20 +158,17 @@ class ALTPretrainTrainer(host.AbstractTrainer):
         self.tensorboard.add_scalar("pretrain/loss/held_out", loss, self.step)
 
     def _keep_texts(self, show_progress: bool) -> None:
-        """Encode beforehand what a language model that is not trained makes of the texts, where that is less work."""
+        """Keep the states of texts where the language model is not trained, and encode complete texts beforehand."""
         language_model, prompts = self.model.text.language_model, self.dataset.prompts
         if not language_model.is_fixed:
             return
-        rows = self.dataset[self.batches(0)]
-        texts = prompts.batches(rows)
-        masks = self.masking.draw(texts, len(rows), step_generator(self.config["seed"], 0, 0)).tokens
-        reads, steps = self.model.reads, self.total_steps
-        complete = steps * sum(len(text.input_ids) for text in texts) if "complete_texts" in reads else 0
-        masked = steps * sum(int(hidden.any(1).sum()) for hidden in masks) if "masked_texts" in reads else 0
-        cache = self.model.text_cache = TextCache(language_model)
-        everything, mask_id = prompts.distinct(self._all_rows.inter_feat), prompts.special.mask
-        of_steps = {"complete": complete, "masked": masked}
-        cache.fill(everything, self.masking, mask_id, self.device, **of_steps, shown=show_progress)
+        keep_masked = self.config["mask_level"] == "field"
+        cache = TextCache(language_model, mask_id=prompts.special.mask, keep_masked=keep_masked)
+        self.model.text_cache = cache
+        if "complete_texts" in self.model.reads:
+            in_step = sum(len(texts.pieces) for texts in prompts.distinct(self.dataset[self.batches(0)]))
+            every = prompts.every(self._all_rows.inter_feat)
+            cache.fill(every, self.device, reads=self.total_steps * in_step, shown=show_progress)
 
     def _train_step(self) -> AlignmentOutput:
         epoch, within = divmod(self.step, self.batches.steps_per_epoch)
@@ -217,6 +214,8 @@ class ALTPretrainTrainer(host.AbstractTrainer):
             },
             self.file,
         )
+        if self.model.text_cache is not None:
+            self.model.text_cache.save()
 
     def resume(self) -> None:
         """Go on from the checkpoint in this trainer's file.

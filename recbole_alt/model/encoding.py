@@ -1,0 +1,70 @@
+"""Encodes texts so that the states of each depend on this text only, to the last bit, and not on its batch.
+
+How a processor adds numbers up depends on the shapes of the matrices. So a text is padded to a length that follows from
+its own length, and a batch of that length always has the same number of rows. States can then be kept in any order, on
+disk too, and a run that finds them has the results of one that makes them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from recbole_alt.model.language import LanguageModel
+
+#: Texts are padded to a multiple of this number of tokens.
+STEP = 4
+#: Tokens of a batch, by type of device: enough to keep it busy, and few, because the last batch of a length is filled.
+TOKENS = {"cpu": 512, "cuda": 4096}
+
+
+@torch.no_grad()
+def encode_each(
+    language_model: LanguageModel, texts: Sequence[bytes], device: torch.device
+) -> Iterator[tuple[list[bytes], Tensor, Tensor, Tensor, Tensor]]:
+    """Encode each of ``texts``, the bytes of its token ids as :func:`token_bytes` gives them, in batches.
+
+    Yields:
+        The N texts of a batch, their ``input_ids`` [N, L] and ``attention_mask`` [N, L], token states [N, L, H], which
+        are undefined at padding, and pooled states [N, H].
+    """
+    lengths = np.array([len(text) for text in texts], dtype=np.int64) // np.dtype(np.int64).itemsize
+    for part, rows, length in _batches(lengths, TOKENS.get(device.type, TOKENS["cuda"])):
+        input_ids = np.zeros((rows, length), dtype=np.int64)
+        attention_mask = np.zeros((rows, length), dtype=np.int64)
+        attention_mask[:, 0] = 1  # of rows without a text
+        for row, i in enumerate(part):
+            input_ids[row, : lengths[i]] = np.frombuffer(texts[i], dtype=np.int64)
+            attention_mask[row, : lengths[i]] = 1
+        input_ids[len(part) :] = input_ids[0]
+        ids, mask = torch.from_numpy(input_ids).to(device), torch.from_numpy(attention_mask).to(device)
+        states, pooled = language_model.encode_padded(ids, mask)
+        language_model.texts_encoded += len(part)
+        n = len(part)
+        yield [texts[i] for i in part], ids[:n], mask[:n], states[:n], pooled[:n]
+
+
+def _batches(lengths: np.ndarray, tokens: int) -> Iterator[tuple[np.ndarray, int, int]]:
+    """Batches of the texts with these lengths [N]: the texts, the number of rows, and the length of these.
+
+    Each has padding, since without any, Hugging Face leaves the mask out, and another kernel may compute.
+    """
+    padded = -(-lengths // STEP) * STEP
+    for length in np.unique(padded).tolist():
+        rows = max(2, tokens // length)
+        waiting = np.flatnonzero(padded == length)
+        while len(waiting):
+            part = waiting[:rows]
+            if len(part) == rows and (lengths[part] == length).all():
+                part = part[:-1]
+            waiting = waiting[len(part) :]
+            yield part, rows, length
+
+
+def token_bytes(input_ids: Tensor, attention_mask: Tensor) -> list[bytes]:
+    """The token ids of each text [N, L] without padding, which tell it from all others."""
+    lengths = attention_mask.sum(1).tolist()
+    return [ids[:length].tobytes() for ids, length in zip(input_ids.cpu().numpy(), lengths, strict=True)]
