@@ -16,9 +16,13 @@ from recbole_alt import checkpoints, plan_recbole_alt, run_recbole_alt
 from recbole_alt.cli.dispatch import main
 from recbole_alt.config import ALTConfig
 from recbole_alt.experiment import Experiment
+from recbole_alt.model.build import build_alignment
 from recbole_alt.plan import make_plan, reading
 from recbole_alt.plan.remedies import find_remedies
 from recbole_alt.plan.stages import StagePlan
+from recbole_alt.plan.texts import count_masked
+from recbole_alt.registry import make_config
+from recbole_alt.trainer.pretrain import ALTPretrainTrainer
 
 Keys = Callable[..., dict[str, Any]]
 
@@ -53,8 +57,8 @@ def weights(folder: str) -> dict[str, Any]:
 @pytest.mark.parametrize("how", [TRAINED, FROZEN], ids=["trained", "frozen"])
 def test_a_run_is_the_same_with_a_plan(keys: Keys, how: dict[str, Any]) -> None:
     how = how | {"finetune_modes": ["joint"]}
-    without = run(keys(**how, checkpoint_dir="without"))
-    planned = run(keys(**how, checkpoint_dir="with", show_plan=True))
+    without = run(keys(**how, checkpoint_dir="without", text_cache_dir="cache"))
+    planned = run(keys(**how, checkpoint_dir="with", text_cache_dir="another", show_plan=True))
     one, two = weights(without["folder"]), weights(planned["folder"])
     assert one.keys() == two.keys() and all(torch.equal(one[name], two[name]) for name in one)
     assert planned["record"]["results"] == without["record"]["results"]
@@ -186,6 +190,20 @@ def test_a_blank_language_model_counts_and_is_itself_again(alignment: Any) -> No
     assert not torch.equal(states, before) and states.requires_grad
     assert read.texts == len(before) and read.tokens == int(batch.attention_mask.sum())
     assert torch.equal(language_model(batch.input_ids, batch.attention_mask)[0], before)
+
+
+def test_masked_texts_are_counted_before_they_are_read(keys: Keys) -> None:
+    """Against what alignments of more and more steps encode, every text complete and in each masked form once."""
+    for steps in (1, 3, 30):
+        given = keys(**FROZEN | {"pretrain_steps": steps}, finetune_modes=[], text_cache_dir=None)
+        with Experiment(make_config("ALT_DCN", "tiny", None, given)) as begun:
+            begun.pretrain()
+            model = build_alignment(begun.config, begun.train_data._dataset, begun.model_class.backbone_class)
+            trainer = ALTPretrainTrainer(begun.config, model, begun.train_data._dataset, "none.pth")
+            every = trainer.dataset.prompts.every(begun.train_data._dataset.inter_feat)
+            complete = sum(len(texts.pieces) for texts in every)
+            masked = begun.stages["pretrain"].texts_encoded - complete
+            assert count_masked(trainer, steps) == pytest.approx(masked, rel=0.25)
 
 
 # -- what to do --------------------------------------------------------------------------------------------
