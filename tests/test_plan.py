@@ -71,7 +71,7 @@ def test_a_run_is_the_same_with_a_plan(keys: Keys, how: dict[str, Any]) -> None:
         assert without["record"]["stages"][stage]["texts_encoded"] == texts  # no states of the plan's were left
         assert "planned_seconds" not in without["record"]["stages"][stage]
         if how["pretrain_steps"] == 12 and stage != "pretrain":
-            assert record["stages"][stage]["texts_encoded"] == texts
+            assert record["stages"][stage]["texts_encoded"] >= texts == 0  # alignment has left them on disk
         elif stage == "pretrain":
             assert record["stages"][stage]["texts_encoded"] == pytest.approx(texts, rel=0.3)
 
@@ -203,7 +203,7 @@ def test_masked_texts_are_counted_before_they_are_read(keys: Keys) -> None:
             every = trainer.dataset.prompts.every(begun.train_data._dataset.inter_feat)
             complete = sum(len(texts.pieces) for texts in every)
             masked = begun.stages["pretrain"].texts_encoded - complete
-            assert count_masked(trainer, steps) == pytest.approx(masked, rel=0.25)
+            assert count_masked(trainer, steps) == pytest.approx(masked, rel=0.25, abs=2)
 
 
 # -- what to do --------------------------------------------------------------------------------------------
