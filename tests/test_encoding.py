@@ -28,8 +28,9 @@ def made_up(lengths: list[int], seed: int) -> list[bytes]:
 
 def states_of(model: LanguageModel, texts: list[bytes]) -> dict[bytes, tuple[torch.Tensor, torch.Tensor]]:
     found = {}
-    for part, _, mask, states, pooled in encode_each(model, texts, CPU):
-        found |= {t: (states[i, : int(mask[i].sum())], pooled[i]) for i, t in enumerate(part)}
+    for made in encode_each(model, texts, CPU):
+        lengths = made.attention_mask.sum(1).tolist()
+        found |= {t: (made.states[i, : lengths[i]], made.pooled[i]) for i, t in enumerate(made.texts)}
     return found
 
 

@@ -194,7 +194,7 @@ def test_a_blank_language_model_counts_and_is_itself_again(alignment: Any) -> No
 
 def test_masked_texts_are_counted_before_they_are_read(keys: Keys) -> None:
     """Against what alignments of more and more steps encode, every text complete and in each masked form once."""
-    for steps in (1, 3, 30):
+    for steps in (12, 60):
         given = keys(**FROZEN | {"pretrain_steps": steps}, finetune_modes=[], text_cache_dir=None)
         with Experiment(make_config("ALT_DCN", "tiny", None, given)) as begun:
             begun.pretrain()
@@ -203,7 +203,7 @@ def test_masked_texts_are_counted_before_they_are_read(keys: Keys) -> None:
             every = trainer.dataset.prompts.every(begun.train_data._dataset.inter_feat)
             complete = sum(len(texts.pieces) for texts in every)
             masked = begun.stages["pretrain"].texts_encoded - complete
-            assert count_masked(trainer, steps) == pytest.approx(masked, rel=0.25, abs=2)
+            assert count_masked(trainer, steps) == pytest.approx(masked, rel=0.2)
 
 
 # -- what to do --------------------------------------------------------------------------------------------

@@ -7,11 +7,14 @@ disk too, and a run that finds them has the results of one that makes them.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from recbole_alt.model.language import LanguageModel
 
@@ -21,30 +24,47 @@ STEP = 4
 TOKENS = {"cpu": 512, "cuda": 4096}
 
 
+@dataclass(frozen=True)
+class Encoded:
+    """The states of N texts."""
+
+    texts: list[bytes]  # [N]
+    input_ids: Tensor  # [N, L]
+    attention_mask: Tensor  # [N, L], 0 at padding
+    states: Tensor  # [N, L, H], undefined at padding
+    pooled: Tensor  # [N, H]
+
+
 @torch.no_grad()
 def encode_each(
-    language_model: LanguageModel, texts: Sequence[bytes], device: torch.device
-) -> Iterator[tuple[list[bytes], Tensor, Tensor, Tensor, Tensor]]:
+    language_model: LanguageModel,
+    texts: Sequence[bytes],
+    device: torch.device,
+    runtime: Callable[[Sequence[bytes]], list[Tensor]] | None = None,
+) -> Iterator[Encoded]:
     """Encode each of ``texts``, the bytes of its token ids as :func:`token_bytes` gives them, in batches.
 
-    Yields:
-        The N texts of a batch, their ``input_ids`` [N, L] and ``attention_mask`` [N, L], token states [N, L, H], which
-        are undefined at padding, and pooled states [N, H].
+    A ``runtime`` makes the states [n, H] of each text by itself, instead of the language model.
     """
     lengths = np.array([len(text) for text in texts], dtype=np.int64) // np.dtype(np.int64).itemsize
     for part, rows, length in _batches(lengths, TOKENS.get(device.type, TOKENS["cuda"])):
+        some, n = [texts[i] for i in part], len(part)
         input_ids = np.zeros((rows, length), dtype=np.int64)
         attention_mask = np.zeros((rows, length), dtype=np.int64)
         attention_mask[:, 0] = 1  # of rows without a text
-        for row, i in enumerate(part):
-            input_ids[row, : lengths[i]] = np.frombuffer(texts[i], dtype=np.int64)
-            attention_mask[row, : lengths[i]] = 1
-        input_ids[len(part) :] = input_ids[0]
+        for row, text in enumerate(some):
+            input_ids[row, : lengths[part[row]]] = np.frombuffer(text, dtype=np.int64)
+            attention_mask[row, : lengths[part[row]]] = 1
+        input_ids[n:] = input_ids[0]
         ids, mask = torch.from_numpy(input_ids).to(device), torch.from_numpy(attention_mask).to(device)
-        states, pooled = language_model.encode_padded(ids, mask)
-        language_model.texts_encoded += len(part)
-        n = len(part)
-        yield [texts[i] for i in part], ids[:n], mask[:n], states[:n], pooled[:n]
+        if runtime is None:
+            states, pooled = language_model.encode_padded(ids, mask)
+        else:
+            states = pad_sequence(runtime(some), batch_first=True)
+            pooled = language_model.pool(states, mask[:n, : states.shape[1]])
+            states = F.pad(states, (0, 0, 0, length - states.shape[1]))
+        language_model.texts_encoded += n
+        yield Encoded(some, ids[:n], mask[:n], states[:n], pooled[:n])
 
 
 def _batches(lengths: np.ndarray, tokens: int) -> Iterator[tuple[np.ndarray, int, int]]:

@@ -31,6 +31,7 @@ class LanguageModel(nn.Module):
     Attributes:
         texts_encoded: how many texts it has encoded.
         state_folder: where the states of texts are kept for other runs; None if they are not.
+        eight_bits: whether a :class:`~recbole_alt.model.text_cache.TextCache` encodes in 8 bits; not if it is trained.
     """
 
     def __init__(self, encoder: Any, *, pooling: str = "mean", precision: str = "fp32"):
@@ -41,6 +42,7 @@ class LanguageModel(nn.Module):
         self.hidden_size = int(encoder.config.hidden_size)
         self.texts_encoded = 0
         self.state_folder: StateFolder | None = None
+        self.eight_bits = False
 
     @property
     def is_fixed(self) -> bool:
@@ -55,12 +57,12 @@ class LanguageModel(nn.Module):
         """Token states [N, L, H] and pooled states [N, H] of texts [N, L] padded on the right, both in 32 bits."""
         self.texts_encoded += len(input_ids)
         states = self._encode_by_length(input_ids, attention_mask)
-        return states, self._pool(states, attention_mask)
+        return states, self.pool(states, attention_mask)
 
     def encode_padded(self, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor]:
         """:meth:`forward` with all texts padded as they are given, and not counted."""
         states = self._encode(input_ids, attention_mask)
-        return states, self._pool(states, attention_mask)
+        return states, self.pool(states, attention_mask)
 
     def encode(self, texts: Sequence[tuple[Tensor, Tensor]]) -> list[tuple[Tensor, Tensor]]:
         """:meth:`forward` of several groups of texts [N_i, L_i] in one call."""
@@ -83,7 +85,8 @@ class LanguageModel(nn.Module):
         """Computes in this model's precision."""
         return autocast(self.precision, device)
 
-    def _pool(self, states: Tensor, attention_mask: Tensor) -> Tensor:
+    def pool(self, states: Tensor, attention_mask: Tensor) -> Tensor:
+        """Pooled states [N, H] of token states [N, L, H]."""
         if self.pooling == "cls":
             return states[:, 0]
         if self.pooling == "last":

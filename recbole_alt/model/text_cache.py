@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from itertools import chain
 from logging import getLogger
 
@@ -14,8 +14,9 @@ from torch.nn.utils.rnn import pad_sequence
 from recbole_alt.data.prompts import DistinctTexts, SegmentBatch
 from recbole_alt.data.steps import total_memory
 from recbole_alt.model.attention import SegmentStates
-from recbole_alt.model.encoding import encode_each, token_bytes
-from recbole_alt.model.fingerprint import fingerprint
+from recbole_alt.model.eight_bits import EightBitEncoder
+from recbole_alt.model.encoding import Encoded, encode_each, token_bytes
+from recbole_alt.model.fingerprint import fingerprint, weights_digest
 from recbole_alt.model.language import LanguageModel
 from recbole_alt.model.objectives.objective import MaskedTexts
 from recbole_alt.model.state_store import StateStore
@@ -69,6 +70,7 @@ class TextCache:
         self._unsaved: dict[str, _States] = {kind: {} for kind in _KINDS}
         self._bytes = self._bytes_unsaved = 0
         self._store: StateStore | None = None
+        self._runtime: EightBitEncoder | None = None
 
     def pooled(self, texts: DistinctTexts, device: torch.device) -> Tensor:
         """Pooled states of the distinct texts, [N, H], on ``device``; those not yet known are encoded."""
@@ -135,7 +137,7 @@ class TextCache:
         self, wanted: Mapping[str, Sequence[bytes]], device: torch.device, *, shown: bool = False
     ) -> dict[str, _States]:
         """The states of the texts ``wanted`` of each kind: those kept, those on disk, the others encoded now."""
-        self._open_store(device)
+        self._open(device)
         found: dict[str, _States] = {kind: {} for kind in _KINDS}
         missing: dict[str, dict[bytes, None]] = {kind: {} for kind in _KINDS}
         for kind, texts in wanted.items():
@@ -149,20 +151,27 @@ class TextCache:
             missing[kind] = {text: None for text in new if text not in found[kind]}
         unknown = list(dict.fromkeys(chain(*missing.values())))
         with progress(title="Encode texts", total=len(unknown), shown=shown, unit=" texts") as bar:
-            for texts, input_ids, attention_mask, states, pooled in encode_each(self._language_model, unknown, device):
-                whole, hidden = (
-                    torch.tensor([[text in missing[kind]] for text in texts], device=device)
-                    for kind in (_TOKENS, _MASKED)
-                )
-                where = (attention_mask > 0) & (whole | (hidden & (input_ids == self._mask_id)))
-                of_tokens = states[where].split(where.sum(1).tolist())
-                for kind, made in ((_POOLED, pooled.split(1)), (_TOKENS, of_tokens), (_MASKED, of_tokens)):
-                    new_states = {t: made_of for t, made_of in zip(texts, made, strict=True) if t in missing[kind]}
-                    found[kind] |= new_states
-                    self._keep(kind, new_states, device)
-                    self._save_later(kind, new_states)
-                bar.update(len(texts))
+            for made in encode_each(self._language_model, unknown, device, self._runtime):
+                for kind, states in self._by_kind(made, missing).items():
+                    found[kind] |= states
+                    self._keep(kind, states, device)
+                    self._save_later(kind, states)
+                bar.update(len(made.texts))
         return found
+
+    def _by_kind(self, made: Encoded, wanted: Mapping[str, Collection[bytes]]) -> dict[str, _States]:
+        """The states of each kind of the texts that are ``wanted`` of it."""
+        device = made.states.device
+        whole, hidden = (
+            torch.tensor([[text in wanted[kind]] for text in made.texts], device=device) for kind in (_TOKENS, _MASKED)
+        )
+        where = (made.attention_mask > 0) & (whole | (hidden & (made.input_ids == self._mask_id)))
+        of_tokens = made.states[where].split(where.sum(1).tolist())
+        by_kind = {_POOLED: made.pooled.split(1), _TOKENS: of_tokens, _MASKED: of_tokens}
+        return {
+            kind: {text: of for text, of in zip(made.texts, states, strict=True) if text in wanted[kind]}
+            for kind, states in by_kind.items()
+        }
 
     def _keep(self, kind: str, states: _States, device: torch.device) -> None:
         """Keep states in memory: pooled ones, and others as far as there is room."""
@@ -178,10 +187,16 @@ class TextCache:
             if self._bytes_unsaved > _UNSAVED:
                 self.save()
 
-    def _open_store(self, device: torch.device) -> None:
-        folder = self._language_model.state_folder
-        if self._store is None and folder is not None and self._language_model.is_fixed:
-            self._store = StateStore(folder, fingerprint(self._language_model, device))
+    def _open(self, device: torch.device) -> None:
+        """Open what belongs to these weights, if they are not trained: the states on disk, and the other runtime."""
+        language_model, folder = self._language_model, self._language_model.state_folder
+        if not language_model.is_fixed:
+            return
+        if self._store is None and folder is not None:
+            self._store = StateStore(folder, fingerprint(language_model, device))
+        if self._runtime is None and language_model.eight_bits:
+            root = folder.root if folder is not None else None
+            self._runtime = EightBitEncoder(language_model.encoder, weights_digest(language_model), root)
 
     def _most(self, device: torch.device) -> float:
         """The most bytes of token states to keep."""

@@ -84,13 +84,14 @@ class Rate:
 def blank(language_model: LanguageModel | None) -> Iterator[Reading]:
     """Let a language model return random states at once and count what it is given; None reads nothing.
 
-    States on disk are looked up, and none are added to them.
+    States on disk are looked up, and none are added to them. Another runtime is planned at the speed of torch.
     """
     reading = Reading()
     if language_model is None:
         yield reading
         return
     trains, before = not language_model.is_fixed, language_model.texts_encoded
+    language_model.eight_bits = False
     if language_model.state_folder is not None:
         language_model.state_folder = replace(language_model.state_folder, read_only=True)
 
