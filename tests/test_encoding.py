@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import MINILM
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from recbole_alt.model.encoding import STEP, TOKENS, _batches, encode_each
@@ -59,6 +59,7 @@ def test_states_are_those_of_the_language_model(minilm: LanguageModel) -> None:
         torch.testing.assert_close(pooled, of_one[0], atol=near, rtol=near)
 
 
+@example([100] * 7, 512)
 @given(st.lists(st.integers(1, 130), max_size=300), st.sampled_from(sorted(TOKENS.values())))
 def test_the_shape_of_a_batch_follows_from_the_lengths_of_its_texts(lengths: list[int], tokens: int) -> None:
     sizes, seen, shapes = np.asarray(lengths, dtype=np.int64), [], {}
