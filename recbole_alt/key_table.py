@@ -32,8 +32,8 @@ STAGES = ("plain", *MODES)
 #: What a key belongs to.
 DATA = "data"  #: rows, labels, the split, and the fields of either tower
 TOWERS = "towers"  #: both towers, or both stages
-ALIGNMENT = "alignment"  #: stage 1 only
-FINETUNING = "finetuning"  #: stage 2 only
+ALIGNMENT = "alignment"  #: alignment only
+FINETUNING = "finetuning"  #: finetuning only
 EVALUATION = "evaluation"  #: what is scored, and which epoch is kept
 RUN = "run"  #: which stages run
 REPORTING = "reporting"  #: neither weights nor scores
@@ -205,7 +205,7 @@ KEYS: dict[str, Key] = {
     "block_texts": _blocks(whole(2), "users and items in a block, about; empty = up to 768"),
     "block_users": _blocks(whole(1), "users in a block, about; empty = found by trial"),
     "block_items": _blocks(whole(1), "items in a block, about; empty = the rest"),
-    # stage 1
+    # alignment
     "objectives": _alignment(choices(*OBJECTIVES), "objectives of the alignment"),
     "objective_weights": _alignment(_WEIGHTS, "weights of the objectives; 1 if not given", empty=True),
     "pretrain_steps": _alignment(
@@ -244,7 +244,7 @@ KEYS: dict[str, Key] = {
     "masked_tabular_noise": _alignment(whole(1), "number of noise values of nce and sampled_softmax"),
     "masked_tabular_size": _alignment(whole(1), "width of the embeddings of masked values"),
     "float_target_bins": _alignment(whole(2), "number of quantile bins in which a masked number is predicted"),
-    # stage 2
+    # finetuning
     "epochs": _finetuning(either(whole(0), "auto"), "maximum number of epochs; auto = from the data"),
     "train_batch_size": _finetuning(either(whole(2), "auto"), "rows in a step; auto = from the data"),
     "learner": _finetuning(choice("adam", "adamw", "sgd", "adagrad", "rmsprop"), "optimiser"),

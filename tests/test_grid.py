@@ -45,5 +45,5 @@ def test_names_that_models_have_for_dropout() -> None:
 
 def test_keys_that_alignment_reads_are_refused(tmp_path: Path) -> None:
     (tmp_path / "bad").write_text("mask_ratio choice [0.1, 0.2]")
-    with pytest.raises(ValueError, match="mask_ratio is no key of stage 2"):
+    with pytest.raises(ValueError, match="mask_ratio is no key of finetuning"):
         read_grid(str(tmp_path / "bad"))

@@ -1,4 +1,4 @@
-"""Masks for the fields of a row, in its text and in its table (method, stage 1).
+"""Masks for the fields of a row, in its text and in its table (method, alignment).
 
 Masks come from a generator made for one step, so they depend only on (seed, epoch, step).
 """
@@ -20,7 +20,7 @@ def step_generator(seed: int, epoch: int, step: int, stream: int = 0) -> torch.G
 
 
 def n_masked(n_fields: int, ratio: float) -> int:
-    """``max(1, int(F · ratio))`` (method, stage 1)."""
+    """``max(1, int(F · ratio))`` (method, alignment)."""
     return max(1, int(n_fields * ratio))
 
 

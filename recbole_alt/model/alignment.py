@@ -27,7 +27,7 @@ class AlignmentOutput:
 
 
 class AlignmentModel(nn.Module):
-    """The two towers and the objectives that align them (method, stage 1).
+    """The two towers and the objectives that align them (method, alignment).
 
     Args:
         backbone, text: the towers.

@@ -23,7 +23,7 @@ from recbole_alt.stages import stage_config
 
 
 class ALTRecommender(AbstractRecommender):
-    """An aligned CTR model, an aligned language model, or both (method, stage 2).
+    """An aligned CTR model, an aligned language model, or both (method, finetuning).
 
     - ``ctr``: only the CTR model; its cost is the plain backbone's and its loss the backbone's own.
     - ``lm``: a linear layer on the pooled state of the row's texts; binary cross-entropy.

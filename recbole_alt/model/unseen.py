@@ -16,8 +16,8 @@ def set_unseen_values(backbone: Backbone, dataset: Any, to: Literal["hidden", "z
     """Give every value that no row of ``dataset`` has another embedding than the one it was initialised with, in place.
 
     Training never reads these embeddings: values that are new in validation are scored with what they start with.
-    It becomes what stage 1 learned for a hidden value of the field (``hidden``), or zeros (``zero``). Fields of several
-    values at once (``token_seq``) stay as they are: alignment hides one by emptying it, and learns no embedding.
+    It becomes what alignment learned for a hidden value of the field (``hidden``), or zeros (``zero``). Fields of
+    several values at once (``token_seq``) stay as they are: alignment hides one by emptying it, and learns no embedding.
 
     Returns:
         how many rows of embedding tables changed.

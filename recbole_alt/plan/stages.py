@@ -75,7 +75,7 @@ class Measurement:
         self._finetuned: dict[str, StagePlan] = {}  # by mode and overrides
 
     def alignment(self) -> StagePlan:
-        """Plan stage 1. Texts are counted instead of read while steps are timed, and a sample of them is read then."""
+        """Plan the alignment. Texts are counted, not read, while steps are timed; a sample of them is read then."""
         memory, begun = PeakMemory(self._device), perf_counter()
         model = build_alignment(self._config, self._dataset, self._model_class.backbone_class)
         trainer = _Alignment(self._config, model, self._dataset, self._aligned)
@@ -103,7 +103,7 @@ class Measurement:
         return StagePlan(seconds, seconds, building, reading, texts, peak, steps, not language_model.is_fixed)
 
     def finetuning(self, stage: str) -> StagePlan:
-        """Plan a mode of stage 2, or the plain backbone, which costs what ``ctr`` costs with the same keys."""
+        """Plan a mode of finetuning, or the plain backbone, which costs what ``ctr`` costs with the same keys."""
         config = stage_config(self._config, stage)
         same = f"{config['finetune_mode']} {sorted(config['finetune'][stage].items())}"
         if same not in self._finetuned:

@@ -124,7 +124,7 @@ class Campaign:
         return combinations(usable, self.tuning_trials)
 
     def config(self, run: Run, parameters: Mapping[str, Any]) -> ALTConfig:
-        """The configuration of ``run`` with tuned ``parameters``, which win over everything in stage 2."""
+        """The configuration of ``run`` with tuned ``parameters``, which win over everything in finetuning."""
         cell = replace(run, seed=None)  # seeds differ in nothing else
         if cell not in self._configs:
             self._configs[cell] = self._make_config(run)

@@ -154,7 +154,7 @@ def read_grid(name: str) -> dict[str, list[Any]]:
             raise ValueError(f"{tuned.where}: every combination is tried; write {tuned.name} choice [...]")
         if tuned.name not in KEYS or not KEYS[tuned.name].stages:
             raise ValueError(
-                f"{tuned.where}: {tuned.name} is no key of stage 2; only such keys are tuned here, so that all modes "
+                f"{tuned.where}: {tuned.name} is no key of finetuning; only such keys are tuned, so that all modes "
                 "share one alignment"
             )
         for value in tuned.values:

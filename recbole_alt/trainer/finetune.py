@@ -24,7 +24,7 @@ from recbole_alt.trainer.optim import GROUNDING_RATE, load_optimizer, parameter_
 
 
 class ALTTrainer(Trainer):
-    """Finetunes an :class:`~recbole_alt.model.recommender.ALTRecommender` on clicks (method, stage 2).
+    """Finetunes an :class:`~recbole_alt.model.recommender.ALTRecommender` on clicks (method, finetuning).
 
     To RecBole's ``Trainer`` it adds a ``learning_rate`` and a ``weight_decay`` for the language model and for the CTR
     embeddings (``language_*``, ``embedding_*``; empty = the rest's), a ``schedule`` with warm-up, checkpoints that are

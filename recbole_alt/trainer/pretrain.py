@@ -38,7 +38,7 @@ _PROGRESS = ("step", "interactions_seen", "seconds", "recent", "held_out_losses"
 
 
 class ALTPretrainTrainer(host.AbstractTrainer):
-    """Aligns both towers on training interactions, without labels (method, stage 1).
+    """Aligns both towers on training interactions, without labels (method, alignment).
 
     The schedule of the learning rates is that of ``total_steps``. Alignment ends earlier when the loss on some training
     rows, held out of training for this, has stopped falling (``pretrain_stopping_step``); the last weights are kept.

@@ -24,7 +24,7 @@ def seed_stage(config: Any) -> None:
 
 
 def load_aligned(config: Any, file: str | os.PathLike[str], dataset: Any) -> dict[str, Any]:
-    """The checkpoint of stage 1 in ``file``, for finetuning with ``dataset``, which is built.
+    """The checkpoint of the alignment in ``file``, for finetuning with ``dataset``, which is built.
 
     Raises:
         ValueError: it is missing, damaged, of other ids, or trained on rows that may be held out now.
@@ -43,7 +43,7 @@ def start_from_aligned(trainer: ALTTrainer, towers: Mapping[str, Any], dataset: 
 
     Args:
         trainer: about to make its first step.
-        towers: a checkpoint of stage 1, whose ``config`` helps to say why they do not fit.
+        towers: a checkpoint of an alignment, whose ``config`` helps to say why they do not fit.
         dataset: the built training dataset.
 
     Raises:
@@ -66,7 +66,7 @@ def start_from_aligned(trainer: ALTTrainer, towers: Mapping[str, Any], dataset: 
 
 
 def start_afresh(trainer: ALTTrainer, dataset: Any) -> None:
-    """Start from RecBole's own initialisation, with ``unseen_values: zero`` where asked (``hidden`` is of stage 1)."""
+    """Start from RecBole's own initialisation, with ``unseen_values: zero`` where asked (``hidden`` needs alignment)."""
     ground_backbone(trainer.config, trainer.model.backbone, dataset)
     if trainer.config["unseen_values"] == "zero":
         set_unseen_values(trainer.model.backbone, dataset, "zero")

@@ -13,7 +13,7 @@ from recbole_alt.model.text_tower import TextTower
 
 
 class PublishedHead(nn.Module):
-    """Linear → GELU → Linear → dropout, residual, LayerNorm (method, stage 1, objective 3)."""
+    """Linear → GELU → Linear → dropout, residual, LayerNorm (method, alignment, objective 3)."""
 
     def __init__(self, size: int, out: int, dropout: float = 0.1):
         super().__init__()
@@ -51,7 +51,7 @@ HEADS: dict[str, tuple[type[nn.Module], float]] = {
 
 
 class ContrastiveObjective(Objective):
-    """Symmetric InfoNCE over the batch (method, stage 1, objective 3).
+    """Symmetric InfoNCE over the batch (method, alignment, objective 3).
 
     Rows whose texts are the same are positives of one another; see :func:`info_nce`. Reports ``retrieval``: how often a
     row's own text is the nearest of the batch's distinct texts.

@@ -14,7 +14,7 @@ from recbole_alt.model.text_tower import TextTower
 
 
 class MaskedLanguageObjective(Objective):
-    """Cross-entropy on masked positions, from ``[token state ; v]`` (method, stage 1, objective 1).
+    """Cross-entropy on masked positions, from ``[token state ; v]`` (method, alignment, objective 1).
 
     ``Linear(H+R → H)``, tanh, dropout, ``Linear → classes``; ``v`` passes a LayerNorm first, since its scale differs by
     orders of magnitude between CTR models. The classes are the tokens that some prompt's value can contain: no other

@@ -16,7 +16,7 @@ from recbole_alt.model.text_tower import TextTower
 
 
 class MaskedTabularObjective(Objective):
-    """The masked table asks the complete text (method, stage 1, objective 2).
+    """The masked table asks the complete text (method, alignment, objective 2).
 
     ``v̂`` is the query, ``Linear(R → H)`` + LayerNorm, of one attention head over the token states;
     ``[v̂ ; attended]`` → ``Linear`` → one vector per field, which scores the field's values. ``v̂`` passes a
