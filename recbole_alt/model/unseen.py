@@ -17,7 +17,7 @@ def set_unseen_values(backbone: Backbone, dataset: Any, to: Literal["hidden", "z
 
     Training never reads these embeddings: values that are new in validation are scored with what they start with.
     It becomes what alignment learned for a hidden value of the field (``hidden``), or zeros (``zero``). Fields of
-    several values at once (``token_seq``) stay as they are: alignment hides one by emptying it, and learns no embedding.
+    several values at once (``token_seq``) stay as they are: alignment empties one to hide it, and learns no embedding.
 
     Returns:
         how many rows of embedding tables changed.

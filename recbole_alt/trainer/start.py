@@ -66,7 +66,7 @@ def start_from_aligned(trainer: ALTTrainer, towers: Mapping[str, Any], dataset: 
 
 
 def start_afresh(trainer: ALTTrainer, dataset: Any) -> None:
-    """Start from RecBole's own initialisation, with ``unseen_values: zero`` where asked (``hidden`` needs alignment)."""
+    """Start from RecBole's initialisation, with ``unseen_values: zero`` where asked (``hidden`` needs alignment)."""
     ground_backbone(trainer.config, trainer.model.backbone, dataset)
     if trainer.config["unseen_values"] == "zero":
         set_unseen_values(trainer.model.backbone, dataset, "zero")
