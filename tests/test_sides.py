@@ -69,7 +69,7 @@ def test_without_any_text_only_the_plain_model_is_trained(own: Any, keys: dict[s
     ids=["item", "user", "item-frozen"],
 )
 def test_a_run_with_one_text_a_row(keys: Any, side: str, changes: dict[str, Any], tmp_path: Path) -> None:
-    given = keys(epochs=1, pretrain_steps=2, **DESCRIBED[side], **changes)
+    given = keys(epochs=1, pretrain_steps=2, text_cache_dir=None, **DESCRIBED[side], **changes)
     result = run_recbole_alt("ALT_DCN", "tiny", None, given)
     stages, folder = result["record"]["stages"], Path(result["folder"])
     final = stages["pretrain"]["final"]
