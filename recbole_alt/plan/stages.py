@@ -88,16 +88,18 @@ class Measurement:
             preparing = seconds_of(trainer.prepare, self._device)
         with blank(language_model) as read:
             step, share = self._time(trainer.advance, steps)
-            if trainer.held_out is not None:
-                step += seconds_of(trainer.measure, self._device) / trainer.measured_every
+        with blank(language_model) as measured:
+            measuring = seconds_of(trainer.measure, self._device) if trainer.held_out is not None else 0.0
+        step += measuring / trainer.measured_every
         peak = memory.mib()
         if language_model.is_fixed and trainer.masking.level == "field":  # masked texts come again
             of_all, of_timed = (count_masked(trainer, made) for made in (steps, steps / share))
             share = of_all / max(1.0, of_timed)
         rate = self._rate(language_model, [kept, read], trainer.optimizer)
-        reading = (kept.tokens + read.tokens * share) * rate.seconds
+        times = 1 if language_model.is_fixed else steps // trainer.measured_every  # that held-out texts are read
+        reading = (kept.tokens + measured.tokens * times + read.tokens * share) * rate.seconds
         seconds = preparing + reading + steps * (step + rate.update_seconds)
-        texts = kept.texts + round(read.texts * share)
+        texts = kept.texts + measured.texts * times + round(read.texts * share)
         peak += rate.update_mib + rate.mib * max(kept.largest, read.largest)
         building += seconds_of(trainer.save, self._device)
         return StagePlan(seconds, seconds, building, reading, texts, peak, steps, not language_model.is_fixed)
