@@ -231,6 +231,7 @@ KEYS: dict[str, Key] = {
     "mask_ratio": _alignment(SHARE, "share of the fields that are masked"),
     "mask_level": _alignment(choice("field", "token"), "whether whole fields or single tokens of a text are masked"),
     "mask_fields": _alignment(choice("independent", "shared"), "shared: mask the same fields in text and table"),
+    "mask_texts": _alignment(whole(1), "most texts of a segment that are masked in a step; empty = all", empty=True),
     "contrast_head": _alignment(choice("batchnorm", "published"), "with BatchNorm, or as published"),
     "contrast_temperature": _alignment(_POSITIVE, "empty = 0.07 (batchnorm) or 0.7 (published)", empty=True),
     "contrast_size": _alignment(whole(1), "width of the contrastive projections"),

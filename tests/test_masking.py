@@ -167,6 +167,25 @@ def test_shared_masks_hide_the_same_fields_in_both_modalities(shared_by: int, ra
         assert (masks.table.sum(1) == max(1, int(4 * ratio))).all()
 
 
+@pytest.mark.parametrize("fields", ["independent", "shared"])
+def test_texts_beyond_the_limit_are_drawn_evenly_and_stay_whole(fields: str) -> None:
+    """As many as there may be are masked, each text as often; where fewer are, nothing else is drawn."""
+    masking = Masking(TEXT_FIELDS, TABLE_FIELDS, ratio=0.6, fields=fields, texts=30)
+    batches, often = sides(90), torch.zeros(90)
+    for step in range(400):
+        masks = masking.draw(batches, 90, step_generator(3, 0, step))
+        assert all(int(hidden.any(1).sum()) == 30 for hidden in masks.tokens[:2])
+        often += masks.tokens[1].any(1)
+        if fields == "shared":
+            both = [(at, TABLE_FIELDS.index(name)) for at, name in enumerate(TEXT_FIELDS) if name in TABLE_FIELDS]
+            hidden = all_hidden(batches, masks.tokens)
+            assert all(torch.equal(hidden[:, text], masks.table[:, table]) for text, table in both)
+    assert often.min() > 0.7 * often.mean() and often.max() < 1.3 * often.mean()
+    all_of_them = Masking(TEXT_FIELDS, TABLE_FIELDS, fields=fields, texts=90).draw(batches, 90, step_generator(1, 0, 0))
+    unlimited = Masking(TEXT_FIELDS, TABLE_FIELDS, fields=fields).draw(batches, 90, step_generator(1, 0, 0))
+    assert all(torch.equal(*pair) for pair in zip(all_of_them.tokens, unlimited.tokens, strict=True))
+
+
 @pytest.mark.parametrize(
     ("table", "level", "match"),
     [(TABLE_FIELDS, "token", "mask_level: field"), (["user_id", "zip"], "field", "both in the prompt and in the CTR")],

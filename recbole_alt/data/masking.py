@@ -57,7 +57,7 @@ class Masking:
     """Draws masks.
 
     The fields of a text are chosen among *all* fields of the prompt, so that a field is masked equally often whether
-    a row has one text or several; a text without a chosen field stays whole.
+    a row has one text or several; a text without a chosen field stays whole. Texts beyond ``texts`` do, too.
 
     Raises:
         ValueError: ``shared`` with token-level masking, or without a field both modalities have.
@@ -68,6 +68,7 @@ class Masking:
     ratio: float = 0.15  # the share of the fields (or tokens) to mask
     level: str = "field"  # "field" for whole values, "token" for single tokens of the text (ablation)
     fields: str = "independent"  # "independent" for one draw per modality, "shared" for the same fields in both
+    texts: int | None = None  # the most texts of a segment to mask in a step; None for all
 
     def __post_init__(self) -> None:
         if self.fields == "shared":
@@ -85,8 +86,16 @@ class Masking:
 
     def _draw_tokens(self, field_ids: Tensor, generator: torch.Generator) -> Tensor:
         if self.level == "token":
-            return draw_token_mask(field_ids, self.ratio, generator)
-        return masked_tokens(field_ids, draw_field_mask(len(field_ids), len(self.text_fields), self.ratio, generator))
+            return self._limit(draw_token_mask(field_ids, self.ratio, generator), generator)
+        chosen = draw_field_mask(len(field_ids), len(self.text_fields), self.ratio, generator)
+        return self._limit(masked_tokens(field_ids, chosen), generator)
+
+    def _limit(self, hidden: Tensor, generator: torch.Generator) -> Tensor:
+        """``hidden`` [N, L] without the masks of texts beyond the limit."""
+        masked = hidden.any(1).nonzero().squeeze(1)
+        if self.texts is not None and len(masked) > self.texts:
+            hidden[masked[torch.randperm(len(masked), generator=generator)[self.texts :]]] = False
+        return hidden
 
     def _draw_shared(self, batches: Sequence[SegmentBatch], rows: int, generator: torch.Generator) -> Masks:
         common = [name for name in self.table_fields if name in self.text_fields]
@@ -99,6 +108,7 @@ class Masking:
             chosen[:, in_text] = draw_field_mask(len(chosen), len(common), self.ratio, generator)
             present = torch.zeros(len(self.text_fields), dtype=torch.bool)  # fields of this segment
             present[batch.field_ids[batch.field_ids >= 0]] = True
-            tokens.append(masked_tokens(batch.field_ids, chosen))
-            table[:, in_table] |= (chosen & present)[batch.row][:, in_text]
+            hidden = self._limit(masked_tokens(batch.field_ids, chosen), generator)
+            tokens.append(hidden)
+            table[:, in_table] |= (chosen & present & hidden.any(1, keepdim=True))[batch.row][:, in_text]
         return Masks(tokens, table)

@@ -20,7 +20,7 @@ _BLOCK_TEXTS = 768  # the default number of texts in a block; fewer if memory do
 
 def build_masking(config: Any, prompts: PromptTable, table_fields: Sequence[str]) -> Masking:
     """The masking of the fields of the prompts and of the CTR model."""
-    how = {name: config[f"mask_{name}"] for name in ("ratio", "level", "fields")}
+    how = {name: config[f"mask_{name}"] for name in ("ratio", "level", "fields", "texts")}
     return Masking(prompts.fields, table_fields, **how)
 
 

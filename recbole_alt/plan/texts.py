@@ -55,7 +55,10 @@ def count_masked(trainer: ALTPretrainTrainer, steps: float) -> float:
     for segment in prompts.segments:
         counts = pd.DataFrame(prompts.pieces(segment, trainer.dataset.inter_feat)).value_counts().to_numpy()
         visits = steps * -np.expm1(rows * np.log1p(-np.minimum(counts / counts.sum(), 1 - 1e-12)))
-        for forms, chance in forms_of(trainer.masking, segment.fields):
+        forms_of_text = forms_of(trainer.masking, segment.fields)
+        in_step = visits.sum() / steps * sum(forms * chance for forms, chance in forms_of_text)
+        visits *= min(1.0, (trainer.masking.texts or in_step) / max(1.0, in_step))
+        for forms, chance in forms_of_text:
             expected += forms * float(-np.expm1(visits * np.log1p(-min(chance, 1 - 1e-12))).sum())
     return expected
 
