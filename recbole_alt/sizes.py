@@ -15,7 +15,7 @@ SETTLED = ("train_batch_size", "epochs", "finetune")
 
 _LEAST_BATCH, _MOST_BATCH, _STEPS_OF_EPOCH = 128, 4096, 64
 _LEAST_EPOCHS, _MOST_EPOCHS, _FINETUNING_VISITS = 10, 100, 2_400_000
-_LEAST_STEPS, _MOST_STEPS, _VISITS_OF_ROW, _ALIGNMENT_VISITS = 100, 4000, 7, 2_000_000
+_LEAST_STEPS, _MOST_STEPS, _VISITS_OF_ROW, _ALIGNMENT_VISITS = 100, 4000, 7, 800_000
 _SHARE_HELD_OUT, _LEAST_HELD_OUT, _MOST_HELD_OUT, _MOST_SHARE_HELD_OUT = 1 / 50, 512, 4096, 1 / 10
 _MEASUREMENTS = 20
 
@@ -32,7 +32,7 @@ def epochs_of(rows: int) -> int:
 
 
 def alignment_steps_of(rows: int, rows_of_step: float) -> int:
-    """The most steps of alignment: those that read each row 7 times but no more than 2 million rows, 100 to 4000.
+    """The most steps of alignment: those that read each row 7 times but no more than 800,000 rows, 100 to 4000.
 
     Args:
         rows: Training rows that alignment trains on.

@@ -41,7 +41,7 @@ def test_alignment_steps(rows: int, more: int, of_step: float, bigger: float) ->
     assert 100 <= steps <= 4000
     assert alignment_steps_of(rows, of_step + bigger) <= steps <= alignment_steps_of(rows + more, of_step)
     if steps not in (100, 4000):
-        assert steps - 1 < min(7 * rows, 2_000_000) / of_step <= steps
+        assert steps - 1 < min(7 * rows, 800_000) / of_step <= steps
     assert measured_every(steps) >= 1 and steps / measured_every(steps) <= 20
 
 
