@@ -13,8 +13,10 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from recbole.data.dataset import Dataset
+from recbole.data.dataset import dataset as datasets
 from recbole.evaluator.base_metric import LossMetric
 from recbole.model.abstract_recommender import ContextRecommender
 from recbole.model.context_aware_recommender.dssm import DSSM
@@ -33,8 +35,11 @@ def install() -> None:
     for alias, target in _NUMPY_ALIASES.items():
         if alias not in np.__dict__:
             setattr(np, alias, target)
-    # recbole/data/dataset/dataset.py fills missing values in place on a column of a frame
-    warnings.filterwarnings("ignore", category=FutureWarning, module=r"recbole\..*")
+    # recbole/data/dataset/dataset.py fills missing values in place on a column of a frame, after _fill_gaps did
+    for category in (FutureWarning, pd.errors.ChainedAssignmentError):
+        warnings.filterwarnings("ignore", category=category, module=r"recbole\..*")
+    # it makes tensors of columns, which it drops then, and which pandas 3 marks as not to be written
+    warnings.filterwarnings("ignore", message="The given NumPy array is not writ", module=r"recbole\..*")
     warnings.filterwarnings("ignore", category=FutureWarning, message=r".*torch\.cuda\.amp.*")
 
 
@@ -107,6 +112,33 @@ def replaces(owner: type, name: str) -> Callable[[Callable[..., Any]], Callable[
         return method
 
     return put
+
+
+def _read_csv(*args: Any, **kwargs: Any) -> pd.DataFrame:
+    """Cause: ``_load_feat`` fills empty sequences in place on a column of a frame, which pandas 3 copies."""
+    frame = pd.read_csv(*args, **kwargs)
+    return frame.fillna({name: "" for name in frame if name.endswith("_seq")})
+
+
+def _length(of: Any) -> Any:
+    """Cause: ``feat[field].agg(len)`` is meant to be the length of each cell; pandas 3 gives that of the column."""
+    return of.map(len) if isinstance(of, pd.Series) else len(of)
+
+
+vars(datasets).update(pd=Except(pd, read_csv=_read_csv), len=_length)
+
+
+@replaces(Dataset, "_fill_nan")
+def _fill_gaps(original: Callable[..., None], self: Any) -> None:
+    """Cause: gaps are filled in place on a column of a frame, which pandas 3 copies, so that they would stay."""
+    for name in self.feat_name_list:
+        feat = getattr(self, name)
+        for field in feat:
+            if self.field2type[field] == FeatureType.TOKEN:
+                feat[field] = feat[field].fillna(0)
+            elif self.field2type[field] == FeatureType.FLOAT:
+                feat[field] = feat[field].fillna(feat[field].mean())
+    original(self)
 
 
 @replaces(Dataset, "_discretization")

@@ -6,16 +6,18 @@ import copy
 import pickle
 import shutil
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from recbole.data import create_dataset
 from recbole.data.dataset import Dataset
+from recbole.data.dataset import dataset as datasets
 from recbole.model.abstract_recommender import ContextRecommender
 from recbole.model.context_aware_recommender.dssm import DSSM
 from recbole.model.context_aware_recommender.fignn import FiGNN
@@ -24,6 +26,7 @@ from recbole.model.context_aware_recommender.kd_dagfm import KD_DAGFM
 from recbole.utils import init_seed
 
 from recbole_alt import checkpoints, compat, load_data_and_model, run_recbole_alt
+from recbole_alt.data.dataset import ALTDataset
 
 pytest.register_assert_rewrite("backbone_contract")
 
@@ -32,6 +35,13 @@ from backbone_contract import DATA, GROUPS, prepare  # noqa: E402
 pytestmark = pytest.mark.usefixtures("one_thread")
 SEQUENCES = {"numerical_features": ["visits", "scores"]}
 PLAIN = {"numerical_features": []}
+GAPS = """user_id:token\titem_id:token\tlabel:float\tdevice:token\tdwell:float\ttags:token_seq\tmarks:float_seq
+u1\ti1\t1\tphone\t3\ta b\t2 7 1.5
+u2\ti1\t0\t\t\t\t
+u1\ti2\t0\ttablet\t6\tb\t4 1
+u3\ti2\t1\tphone\t\tc a\t
+\ti1\t1\tphone\t9\tb\t5
+"""
 TEACHER = {"phase": "teacher_training", "t_depth": 2, "depth": 2, "t_cin": [6, 5]}
 
 Make = Callable[..., SimpleNamespace]
@@ -54,6 +64,16 @@ def make(tiny: Callable[..., Any]) -> Make:
 def undo(monkeypatch: pytest.MonkeyPatch) -> Callable[[type, str], None]:
     """``undo(FwFM, "__init__")`` puts RecBole's own method back."""
     return lambda owner, name: monkeypatch.setattr(owner, name, getattr(owner, name).__wrapped__)
+
+
+@pytest.fixture
+def as_pandas_3() -> Iterator[None]:
+    """Columns are copies, and texts have a type of their own, also with pandas 2."""
+    if int(pd.__version__.split(".")[0]) > 2:
+        yield
+        return
+    with pd.option_context("mode.copy_on_write", True, "future.infer_string", True):
+        yield
 
 
 def changed(rows: Any, *names: str) -> Any:
@@ -104,14 +124,70 @@ def test_numpy_aliases(alias: str, make: Make, monkeypatch: pytest.MonkeyPatch) 
     make(FwFM)
 
 
-def test_recboles_own_warnings_are_silent() -> None:
+def gaps(config: Any, dataset_class: type) -> Any:
+    dataset = dataset_class(config)
+    dataset._change_feat_format()
+    return dataset
+
+
+@pytest.mark.usefixtures("as_pandas_3")
+@pytest.mark.parametrize("dataset_class", [Dataset, ALTDataset])
+def test_gaps_of_every_type_are_filled(dataset_class: type, own: Callable[..., Any], undo: Any) -> None:
+    config = own("gaps", inter=GAPS, numerical_features=["marks"])
+    dataset = gaps(config, dataset_class)
+    rows = {name: values.tolist() for name, values in dataset.inter_feat.interaction.items()}
+    assert rows["device"] == [1, 0, 2, 1]
+    assert rows["dwell"] == [3, 4.5, 6, 4.5]  # the mean
+    assert rows["tags"] == [[1, 2], [0, 0], [2, 0], [3, 1]]
+    assert [[value for value, _ in row] for row in rows["marks"]] == [[2, 7, 1.5], [0, 0, 0], [4, 1, 0], [0, 0, 0]]
+    assert {name: list(tokens) for name, tokens in dataset.field2id_token.items()} == {
+        "user_id": ["[PAD]", "u1", "u2", "u3"],
+        "item_id": ["[PAD]", "i1", "i2"],
+        "device": ["[PAD]", "phone", "tablet"],
+        "tags": ["[PAD]", "a", "b", "c"],
+    }
+    undo(Dataset, "_fill_nan")
+    assert gaps(config, dataset_class).inter_feat["dwell"].isnan().tolist() == [False, True, False, True]
+
+
+@pytest.mark.usefixtures("as_pandas_3")
+def test_recboles_own_reader_reads_empty_sequences(own: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    config = own("gaps", inter=GAPS)
+    assert [len(tags) for tags in Dataset(config).inter_feat["tags"]] == [2, 0, 1, 2]
+    monkeypatch.setattr(datasets, "pd", pd)
+    with pytest.raises(AttributeError, match="split"):
+        Dataset(config)
+
+
+@pytest.mark.usefixtures("as_pandas_3")
+@pytest.mark.parametrize("how", [{"normalize_all": True}, {"discretization": {"marks": {"method": "ED", "bucket": 2}}}])
+def test_numbers_of_sequences_stay_in_their_rows(
+    how: dict[str, Any], own: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = own("gaps", inter=GAPS, numerical_features=["marks"], **how)
+    size = [len(row[0]) for row in ALTDataset(config).inter_feat["marks"]]
+    assert size == [3, 0, 2, 0]
+    cells = pd.Series([np.zeros(3), np.zeros(0)])
+    assert list(datasets.len(cells)) == list(cells.agg(datasets.len)) == [3, 0]
+    assert datasets.len([1, 2]) == 2
+    monkeypatch.delattr(datasets, "len")
+    if int(pd.__version__.split(".")[0]) > 2:
+        with pytest.raises(ValueError, match="length"):
+            ALTDataset(config)
+
+
+@pytest.mark.parametrize("category", [FutureWarning, pd.errors.ChainedAssignmentError])
+def test_recboles_own_warnings_are_silent(category: type[Warning]) -> None:
     with warnings.catch_warnings(record=True) as seen:
         warnings.simplefilter("always")
         compat.install()
-        warnings.warn_explicit("chained", FutureWarning, "dataset.py", 1, module="recbole.data.dataset.dataset")
+        warnings.warn_explicit("chained", category, "dataset.py", 1, module="recbole.data.dataset.dataset")
+        message = "The given NumPy array is not writable, and PyTorch does not support non-writable tensors."
+        warnings.warn_explicit(message, UserWarning, "dataset.py", 1, module="recbole.data.dataset.dataset")
         assert not seen
-        warnings.warn_explicit("mine", FutureWarning, "mine.py", 1, module="mine")
-        assert len(seen) == 1
+        warnings.warn_explicit("mine", category, "mine.py", 1, module="mine")
+        warnings.warn_explicit(message, UserWarning, "mine.py", 1, module="mine")
+        assert len(seen) == 2
 
 
 def test_a_download_waits_for_no_other_process() -> None:

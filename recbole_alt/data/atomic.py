@@ -131,7 +131,7 @@ class AtomicFile:
         wrong = np.flatnonzero(self._cells != width) if self._regular_lines is None else np.arange(0)
         if not len(wrong):
             return None
-        count, line = self._cells[wrong[0]], self.lines[wrong[0]]
+        count, line = int(self._cells[wrong[0]]), self.lines[wrong[0]]
         rows = "" if len(wrong) == 1 else f" (so in {len(wrong)} rows)"
         return f"{self.path}, line {line}: {count} cell{'s' * (count != 1)} where the first line names {width}{rows}"
 
@@ -180,7 +180,7 @@ class AtomicFile:
         columns = [header.index(name) for name in names]
         if not self.is_plain or len(self._separator.encode()) > 1:
             return self._read_exactly(names, columns)
-        kinds = {column: np.float64 if name in floats else str for name, column in zip(names, columns, strict=True)}
+        kinds = {column: np.float64 if name in floats else object for name, column in zip(names, columns, strict=True)}
         try:
             frame = pd.read_csv(
                 io.BytesIO(self._content),
