@@ -19,7 +19,9 @@ from recbole_alt.model.adapters import AdapterState, add_lora
 from recbole_alt.model.precision import autocast
 from recbole_alt.model.state_store import StateFolder
 
-_LEAST_TEXTS, _MOST_GROUPS = 64, 4  # texts worth a group of their own; groups a batch is cut into
+#: Texts worth a group of their own, by type of device: on a GPU, launching its kernels takes longer than padding.
+_LEAST_TEXTS = {"cpu": 64, "cuda": 512}
+_MOST_GROUPS = 4  # that a batch is cut into
 
 
 class LanguageModel(nn.Module):
@@ -110,7 +112,7 @@ class LanguageModel(nn.Module):
 
     def _encode_by_length(self, input_ids: Tensor, attention_mask: Tensor, lengths: np.ndarray) -> Tensor:
         """States [N, L, H], texts of like length encoded together so that little padding is computed."""
-        n_groups = max(1, min(_MOST_GROUPS, len(lengths) // _LEAST_TEXTS))
+        n_groups = max(1, min(_MOST_GROUPS, len(lengths) // _LEAST_TEXTS[input_ids.device.type]))
         if n_groups == 1:
             return self._encode(input_ids, attention_mask)
         order = lengths.argsort(kind="stable")
