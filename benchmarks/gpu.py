@@ -13,9 +13,11 @@ import os
 import statistics
 import sys
 import tempfile
+import warnings
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
+from time import perf_counter
 from typing import Any
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -31,6 +33,8 @@ from torch import Tensor, nn
 
 from recbole_alt import run_recbole_alt
 from recbole_alt.config import ALTConfig
+from recbole_alt.data.moving import made_ahead
+from recbole_alt.data.steps import training_loader
 from recbole_alt.memory import PeakMemory
 from recbole_alt.model.build import build_alignment
 from recbole_alt.model.machine import repeat_exactly
@@ -41,8 +45,8 @@ from recbole_alt.trainer.pretrain import ALTPretrainTrainer
 
 BACKBONES = ("DCN", "DeepFM", "xDeepFM", "AutoInt", "FFM")
 ALL_BACKBONES = (
-    "AFM", "AutoInt", "DCN", "DCNV2", "DeepFM", "DSSM", "EulerNet", "FFM", "FiGNN", "FM", "FNN", "FwFM", "KD_DAGFM", "LR",
-    "NFM", "PNN", "WideDeep", "xDeepFM",
+    "AFM", "AutoInt", "DCN", "DCNV2", "DeepFM", "DSSM", "EulerNet", "FFM", "FiGNN", "FM", "FNN", "FwFM", "KD_DAGFM",
+    "LR", "NFM", "PNN", "WideDeep", "xDeepFM",
 )  # fmt: skip
 OBJECTIVES = ["contrastive", "masked_language", "masked_tabular", "field_contrastive", "field_prediction"]
 #: Size of a small language model of each shape: an encoder, one with other positions, and a decoder.
@@ -115,7 +119,7 @@ def equal_to_the_processor(device: str) -> Iterator[Result]:
     name, path = synthetic(40, 30, 2000)
     for backbone in BACKBONES:
         differences: dict[str, float] = {}
-        for shape, (kind, size) in SHAPES.items():
+        for kind, size in SHAPES.values():
             folder = language_model(kind, **size)
             found: dict[str, dict[str, dict[str, Tensor]]] = {}
             for place in ("cpu", device):
@@ -199,8 +203,6 @@ def finetuned(config: ALTConfig, train: Any, mode: str, stop: int | None) -> tup
         done[0] += 1
         return real(self, *given)
 
-    from recbole_alt.data.steps import training_loader
-
     def fit(one: ALTTrainer) -> None:
         one.fit(training_loader(config, train, encodes_texts=one.model.encodes_texts), None, verbose=False)
 
@@ -222,8 +224,11 @@ def resumed(device: str) -> Iterator[Result]:
     """Tensors that differ in any bit between a run left alone, the same again, and one that was stopped and resumed."""
     name, path = synthetic(40, 30, 2000)
     folder = language_model(*SHAPES["BERT"][:1], **SHAPES["BERT"][1])
-    for precision in ("fp32", "bf16", "fp16"):
-        keys = {"language_model": folder, "precision": precision, "pretrain_steps": _STEPS, "embedding_size": 8}
+    for variant, own in {
+        **{p: {"precision": p} for p in ("fp32", "bf16", "fp16")},
+        "fixed": {"frozen_layers": "all"},
+    }.items():
+        keys = {"language_model": folder, "pretrain_steps": _STEPS, "embedding_size": 8, **own}
         config = configure(device, name, path, **keys)
         train = prepare(config)[0]
         trainers = []
@@ -237,7 +242,7 @@ def resumed(device: str) -> Iterator[Result]:
         advance(late, _STEPS - _STOPPED_AT)
         states = [trainer.model.state_dict() for trainer in (*trainers[:2], late)]
         for what, state in (("repeated", states[1]), ("resumed", states[2])):
-            yield Result.of(f"gpu_bits/alignment/{what}/{precision}", [unequal(states[0], state)], 0, at_most=True)
+            yield Result.of(f"gpu_bits/alignment/{what}/{variant}", [unequal(states[0], state)], 0, at_most=True)
     for mode in ("plain", "ctr", "joint"):
         weights = [finetuned(config, train, mode, stop)[1] for stop in (None, None, 5)]
         for what, state in (("repeated", weights[1]), ("resumed", weights[2])):
@@ -279,46 +284,61 @@ def flops_of(encoder: nn.Module, tokens: int) -> float:
 
 def steps_of(trainer: ALTPretrainTrainer, steps: int) -> None:
     """As in training: the batches made ahead, the measurements read a step late."""
-    from recbole_alt.data.moving import made_ahead
-
     for batch in made_ahead(trainer._batch, range(trainer.step, trainer.step + steps), by=4):
         trainer._train_step(batch)
 
 
 def step_speed(data_path: str, rounds: int) -> Iterator[Result]:
-    """A step in the published scope and a step of blocks, BERT-base and MiniLM, against the encoder on the same tokens."""
+    """Steps in the published scope, as they are and compiled, and steps of blocks, against the encoder alone."""
     dataset, path = ml_1m(data_path)
     peak = peak_flops()
     base = language_model("BertConfig", **BERT_BASE)
+    published = {"language_model": base, "prompt_scope": "interaction"}
+    compiled = {"compile_language_model": True}
     variants: dict[str, dict[str, Any]] = {
-        "interaction/BERT-base/64": {"language_model": base, "pretrain_batch_size": 64},
-        "interaction/BERT-base/512": {"language_model": base, "pretrain_batch_size": 512},
-        "interaction/BERT-base/2048": {"language_model": base, "pretrain_batch_size": 2048},
+        "interaction/BERT-base/64": published | {"pretrain_batch_size": 64},
+        "interaction/BERT-base/512": published | {"pretrain_batch_size": 512},
+        "interaction/BERT-base/512/compiled": published | compiled | {"pretrain_batch_size": 512},
+        "interaction/BERT-base/2048/compiled": published | compiled | {"pretrain_batch_size": 2048},
         "entity/BERT-base/6000": {"language_model": base, "prompt_scope": "entity"},
         "entity/MiniLM/6000": {"language_model": TOKENIZER, "prompt_scope": "entity"},
     }
     for name, keys in variants.items():
-        scope = {"prompt_scope": "interaction"} | keys
-        config = configure("cuda", dataset, path, precision="bf16", pretrain_steps=10**5, **scope)
+        config = configure("cuda", dataset, path, precision="bf16", pretrain_steps=10**5, **keys)
         trainer = aligner(config, training_rows(dataset, path, config["prompt_scope"]))
         encoder = trainer.model.text.language_model
-        steps_of(trainer, 5)
+        begun = perf_counter()
+        steps_of(trainer, 4)
+        first_steps = perf_counter() - begun
         memory = PeakMemory(torch.device("cuda"))
         with recorded(encoder) as calls:
             whole = milliseconds(lambda t=trainer: steps_of(t, rounds)) / rounds
+        alone = milliseconds(lambda c=calls, e=encoder: [bare(e, [one]) for one in c]) / rounds
         tokens = sum(int(given[1].sum()) for given in calls) / rounds
-        padded = sum(given[1].numel() for given in calls) / rounds
-        some = calls[: max(1, len(calls) // 2)]
-        bares = [milliseconds(lambda c=[one], e=encoder: bare(e, c)) for one in some]
-        share = flops_of(encoder.encoder, round(tokens)) / (whole / 1e3) / peak
-        busy, top = busy_share(lambda t=trainer: steps_of(t, rounds))
-        details = {"step_ms": whole, "bare_ms": statistics.mean(bares), "tokens": tokens, "padded_tokens": padded}
-        details |= {"peak_memory_mib": memory.mib(), "peak_tflops": peak / 1e12, "kernels": top}
-        yield Result.of(f"gpu_step/{name}", [whole / statistics.mean(bares)], 1.25, at_most=True, **details)
-        yield Result.of(f"gpu_share_of_peak/{name}", [share], 0.4, tflops=share * peak / 1e12)
+        tflops = flops_of(encoder.encoder, round(tokens)) / (whole / 1e3) / 1e12
+        busy, kernels = busy_share(lambda t=trainer: steps_of(t, rounds))
+        waits = waits_of(lambda t=trainer: steps_of(t, 3))
+        details = {"step_ms": whole, "bare_ms": alone, "tokens": tokens, "first_steps_seconds": first_steps}
+        details |= {"peak_memory_mib": memory.mib(), "kernels_ms": kernels}
+        yield Result.of(f"gpu_step/{name}", [whole / alone], 1.25, at_most=True, **details)
+        yield Result.of(
+            f"gpu_share_of_peak/{name}", [tflops * 1e12 / peak], 0.4, tflops=tflops, peak_tflops=peak / 1e12
+        )
         yield Result.of(f"gpu_busy/{name}", [busy], 0.9)
-        del trainer, encoder, calls, some
+        yield Result.of(f"gpu_waits/{name}", [sum(waits.values()) / 3], 0, at_most=True, where=waits)
+        del trainer, encoder, calls
         torch.cuda.empty_cache()
+
+
+def waits_of(act: Callable[[], Any]) -> dict[str, int]:
+    """Where Python waits for the GPU: places in the source, and how often."""
+    torch.cuda.set_sync_debug_mode("warn")
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        act()
+    torch.cuda.set_sync_debug_mode("default")
+    places = [f"{Path(w.filename).name}:{w.lineno}" for w in seen if "synchronizing" in str(w.message)]
+    return {place: places.count(place) for place in dict.fromkeys(places)}
 
 
 def busy_share(act: Callable[[], Any]) -> tuple[float, dict[str, float]]:
@@ -335,27 +355,6 @@ def busy_share(act: Callable[[], Any]) -> tuple[float, dict[str, float]]:
     return busy / 1e3 / wall, {e.key[:80]: e.self_device_time_total / 1e3 for e in kernels}
 
 
-def compiled(data_path: str, rounds: int) -> Iterator[Result]:
-    """Steps with the encoder's layers compiled, against steps without."""
-    dataset, path = ml_1m(data_path)
-    base = language_model("BertConfig", **BERT_BASE)
-    for name, keys in {"BERT-base/512": {"language_model": base}, "MiniLM/512": {"language_model": TOKENIZER}}.items():
-        given = {"prompt_scope": "interaction", "pretrain_batch_size": 512, **keys}
-        config = configure("cuda", dataset, path, precision="bf16", pretrain_steps=10**5, **given)
-        trainer = aligner(config, training_rows(dataset, path, "interaction"))
-        steps_of(trainer, 3)
-        plain = [milliseconds(lambda t=trainer: steps_of(t, rounds)) / rounds for _ in range(3)]
-        for layer in trainer.model.text.language_model.encoder.encoder.layer:
-            layer.compile(dynamic=True)
-        compiling = milliseconds(lambda t=trainer: steps_of(t, 4)) / 1e3
-        faster = [milliseconds(lambda t=trainer: steps_of(t, rounds)) / rounds for _ in range(3)]
-        ratios = [a / b for a, b in zip(plain, faster, strict=True)]
-        busy, top = busy_share(lambda t=trainer: steps_of(t, rounds))
-        details = {"step_ms": faster, "plain_ms": plain, "seconds_to_compile": compiling, "busy": busy, "kernels": top}
-        yield Result.of(f"gpu_compile/{name}", ratios, 1.0, **details)
-        del trainer
-
-
 @cache
 def training_rows(dataset: str, data_path: str, scope: str) -> Any:
     """The training dataset, read once."""
@@ -363,9 +362,15 @@ def training_rows(dataset: str, data_path: str, scope: str) -> Any:
 
 
 def whole_run(data_path: str) -> Iterator[Result]:
-    """ml-1m aligned with a trained encoder, then all modes and the plain backbone: minutes."""
+    """ml-1m aligned with a trained encoder, the aligned CTR model and the plain one finetuned and tested: minutes."""
     dataset, path = ml_1m(data_path)
-    keys = {"use_gpu": True, "frozen_layers": None, "data_path": path, "show_progress": False}
+    keys = {
+        "use_gpu": True,
+        "frozen_layers": None,
+        "finetune_modes": ["ctr"],
+        "data_path": path,
+        "show_progress": False,
+    }
     keys |= {"checkpoint_dir": tempfile.mkdtemp(), "text_cache_dir": None, "state": "WARNING"}
     made_up = SYNTHETIC if dataset.startswith("synthetic") else {}
     record = {}
@@ -380,7 +385,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--json", metavar="FILE", help="write the results there; of others in it, those stay")
     parser.add_argument("--data_path", default="dataset", help="folder of ml-1m/; made-up data of its size without")
-    parser.add_argument("--only", default="", help="some of bits,equal,backbones,fast,compile,run")
+    parser.add_argument("--only", default="", help="some of bits,equal,backbones,fast,run")
     parser.add_argument("--rounds", type=int, default=20, help="steps that are timed")
     parser.add_argument("--device", default="cuda", help="cpu: only to try this file")
     arguments = parser.parse_args()
@@ -395,7 +400,6 @@ def main() -> int:
         "equal": lambda: equal_to_the_processor(device),
         "backbones": lambda: every_backbone(device),
         "fast": lambda: step_speed(data_path, rounds),
-        "compile": lambda: compiled(data_path, rounds),
         "run": lambda: whole_run(data_path),
     }
     results: list[Result] = []

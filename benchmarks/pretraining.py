@@ -15,7 +15,6 @@ from parts import parts_of_a_step
 from recbole.utils import get_model, init_seed
 from reference import PublishedPretraining
 from setup import ml_1m, pretraining, steps, synthetic, training_rows
-from torch import Tensor
 
 from recbole_alt.model.language import LanguageModel
 

@@ -37,7 +37,7 @@ def repeat_exactly(config: Any) -> None:
     if config["reproducibility"] and config["device"].type == "cuda":
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS, "Results Reproducibility"
         torch.use_deterministic_algorithms(True)
-        torch.utils.deterministic.fill_uninitialized_memory = False  # which only finds errors
+        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # which only finds errors
 
 
 def settle_machine(config: Any, file: Path | None = None) -> None:
