@@ -3,11 +3,12 @@
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal
 
 import torch
 from recbole.data.interaction import Interaction
 from torch import Tensor, nn
+from typing_extensions import Self
 
 from recbole_alt.data.masking import Masks
 from recbole_alt.data.prompts import SegmentBatch
