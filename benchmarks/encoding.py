@@ -67,7 +67,7 @@ def _texts(dataset: str, data_path: str, most: int, **keys: Any) -> tuple[list[s
     for template, texts in zip(prompts.template.segments, prompts.every(rows.inter_feat), strict=True):
         whole = texts.segment.total_lengths(texts.pieces) <= texts.segment.max_tokens
         batch = texts.join(np.flatnonzero(whole))
-        for pieces, ids in zip(batch.pieces, token_bytes(batch.input_ids, batch.attention_mask), strict=True):
+        for pieces, ids in zip(batch.pieces, token_bytes(*batch.encoder_input), strict=True):
             words = {name: prompts.words[name][i] for name, i in zip(template.fields, pieces, strict=True)}
             found.append((template.text(words), ids))
     chosen = np.random.default_rng(0).permutation(len(found))[:most]

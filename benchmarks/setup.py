@@ -58,8 +58,7 @@ def steps(trainer: ALTPretrainTrainer, count: int) -> int:
     """Make ``count`` optimiser steps; returns the interactions they saw."""
     before = trainer.interactions_seen
     for _ in range(count):
-        trainer._train_step()
-        trainer.step += 1
+        trainer._train_step(trainer._batch(trainer.step))
     return trainer.interactions_seen - before
 
 

@@ -21,6 +21,7 @@ from recbole.evaluator.base_metric import LossMetric
 from recbole.model.abstract_recommender import ContextRecommender
 from recbole.model.context_aware_recommender.dssm import DSSM
 from recbole.model.context_aware_recommender.fwfm import FwFM
+from recbole.model.layers import FLEmbedding, FMEmbedding
 from recbole.trainer import trainer as trainers
 from recbole.utils import FeatureType
 from torch import Tensor, nn
@@ -155,6 +156,28 @@ def _count_buckets_from_1(original: Callable[..., None], self: Any) -> None:
             else:
                 feat[field] = [(ones, buckets + 1) for ones, buckets in feat[field]]
         self.field2bucketnum[field] += 1
+
+
+@replaces(FMEmbedding, "forward")
+def _embed_tokens_at_once(original: Callable[..., Tensor], self: Any, input_x: Tensor) -> Tensor:
+    """Cause: the offsets are copied from numpy's memory in each call, for which a GPU makes the caller wait."""
+    return self.embedding(input_x + _offsets_on_device(self, input_x.device))
+
+
+@replaces(FLEmbedding, "forward")
+def _embed_numbers_at_once(original: Callable[..., Tensor], self: Any, input_x: Tensor) -> Tensor:
+    """Cause: as above."""
+    base, index = input_x.split(1, dim=-1)
+    return base * self.embedding(index.squeeze(-1).long() + _offsets_on_device(self, input_x.device))
+
+
+def _offsets_on_device(table: Any, device: torch.device) -> Tensor:
+    """[1, F] where the rows of each field begin; no buffer, so that checkpoints hold what RecBole's do."""
+    kept: Tensor | None = vars(table).get("offsets_on_device")
+    if kept is None or kept.device != device:
+        kept = torch.as_tensor(table.offsets, dtype=torch.long, device=device).unsqueeze(0)
+        table.offsets_on_device = kept
+    return kept
 
 
 @replaces(LossMetric, "used_info")

@@ -437,7 +437,7 @@ class BackboneContract:
         texts = dataset.prompts.batches(rows)
         fields = [field.name for field in alignment.backbone.fields]
         masks = build_masking(config, dataset.prompts, fields).draw(texts, len(rows), step_generator(1, 0, 0))
-        output = alignment(rows, texts, masks)
+        output = alignment(alignment.prepare(rows, texts, masks))
         assert torch.isfinite(output.loss)
         assert list(output.losses) == OBJECTIVES
         for loss in output.losses.values():
@@ -452,7 +452,8 @@ class BackboneContract:
         init_seed(3, True)
         alignment = build_alignment(config, dataset, get_model(self.model)).train()
         rows = dataset[:32]
-        output = alignment(rows, dataset.prompts.batches(rows), Masks([], torch.zeros(0)))
+        texts = dataset.prompts.batches(rows)
+        output = alignment(alignment.prepare(rows, texts, Masks([], torch.zeros(0))))
         parts = {id(table): name for name, table in alignment.backbone.model.named_modules()}
         taught = {f"{parts[id(part)]}.weight" for t in field_tables(alignment.backbone).values() for part in t.tables}
         for name, loss in output.losses.items():

@@ -220,7 +220,7 @@ def alignment(tiny: Any, small_bert: str) -> Callable[..., SimpleNamespace]:
 
         def forward(rows: Any = rows) -> Any:
             torch.manual_seed(11)  # the same dropout and noise each time
-            return built.train()(rows, texts, masks)
+            return built.train()(built.prepare(rows, texts, masks))
 
         return SimpleNamespace(
             config=config, dataset=dataset, model=built, rows=rows, texts=texts, masks=masks, forward=forward

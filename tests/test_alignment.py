@@ -200,7 +200,7 @@ def test_no_gradient_depends_on_the_order_of_threads(tiny: Callable[..., Any]) -
     masks = build_masking(config, dataset.prompts, [f.name for f in model.backbone.fields]).draw(
         texts, 32, torch.Generator().manual_seed(1)
     )
-    pending, seen, repeated = [model(dataset[:32], texts, masks).loss.grad_fn], set(), []
+    pending, seen, repeated = [model(model.prepare(dataset[:32], texts, masks)).loss.grad_fn], set(), []
     while pending:
         node = pending.pop()
         if node is None or node in seen:

@@ -10,7 +10,7 @@ import torch
 from conftest import gradients, pooled_states
 
 from recbole_alt.model.encoding import token_bytes
-from recbole_alt.model.objectives.objective import mask_texts
+from recbole_alt.model.objectives.batch import mask_texts
 from recbole_alt.model.text_cache import TextCache
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -59,7 +59,7 @@ def test_kept_texts_change_no_loss_and_no_gradient(
 def masked_texts(b: Any) -> int:
     """How many different masked texts the step has."""
     found = mask_texts(b.texts, b.masks, b.model.mask_id)
-    return len({text for texts in found for text in token_bytes(texts.input_ids, texts.batch.attention_mask)})
+    return len({text for texts in found for text in token_bytes(*texts.encoder_input)})
 
 
 def test_masked_texts_are_encoded_when_a_step_first_needs_them(alignment: Callable[..., Any]) -> None:
@@ -102,7 +102,7 @@ def test_no_bit_depends_on_what_is_kept(alignment: Callable[..., Any]) -> None:
 def test_losses_are_those_of_reading_every_table_and_text(scope: str, alignment: Callable[..., Any]) -> None:
     b = alignment(objectives=["contrastive", "masked_language"], prompt_scope=scope, contrast_rows=5)
     model = b.model.eval()
-    output = model(b.rows, b.texts, b.masks)
+    output = model(model.prepare(b.rows, b.texts, b.masks))
     table = model.backbone(b.rows).representation
     pooled = pooled_states(model.text, b.texts)
     contrast, _ = model.objectives["contrastive"](table[:5], pooled[:5])

@@ -18,7 +18,7 @@ from recbole_alt.model.backbones import TableField
 from recbole_alt.model.field_tables import FieldTable
 from recbole_alt.model.objectives.field_contrastive import FieldContrastiveObjective
 from recbole_alt.model.objectives.field_prediction import FieldPredictionObjective
-from recbole_alt.model.objectives.fields import AlignedField, ValuesAndTexts, standardised, values_and_texts
+from recbole_alt.model.objectives.fields import AlignedField, ValuesAndTexts, standardised
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 USERS_AND_ITEMS = ["title", "year", "genre", "item_id", "user_id", "age", "gender"]
@@ -36,10 +36,14 @@ def table_of(kind: str, size: int = 9, offset: int = 2) -> FieldTable:
 
 def read(kind: str, column: Tensor, row: list[int], rows: int | None = None) -> ValuesAndTexts:
     """What a batch of one segment with 4 texts, read by ``row``, and this column holds."""
+    batch: Any = SimpleNamespace(complete=[SimpleNamespace(row=torch.tensor(row))], interaction={"field": column})
+    return ValuesAndTexts.of(batch, AlignedField(table_of(kind).field, 0, 5), rows)
+
+
+def states(held: ValuesAndTexts) -> Tensor:
+    """Those of 4 texts that it names, [T, 6]."""
     pooled = torch.arange(24.0).view(4, 6).sin()
-    segment = SegmentStates(pooled.unsqueeze(1), torch.ones(4, 1), pooled, torch.tensor(row))
-    views = SimpleNamespace(complete_texts=[segment], interaction={"field": column})
-    return values_and_texts(views, table_of(kind), 0, len(row) if rows is None else rows)  # type: ignore[arg-type]
+    return held.states(SegmentStates(pooled.unsqueeze(1), torch.ones(4, 1), pooled, torch.zeros(0)))
 
 
 def test_values_and_texts_are_distinct_and_missing_values_left_out() -> None:
@@ -47,7 +51,8 @@ def test_values_and_texts_are_distinct_and_missing_values_left_out() -> None:
     assert found.values.tolist() == [3, 5, 7]
     assert found.positive.tolist() == [[True, False], [True, True], [False, True]]  # with texts 0 and 2
     pooled = torch.arange(24.0).view(4, 6).sin()[[0, 2]]
-    torch.testing.assert_close(found.texts, standardised(pooled))
+    torch.testing.assert_close(states(found), standardised(pooled))
+    assert found.texts.tolist() == [0, 2]
     assert read("token", torch.tensor([5, 3, 5, 0, 3, 5, 7]), [2, 0, 2, 1, 0, 0, 2], rows=3).values.tolist() == [3, 5]
 
 
@@ -73,15 +78,15 @@ def test_standardised_vectors_have_no_mean_and_a_mean_square_length_of_one() -> 
 
 def contrastive(width: int = 5, **options: Any) -> FieldContrastiveObjective:
     torch.manual_seed(1)
-    return FieldContrastiveObjective([AlignedField("field", 0, 9, width)], 6, **options)
+    return FieldContrastiveObjective([AlignedField(TableField("field", "token", 9), 0, width)], 6, **options)
 
 
 def test_field_contrast_is_bilinear_info_nce_over_values_and_texts() -> None:
     found, objective = read("token", torch.tensor([5, 3, 5, 8]), [2, 0, 0, 1]), contrastive(temperature=0.3)
     embedded = table_of("token")(found.values)
-    loss, retrieval = objective(0, embedded, found.texts, found.positive)
+    loss, retrieval = objective(0, embedded, states(found), found.positive)
     weight = objective.heads[0].weight.detach().double()
-    e, t = (x.detach().double() for x in (standardised(embedded), found.texts))
+    e, t = (x.detach().double() for x in (standardised(embedded), states(found)))
     similarity = (e @ (weight @ t.T) / 0.3).numpy()  # values 3, 5, 8; texts 0, 1, 2
     rows, columns = log_softmax(similarity), log_softmax(similarity.T)
     of_values = [rows[0, 0], (rows[1, 0] + rows[1, 2]) / 2, rows[2, 1]]
@@ -95,13 +100,15 @@ def test_field_contrast_is_bilinear_info_nce_over_values_and_texts() -> None:
 def test_field_prediction_scores_by_the_models_own_embeddings(loss: str) -> None:
     counts = torch.tensor([3, 1, 4, 1, 5, 9, 2, 6, 5])
     torch.manual_seed(1)
-    objective = FieldPredictionObjective([AlignedField("field", 0, 9, 5)], [counts], 6, loss=loss, n_noise=4)
+    objective = FieldPredictionObjective(
+        [AlignedField(TableField("field", "token_seq", 9), 0, 5)], [counts], 6, loss=loss, n_noise=4
+    )
     found, table = read("token_seq", torch.tensor([[5, 3], [8, 0], [5, 0]]), [2, 1, 2]), table_of("token_seq")
     torch.manual_seed(2)
-    got, first = objective(0, table, found)
+    got, first = objective(0, table, found, states(found))
     assert 0 <= first.item() <= 1
     if loss == "full_softmax":
-        scores = objective.heads[0](found.texts) @ table(torch.arange(9)).T + objective.scorers[0].bias
+        scores = objective.heads[0](states(found)) @ table(torch.arange(9)).T + objective.scorers[0].bias
         scores[:, 0] = -torch.inf
         lines = scores.log_softmax(1)  # of texts 1 and 2
         expected = -(lines[0, 8] + (lines[1, 3] + lines[1, 5]) / 2) / 2
@@ -123,7 +130,9 @@ def test_repeated_rows_change_nothing(scope: str, alignment: Callable[..., Any])
     b = alignment(objectives=BOTH, masked_tabular_loss="full_softmax", prompt_scope=scope)
     twice = b.dataset[np.arange(64) % 32]
     once = b.dataset[np.arange(32)]
-    first, second = (b.model.eval()(rows, b.dataset.prompts.batches(rows), b.masks) for rows in (once, twice))
+    first, second = (
+        b.model.eval()(b.model.prepare(rows, b.dataset.prompts.batches(rows), b.masks)) for rows in (once, twice)
+    )
     for name in BOTH:
         assert second.losses[name].item() == pytest.approx(first.losses[name].item(), rel=1e-4)
 
@@ -161,7 +170,7 @@ def test_fields_that_cannot_be_aligned_are_refused(alignment: Callable[..., Any]
 def test_nothing_to_tell_apart_is_zero_with_zero_gradient(alignment: Callable[..., Any]) -> None:
     b = alignment(objectives=BOTH, aligned_fields=["device"])
     rows = b.dataset[(b.dataset.inter_feat["device"] == 0).nonzero()[:4, 0]]  # nobody knows with which
-    output = b.model.train()(rows, b.dataset.prompts.batches(rows), b.masks)
+    output = b.model.train()(b.model.prepare(rows, b.dataset.prompts.batches(rows), b.masks))
     assert all(loss.item() == 0 and not gradients(b.model, loss) for loss in output.losses.values())
     assert all(math.isnan(value) for value in output.metrics.values()) and len(output.metrics) == 2
 
@@ -174,8 +183,8 @@ def test_like_texts_get_like_embeddings(name: str) -> None:
     texts = standardised(torch.randn(4, 6)[group] + 0.1 * torch.randn(20, 6))
     table = FieldTable(TableField("field", "token", 21), (nn.Embedding(21, 8),), 0, False)
     nn.init.xavier_normal_(table.tables[0].weight)
-    found = ValuesAndTexts(torch.arange(1, 21), texts, torch.eye(20, dtype=torch.bool))
-    field = AlignedField("field", 0, 21, 8)
+    found = ValuesAndTexts(torch.arange(1, 21), *[torch.arange(20)] * 3)
+    field = AlignedField(table.field, 0, 8)
     objective: Any = (
         FieldContrastiveObjective([field], 6)
         if name == "field_contrastive"
@@ -191,8 +200,8 @@ def test_like_texts_get_like_embeddings(name: str) -> None:
 
     before = likeness()
     for _ in range(100):
-        embedded = (table(found.values), found.texts, found.positive)
-        loss, _ = objective(0, *embedded) if name == "field_contrastive" else objective(0, table, found)
+        embedded = (table(found.values), texts, found.positive)
+        loss, _ = objective(0, *embedded) if name == "field_contrastive" else objective(0, table, found, texts)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

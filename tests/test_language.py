@@ -117,6 +117,7 @@ def segment(texts: list[str], row: list[int]) -> SegmentBatch:
         torch.zeros(len(texts)).long(),
         "user",
         np.arange(len(texts))[:, None],
+        mask.sum(1).numpy(),
     )
 
 

@@ -97,12 +97,12 @@ def test_it_trains_on_no_row_that_it_is_measured_on(
     masks: list[torch.Tensor] = []
     align = AlignmentModel.forward
 
-    def forward(self: Any, rows: Any, texts: Any, masked: Any) -> Any:
-        seen[self.training] |= set(triplets(rows))
+    def forward(self: Any, batch: Any) -> Any:
+        seen[self.training] |= set(triplets(batch.interaction))
         if not self.training:
             assert not torch.is_grad_enabled()
-            masks.append(masked.table)
-        return align(self, rows, texts, masked)
+            masks.append(batch.table_mask)
+        return align(self, batch)
 
     monkeypatch.setattr(AlignmentModel, "forward", forward)
     made = trainer(pretrain_steps=16, pretrain_stopping_step=99)

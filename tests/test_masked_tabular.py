@@ -106,7 +106,7 @@ def test_nce_of_a_batch_against_numpy(monkeypatch: pytest.MonkeyPatch) -> None:
     mask = torch.zeros(5, 3, dtype=torch.bool)
     mask[[0, 2], 0] = True  # field a, values 1 and 4
     mask[[0, 1], 1] = True  # field s, members 1 5 2 and 3
-    loss, report = objective(table, segments, mask, values)
+    loss, report = objective(table, segments, objective.hidden_values(mask, values))
     vectors = vectors_of(objective, table, segments).detach().double().numpy()
     assert [len(d.ravel()) for d in drawn] == [2 * 6, 4 * 6]  # 6 noise values for each masked value
     total, hits = 0.0, 0.0
@@ -155,7 +155,7 @@ def test_full_softmax_against_numpy_without_mass_on_missing() -> None:
     table, segments, values = batch()
     mask = torch.zeros(5, 3, dtype=torch.bool)
     mask[[0, 1, 4], 0] = True
-    loss, report = objective(table, segments, mask, values)
+    loss, report = objective(table, segments, objective.hidden_values(mask, values))
     vectors = vectors_of(objective, table, segments).detach().double().numpy()[:, 0]
     scorer = objective.values[0]
     score = vectors @ scorer.embedding.weight.detach().double().numpy().T + scorer.bias.detach().double().numpy()
@@ -164,7 +164,7 @@ def test_full_softmax_against_numpy_without_mass_on_missing() -> None:
     assert report["value_accuracy"] == pytest.approx((log_p.argmax(1) == [0, 1, 0]).mean())
     with torch.no_grad():
         scorer.bias[0] = 1e6
-    assert objective(table, segments, mask, values)[0].item() == loss.item()
+    assert objective(table, segments, objective.hidden_values(mask, values))[0].item() == loss.item()
 
 
 def test_members_of_a_sequence_share_one_unit() -> None:
@@ -173,7 +173,7 @@ def test_members_of_a_sequence_share_one_unit() -> None:
     table, segments, values = batch()
     mask = torch.zeros(5, 3, dtype=torch.bool)
     mask[:2, 1] = True
-    loss, _ = objective(table, segments, mask, values)
+    loss, _ = objective(table, segments, objective.hidden_values(mask, values))
     vectors = vectors_of(objective, table, segments).detach().double().numpy()[:2, 2]
     scorer = objective.values[2]
     score = vectors @ scorer.embedding.weight.detach().double().numpy().T + scorer.bias.detach().double().numpy()
@@ -187,7 +187,7 @@ def test_missing_values_are_never_targets(loss: str) -> None:
     table, segments, values = batch()
     mask = torch.zeros(5, 3, dtype=torch.bool)
     mask[3, 0] = mask[4, 2] = mask[2, 1] = True  # all missing
-    total, report = objective(table.requires_grad_(), segments, mask, values)
+    total, report = objective(table.requires_grad_(), segments, objective.hidden_values(mask, values))
     assert total.item() == 0
     assert math.isnan(report["value_accuracy"])
     total.backward()
@@ -199,7 +199,7 @@ def test_an_empty_mask_gives_zero_and_zero_gradient(loss: str) -> None:
     objective = masked_tabular(loss)
     table, segments, values = batch()
     table.requires_grad_()
-    total, _ = objective(table, segments, torch.zeros(5, 3, dtype=torch.bool), values)
+    total, _ = objective(table, segments, objective.hidden_values(torch.zeros(5, 3, dtype=torch.bool), values))
     total.backward()
     assert total.item() == 0
     assert not table.grad.any()
@@ -213,19 +213,21 @@ def test_what_is_not_masked_does_not_matter(data: st.DataObject) -> None:
     objective = masked_tabular("full_softmax")
     table, segments, values = batch()
     mask = torch.tensor(data.draw(st.lists(st.lists(st.booleans(), min_size=3, max_size=3), min_size=5, max_size=5)))
-    before, report = objective(table, segments, mask, values)
+    before, report = objective(table, segments, objective.hidden_values(mask, values))
     changed = [value.clone() for value in values]
     for i, target in enumerate(objective.targets):
         free = ~mask[:, target.column]
         changed[i][free] = torch.randint(0, len(target.counts), changed[i][free].shape)
     table = table.clone()
     table[~mask.any(1)] += 5.0
-    after, again = objective(table, segments, mask, changed)
+    after, again = objective(table, segments, objective.hidden_values(mask, changed))
     assert before.item() == pytest.approx(after.item(), abs=1e-6)
     assert str(report) == str(again)
     if mask.any(0)[0] and values[0][mask[:, 0]].any():  # and what is masked does matter
         table[mask[:, 0]] += torch.randn(6)
-        assert objective(table, segments, mask, changed)[0].item() != pytest.approx(after.item(), abs=1e-6)
+        assert objective(table, segments, objective.hidden_values(mask, changed))[0].item() != pytest.approx(
+            after.item(), abs=1e-6
+        )
 
 
 @settings(max_examples=30, deadline=None)

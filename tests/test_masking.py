@@ -38,8 +38,9 @@ def segment(columns: list[int], row: Tensor, length: int = 3) -> SegmentBatch:
     attention_mask = torch.ones_like(field_ids)
     attention_mask[:, -1] = 0
     return SegmentBatch(
-        field_ids + 5, attention_mask, field_ids, row, torch.arange(count), "user", np.arange(count)[:, None]
-    )
+        field_ids + 5, attention_mask, field_ids, row, torch.arange(count), "user", np.arange(count)[:, None],
+        attention_mask.sum(1).numpy(),
+    )  # fmt: skip
 
 
 def whole(rows: int = ROWS) -> list[SegmentBatch]:

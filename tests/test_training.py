@@ -282,9 +282,9 @@ def test_training_sees_training_interactions_only(
     seen: dict[str, set[tuple[float, ...]]] = {"pretrain": set(), "held out": set(), "finetune": set()}
     align, finetune = AlignmentModel.forward, ALTRecommender.calculate_loss
 
-    def forward(self: Any, rows: Any, *args: Any) -> Any:
-        seen["pretrain" if self.training else "held out"] |= triplets(rows)
-        return align(self, rows, *args)
+    def forward(self: Any, batch: Any) -> Any:
+        seen["pretrain" if self.training else "held out"] |= triplets(batch.interaction)
+        return align(self, batch)
 
     def loss(self: Any, rows: Any) -> Any:
         seen["finetune"] |= triplets(rows)

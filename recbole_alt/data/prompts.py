@@ -9,7 +9,7 @@ Joined clauses equal the tokens of the whole sentence, because clauses meet at w
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from recbole_alt.data.moving import moved
 from recbole_alt.data.template import PromptTemplate
 from recbole_alt.data.tokens import SegmentTokens, SpecialTokens, tokenise
 
@@ -32,19 +33,24 @@ class SegmentBatch:
     owner: Tensor  # [N], the first interaction with each text
     segment: str  # the name of the segment
     pieces: np.ndarray  # [N, F] row of each field's table; with the segment, what tells one text from another
+    lengths: np.ndarray  # [N] the tokens of each text
 
     def to(self, device: torch.device) -> SegmentBatch:
-        """The same batch on ``device``."""
-        moved: dict[str, Any] = {name: x.to(device) for name, x in vars(self).items() if isinstance(x, Tensor)}
-        return replace(self, **moved)
+        """The same batch with its tensors on ``device``."""
+        return moved(self, device)
+
+    @property
+    def encoder_input(self) -> tuple[Tensor, Tensor, np.ndarray]:
+        """``input_ids``, ``attention_mask`` and ``lengths``."""
+        return self.input_ids, self.attention_mask, self.lengths
 
     def select(self, texts: Tensor) -> SegmentBatch:
         """Only the texts [M] given by index, without trailing padding; ``row`` is empty."""
-        attention_mask = self.attention_mask[texts]
-        length = int(attention_mask.sum(1).max()) if len(texts) else 0
+        which = texts.cpu().numpy()
+        length = int(self.lengths[which].max(initial=0))
         return SegmentBatch(
-            self.input_ids[texts, :length], attention_mask[:, :length], self.field_ids[texts, :length], self.row[:0],
-            self.owner[texts], self.segment, self.pieces[texts.cpu().numpy()],
+            self.input_ids[texts, :length], self.attention_mask[texts, :length], self.field_ids[texts, :length],
+            self.row[:0], self.owner[texts], self.segment, self.pieces[which], self.lengths[which],
         )  # fmt: skip
 
 
@@ -61,7 +67,8 @@ class DistinctTexts:
         """The tokens of all texts, or of those in ``which`` [M]; then ``row`` has no meaning."""
         pieces, owner = (self.pieces, self.owner) if which is None else (self.pieces[which], self.owner[which])
         input_ids, attention_mask, field_ids = map(torch.from_numpy, self.segment.assemble(pieces))
-        return SegmentBatch(input_ids, attention_mask, field_ids, self.row, owner, self.segment.name, pieces)
+        lengths = attention_mask.sum(1).numpy()
+        return SegmentBatch(input_ids, attention_mask, field_ids, self.row, owner, self.segment.name, pieces, lengths)
 
 
 class PromptTable:

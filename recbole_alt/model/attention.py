@@ -1,5 +1,7 @@
 """Attention of every interaction over the tokens of its texts, when many interactions share a text."""
 
+from __future__ import annotations
+
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -42,47 +44,66 @@ class _Permute(torch.autograd.Function):
         return gradient.index_select(0, ctx.saved_tensors[0]), None, None
 
 
-def attend(query: Tensor, segments: Sequence[SegmentStates]) -> Tensor:
+def attend(query: Tensor, segments: Sequence[SegmentStates], layouts: Sequence[RowLayout] | None = None) -> Tensor:
     """Single-head attention over all tokens of an interaction's texts, padding excluded.
 
     The states of a text are never copied per interaction: its queries [B, H] are brought together, and multiplied with
-    it at once.
+    it at once. ``layouts`` are those of the segments' rows, where they are known already.
 
     Returns:
         [B, H].
     """
-    grids = [_Grids(segment) for segment in segments]
+    layouts = layouts or [RowLayout.of(segment.row) for segment in segments]
+    grids = [_Grids(segment, layout) for segment, layout in zip(segments, layouts, strict=True)]
     scores = [grid.products(query) / math.sqrt(query.shape[-1]) for grid in grids]
     shares = torch.cat(scores, dim=1).softmax(-1).split([score.shape[1] for score in scores], dim=1)
     return torch.stack([grid.averages(share) for grid, share in zip(grids, shares, strict=True)]).sum(0)
 
 
-class _Grids:
+@dataclass
+class RowLayout:
     """The rows of a batch laid out by the text each belongs to.
 
     Texts read by about as many rows (within a factor of two) share a grid [n, C], at most half of which is padding,
     however popular one text is. Rows and texts are put in the grids' order once; a grid's are then slices.
     """
 
-    def __init__(self, segment: SegmentStates):
-        row, device = segment.row, segment.row.device
-        counts = torch.bincount(row, minlength=len(segment.states))
+    order: Tensor  # [B] the rows in the grids' order
+    place: Tensor  # [B] where each row is in it
+    texts: Tensor  # [T] the texts that some row reads, in the grids' order
+    slots: list[Tensor]  # for each grid, the cell of each of its rows
+    n_texts: list[int]  # n of each grid
+    n_rows: list[int]  # the rows of each grid
+    most: list[int]  # C of each grid
+
+    @classmethod
+    def of(cls, row: Tensor) -> RowLayout:
+        """The layout of rows with the texts ``row`` [B]; on a GPU, the caller waits for it."""
+        counts = torch.bincount(row)
         bands = torch.frexp(counts.float()).exponent  # 0 for a text that no row reads
         texts = bands.argsort(stable=True)[int((counts == 0).sum()) :]
-        position = torch.zeros_like(counts).index_copy(0, texts, torch.arange(len(texts), device=device))
-        self.order = position[row].argsort(stable=True)
-        self.place = torch.empty_like(row).index_copy(0, self.order, torch.arange(len(row), device=device))
-        of_row = position[row[self.order]]
+        position = torch.zeros_like(counts).index_copy(0, texts, torch.arange(len(texts), device=row.device))
+        order = position[row].argsort(stable=True)
+        place = torch.empty_like(row).index_copy(0, order, torch.arange(len(row), device=row.device))
+        of_row = position[row[order]]
         first = counts[texts].cumsum(0) - counts[texts]
-        rank = torch.arange(len(row), device=device) - first[of_row]
-        self.n_texts = torch.unique_consecutive(bands[texts], return_counts=True)[1].tolist()
-        self.n_rows = [int(part.sum()) for part in counts[texts].split(self.n_texts)]
-        self.most = [int(part.max()) for part in counts[texts].split(self.n_texts)]
-        begins = [sum(self.n_texts[:i]) for i in range(len(self.n_texts))]
-        parts = zip(of_row.split(self.n_rows), rank.split(self.n_rows), begins, self.most, strict=True)
-        self.slots = [(number - begin) * most + among for number, among, begin, most in parts]
-        self.states = take_rows(segment.states, texts).split(self.n_texts)
-        self.padding = (segment.attention_mask[texts] == 0).unsqueeze(1).split(self.n_texts)
+        rank = torch.arange(len(row), device=row.device) - first[of_row]
+        n_texts = torch.unique_consecutive(bands[texts], return_counts=True)[1].tolist()
+        n_rows = [int(part.sum()) for part in counts[texts].split(n_texts)]
+        most = [int(part.max()) for part in counts[texts].split(n_texts)]
+        begins = [sum(n_texts[:i]) for i in range(len(n_texts))]
+        parts = zip(of_row.split(n_rows), rank.split(n_rows), begins, most, strict=True)
+        slots = [(number - begin) * most_of + among for number, among, begin, most_of in parts]
+        return cls(order, place, texts, slots, n_texts, n_rows, most)
+
+
+class _Grids:
+    """The texts of a segment as their rows read them."""
+
+    def __init__(self, segment: SegmentStates, layout: RowLayout):
+        self.layout = layout
+        self.states = take_rows(segment.states, layout.texts).split(layout.n_texts)
+        self.padding = (segment.attention_mask[layout.texts] == 0).unsqueeze(1).split(layout.n_texts)
 
     def products(self, query: Tensor) -> Tensor:
         """[B, H] → [B, L], each row's query with each token of its text; −∞ at padding."""
@@ -95,13 +116,15 @@ class _Grids:
 
     def _spread(self, x: Tensor) -> list[Tensor]:
         """[B, D] → per grid [n, C, D], zero where a text has fewer than C rows."""
-        parts = _Permute.apply(x, self.order, self.place).split(self.n_rows)
+        layout = self.layout
+        parts = _Permute.apply(x, layout.order, layout.place).split(layout.n_rows)
         return [
             x.new_zeros(n * most, x.shape[1]).index_copy(0, slot, part).view(n, most, -1)
-            for n, most, slot, part in zip(self.n_texts, self.most, self.slots, parts, strict=True)
+            for n, most, slot, part in zip(layout.n_texts, layout.most, layout.slots, parts, strict=True)
         ]
 
     def _collect(self, grids: list[Tensor]) -> Tensor:
         """Per grid [n, C, D] → [B, D]."""
-        parts = [take_rows(grid.flatten(0, 1), slot) for grid, slot in zip(grids, self.slots, strict=True)]
-        return _Permute.apply(torch.cat(parts), self.place, self.order)
+        layout = self.layout
+        parts = [take_rows(grid.flatten(0, 1), slot) for grid, slot in zip(grids, layout.slots, strict=True)]
+        return _Permute.apply(torch.cat(parts), layout.place, layout.order)

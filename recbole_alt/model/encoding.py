@@ -84,7 +84,6 @@ def _batches(lengths: np.ndarray, tokens: int) -> Iterator[tuple[np.ndarray, int
             yield part, rows, length
 
 
-def token_bytes(input_ids: Tensor, attention_mask: Tensor) -> list[bytes]:
+def token_bytes(input_ids: Tensor, attention_mask: Tensor, lengths: np.ndarray) -> list[bytes]:
     """The token ids of each text [N, L] without padding, which tell it from all others."""
-    lengths = attention_mask.sum(1).tolist()
-    return [ids[:length].tobytes() for ids, length in zip(input_ids.cpu().numpy(), lengths, strict=True)]
+    return [ids[:length].tobytes() for ids, length in zip(input_ids.cpu().numpy(), lengths.tolist(), strict=True)]

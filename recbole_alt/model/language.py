@@ -6,11 +6,13 @@ from collections.abc import Sequence
 from logging import getLogger
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from recbole_alt import pretrained
+from recbole_alt.data.moving import moved
 from recbole_alt.data.tokens import SpecialTokens
 from recbole_alt.families import family_of, freeze_first_layers, keep_first_layers
 from recbole_alt.model.adapters import AdapterState, add_lora
@@ -53,10 +55,16 @@ class LanguageModel(nn.Module):
         """As torch's, except that one of which nothing is trained stays in evaluation mode."""
         return super().train(mode and not self.is_fixed)
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Token states [N, L, H] and pooled states [N, H] of texts [N, L] padded on the right, both in 32 bits."""
+    def forward(
+        self, input_ids: Tensor, attention_mask: Tensor, lengths: np.ndarray | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Token states [N, L, H] and pooled states [N, H] of texts [N, L] padded on the right, both in 32 bits.
+
+        Without ``lengths`` [N], their numbers of tokens, these are counted, for which a GPU makes the caller wait.
+        """
         self.texts_encoded += len(input_ids)
-        states = self._encode_by_length(input_ids, attention_mask)
+        lengths = attention_mask.sum(1).cpu().numpy() if lengths is None else lengths
+        states = self._encode_by_length(input_ids, attention_mask, lengths)
         return states, self.pool(states, attention_mask)
 
     def encode_padded(self, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor]:
@@ -64,21 +72,18 @@ class LanguageModel(nn.Module):
         states = self._encode(input_ids, attention_mask)
         return states, self.pool(states, attention_mask)
 
-    def encode(self, texts: Sequence[tuple[Tensor, Tensor]]) -> list[tuple[Tensor, Tensor]]:
+    def encode(self, texts: Sequence[tuple[Tensor, Tensor, np.ndarray]]) -> list[tuple[Tensor, Tensor]]:
         """:meth:`forward` of several groups of texts [N_i, L_i] in one call."""
         if len(texts) < 2:
             return [self(*group) for group in texts]
-        longest = max(ids.shape[1] for ids, _ in texts)
-        any_id = int(texts[0][0][0, 0])  # to pad with: none attends to it
-        together = (
-            torch.cat([F.pad(ids, (0, longest - ids.shape[1]), value=any_id) for ids, _ in texts]),
-            torch.cat([F.pad(mask, (0, longest - mask.shape[1])) for _, mask in texts]),
-        )
-        states, pooled = self(*together)
-        sizes = [len(ids) for ids, _ in texts]
+        longest = max(ids.shape[1] for ids, _, _ in texts)
+        filled = [torch.cat([ids, ids[:, :1].expand(-1, longest - ids.shape[1])], 1) for ids, _, _ in texts]
+        mask = torch.cat([F.pad(mask, (0, longest - mask.shape[1])) for _, mask, _ in texts])
+        states, pooled = self(torch.cat(filled), mask, np.concatenate([lengths for _, _, lengths in texts]))
+        sizes = [len(group) for group, _, _ in texts]
         return [
-            (part[:, : ids.shape[1]], of_part)
-            for part, of_part, (ids, _) in zip(states.split(sizes), pooled.split(sizes), texts, strict=True)
+            (part[:, : group.shape[1]], of_part)
+            for part, of_part, (group, _, _) in zip(states.split(sizes), pooled.split(sizes), texts, strict=True)
         ]
 
     def autocast(self, device: torch.device) -> torch.autocast:
@@ -103,18 +108,20 @@ class LanguageModel(nn.Module):
         first = next((table.padding_idx for table in tables if getattr(table, "padding_idx", None) is not None), -1)
         return None if longest is None else longest - (first + 1)  # RoBERTa counts positions from its padding id on
 
-    def _encode_by_length(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+    def _encode_by_length(self, input_ids: Tensor, attention_mask: Tensor, lengths: np.ndarray) -> Tensor:
         """States [N, L, H], texts of like length encoded together so that little padding is computed."""
-        order = attention_mask.sum(1).argsort(stable=True)
-        parts = order.chunk(max(1, min(_MOST_GROUPS, len(order) // _LEAST_TEXTS)))
-        if len(parts) == 1:
+        n_groups = max(1, min(_MOST_GROUPS, len(lengths) // _LEAST_TEXTS))
+        if n_groups == 1:
             return self._encode(input_ids, attention_mask)
-        encoded = []
-        for part in parts:
-            length = int(attention_mask[part[-1]].sum())
+        order = lengths.argsort(kind="stable")
+        into_order, back = (moved(torch.from_numpy(which), input_ids.device) for which in (order, order.argsort()))
+        encoded: list[Tensor] = []
+        for part in into_order.chunk(n_groups):
+            last = sum(len(states) for states in encoded) + len(part) - 1
+            length = int(lengths[order[last]])
             states = self._encode(input_ids[part, :length], attention_mask[part, :length])
             encoded.append(F.pad(states, (0, 0, 0, input_ids.shape[1] - length)))
-        return torch.cat(encoded)[order.argsort()]
+        return torch.cat(encoded)[back]
 
     def _encode(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         with self.autocast(input_ids.device):

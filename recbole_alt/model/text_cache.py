@@ -18,7 +18,7 @@ from recbole_alt.model.eight_bits import EightBitEncoder
 from recbole_alt.model.encoding import Encoded, encode_each, token_bytes
 from recbole_alt.model.fingerprint import fingerprint, weights_digest
 from recbole_alt.model.language import LanguageModel
-from recbole_alt.model.objectives.objective import MaskedTexts
+from recbole_alt.model.objectives.batch import MaskedTexts, TextKeys
 from recbole_alt.model.state_store import StateStore
 from recbole_alt.progress import progress
 
@@ -109,17 +109,17 @@ class TextCache:
         getLogger().info(f"Encode texts: {encoded:,} of {len(wanted):,}; {size / 2**20:,.0f} MiB of states are kept")
         self.save()
 
-    def read(self, complete: Sequence[SegmentBatch], masked: Sequence[MaskedTexts]) -> list[SegmentStates]:
+    def read(
+        self, complete: Sequence[SegmentBatch], masked: Sequence[MaskedTexts], text_keys: TextKeys
+    ) -> list[SegmentStates]:
         """The states of every segment of a step; those of its masked texts are set in place."""
-        whole = [token_bytes(batch.input_ids, batch.attention_mask) for batch in complete]
-        hidden = [token_bytes(texts.input_ids, texts.batch.attention_mask) for texts in masked]
-        every = list(chain(*whole))
+        every = list(chain(*text_keys.complete))
         device = next(self._language_model.parameters()).device
-        found = self._find({_TOKENS: every, _POOLED: every, _MASKED: list(chain(*hidden))}, device)
-        for texts, keys in zip(masked, hidden, strict=True):
+        found = self._find({_TOKENS: every, _POOLED: every, _MASKED: list(chain(*text_keys.masked))}, device)
+        for texts, keys in zip(masked, text_keys.masked, strict=True):
             texts.states = torch.cat([found[_MASKED][key] for key in keys])
         segments = []
-        for batch, keys in zip(complete, whole, strict=True):
+        for batch, keys in zip(complete, text_keys.complete, strict=True):
             states = pad_sequence([found[_TOKENS][key] for key in keys], batch_first=True)
             pooled = torch.cat([found[_POOLED][key] for key in keys])
             segments.append(SegmentStates(states, batch.attention_mask, pooled, batch.row))
@@ -207,7 +207,7 @@ def _token_bytes(texts: DistinctTexts, which: np.ndarray | None = None) -> list[
     """The token ids of all distinct texts, or of those in ``which`` [M]."""
     which = np.arange(len(texts.pieces)) if which is None else which
     batches = (texts.join(which[start : start + _CHUNK]) for start in range(0, len(which), _CHUNK))
-    return [text for batch in batches for text in token_bytes(batch.input_ids, batch.attention_mask)]
+    return [text for batch in batches for text in token_bytes(*batch.encoder_input)]
 
 
 def _bytes_of(states: _States) -> int:

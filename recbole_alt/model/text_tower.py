@@ -29,7 +29,7 @@ class TextTower(nn.Module):
 
     def forward(self, batches: Sequence[SegmentBatch]) -> list[SegmentStates]:
         """The states of every segment; each distinct text is encoded once."""
-        encoded = self.language_model.encode([(batch.input_ids, batch.attention_mask) for batch in batches])
+        encoded = self.language_model.encode([batch.encoder_input for batch in batches])
         return self.gather(batches, encoded)
 
     @staticmethod

@@ -95,7 +95,9 @@ def blank(language_model: LanguageModel | None) -> Iterator[Reading]:
     if language_model.state_folder is not None:
         language_model.state_folder = replace(language_model.state_folder, read_only=True)
 
-    def forward(input_ids: Tensor, attention_mask: Tensor, shaped: bool = False) -> tuple[Tensor, Tensor]:
+    def forward(
+        input_ids: Tensor, attention_mask: Tensor, lengths: Any = None, *, shaped: bool = False
+    ) -> tuple[Tensor, Tensor]:
         reading.add(input_ids, attention_mask, shaped=shaped)
         language_model.texts_encoded += 0 if shaped else len(input_ids)
         count, length = input_ids.shape

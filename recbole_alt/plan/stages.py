@@ -180,8 +180,8 @@ class _Alignment(ALTPretrainTrainer):
 
     def advance(self) -> None:
         """The next step."""
-        self._record(self._train_step())
-        self.step += 1
+        self._train_step(self._batch(self.step))
+        self._read_measured()
 
     def measure(self) -> None:
         """The loss on the rows that are held out."""

@@ -119,15 +119,15 @@ def read_objectives(
     texts = prompts.batches(rows)
     masking = build_masking(config, prompts, [f.name for f in model.backbone.fields])
     masks = masking.draw(texts, len(rows), step_generator(config["seed"], 0, 0))
-    rows, texts = rows.to(device), [text.to(device) for text in texts]
 
     def read(masks: Masks) -> dict[str, float]:
         init_seed(config["seed"], config["reproducibility"])  # of the noise
-        output = model(rows, texts, masks)
-        return {f"{name} loss": loss.item() for name, loss in output.losses.items()} | output.metrics
+        output = model(model.prepare(rows, texts, masks).to(device))
+        values = {f"{name} loss": loss for name, loss in output.losses.items()} | output.metrics
+        return {name: float(value) for name, value in values.items()}
 
     whole = read(masks)
-    contrasted = np.stack([text.row[: config["contrast_rows"] or len(rows)].cpu().numpy() for text in texts], 1)
+    contrasted = np.stack([text.row[: config["contrast_rows"] or len(rows)].numpy() for text in texts], 1)
     shares = np.unique(contrasted, axis=0, return_counts=True)[1] / len(contrasted)
     whole["retrieval by chance"] = float(shares @ shares)  # that another row, drawn at random, has the same text
     by_field = {}

@@ -76,7 +76,7 @@ def held_out_loss(model: AlignmentModel, held_out: Any, masking: Masking, seed: 
             rows = held_out[part]
             texts = held_out.prompts.batches(rows)
             masks = masking.draw(texts, len(rows), step_generator(seed, 0, number, stream=1))
-            output = model(rows.to(device), [text.to(device) for text in texts], masks)
+            output = model(model.prepare(rows, texts, masks).to(device))
             losses = [model.weights.get(name, 1.0) * loss.item() for name, loss in output.losses.items()]
             total += sum(losses) * len(part)
     model.train(was_training)

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Mapping, Sequence
 from logging import getLogger
+from math import isfinite
 from time import monotonic
 from typing import Any
 
@@ -13,8 +14,10 @@ from recbole_alt import checkpoints
 from recbole_alt.config import ALTConfig
 from recbole_alt.data.identity import record_of, require_same_data
 from recbole_alt.data.masking import step_generator
+from recbole_alt.data.moving import Arriving, made_ahead
 from recbole_alt.data.steps import build_batches, build_masking
 from recbole_alt.model.alignment import AlignmentModel, AlignmentOutput
+from recbole_alt.model.objectives.batch import AlignmentBatch
 from recbole_alt.model.precision import gradient_scaler
 from recbole_alt.model.text_cache import TextCache
 from recbole_alt.model.weights import load_weights
@@ -34,11 +37,15 @@ from recbole_alt.trainer.optim import GROUNDING_RATE, GROUPS, load_optimizer, pa
 #: What a checkpoint holds: parts of the model and attributes of the trainer.
 _PARTS = ("backbone", "text", "objectives")
 _STEPPED = ("optimizer", "scheduler", "scaler")
+_AHEAD = 4  # batches that are made ahead for a GPU
 _PROGRESS = ("step", "interactions_seen", "seconds", "recent", "held_out_losses")
 
 
 class ALTPretrainTrainer(host.AbstractTrainer):
     """Aligns both towers on training interactions, without labels (method, alignment).
+
+    On a GPU, another thread makes the batches ahead, and what a step measured is read when the next one has begun, so
+    that the GPU always has work. A loss that is not a number is found then.
 
     The schedule of the learning rates is that of ``total_steps``. Alignment ends earlier when the loss on some training
     rows, held out of training for this, has stopped falling (``pretrain_stopping_step``); the last weights are kept.
@@ -88,6 +95,7 @@ class ALTPretrainTrainer(host.AbstractTrainer):
         self.seconds = 0.0
         self.recent: list[dict[str, float]] = []  # losses and accuracies of the last steps, a tenth of all at most
         self.held_out_losses: list[float] = []
+        self._measured: tuple[int, Arriving] | None = None  # what the last step measured
 
     def fit(self, train_data: Any = None, show_progress: bool = True) -> dict[str, Any]:
         """Train to the last step, or until the loss on held-out rows has stopped falling, and save.
@@ -105,21 +113,24 @@ class ALTPretrainTrainer(host.AbstractTrainer):
         before = self.seconds
         self._keep_texts(show_progress)
         self._announce()
-        steps = range(self.step, self.total_steps)
-        bar = progress(steps, "Align", self.total_steps, initial=self.step, shown=show_progress, unit=" steps")
-        for _ in bar:
-            if self.ended_by:
-                break
-            output = self._train_step()
-            self._record(output)
-            self.step += 1
+        steps = range(self.step, self.total_steps if not self.ended_by else self.step)
+        ahead = made_ahead(self._batch, steps, by=_AHEAD if self.device.type == "cuda" else 0)
+        bar = progress(ahead, "Align", self.total_steps, initial=self.step, shown=show_progress, unit=" steps")
+        for batch in bar:
+            self._train_step(batch)
             if self.held_out is not None and self.step % self.measured_every == 0:
                 self._measure(self.held_out)
-            bar.set_postfix({name.replace("masked_", "m_"): f"{x.item():.3f}" for name, x in output.losses.items()})
+            if self.recent:
+                losses = {name: x for name, x in self.recent[-1].items() if name.startswith("loss/")}
+                bar.set_postfix({name[5:].replace("masked_", "m_"): f"{x:.3f}" for name, x in losses.items()})
             self.seconds = before + monotonic() - begun
+            if self.ended_by:
+                break
             if monotonic() - saved > self.config["checkpoint_seconds"]:
                 self.save()
                 saved = monotonic()
+        ahead.close()
+        self.seconds = before + monotonic() - begun
         self.save()
         self.logger.info(f"Alignment: made {self.step} of {self.total_steps} steps, ended by {self.ended_by}")
         return {
@@ -153,6 +164,7 @@ class ALTPretrainTrainer(host.AbstractTrainer):
         self.logger.info(f"Alignment: {said}")
 
     def _measure(self, held_out: Any) -> None:
+        self._read_measured()
         loss = held_out_loss(self.model, held_out, self.masking, self.config["seed"], self.device)
         self.held_out_losses.append(loss)
         self.tensorboard.add_scalar("pretrain/loss/held_out", loss, self.step)
@@ -170,36 +182,52 @@ class ALTPretrainTrainer(host.AbstractTrainer):
             every = prompts.every(self._all_rows.inter_feat)
             cache.fill(every, self.device, reads=self.total_steps * in_step, shown=show_progress)
 
-    def _train_step(self) -> AlignmentOutput:
-        epoch, within = divmod(self.step, self.batches.steps_per_epoch)
-        rows = self.dataset[self.batches(self.step)]
+    def _batch(self, step: int) -> AlignmentBatch:
+        """What ``step`` reads, on the device; the same for the same step, whichever thread makes it."""
+        epoch, within = divmod(step, self.batches.steps_per_epoch)
+        rows = self.dataset[self.batches(step)]
         texts = self.dataset.prompts.batches(rows)
         masks = self.masking.draw(texts, len(rows), step_generator(self.config["seed"], epoch, within))
+        return self.model.prepare(rows, texts, masks).to(self.device)
+
+    def _train_step(self, batch: AlignmentBatch) -> AlignmentOutput:
+        """One optimiser step; then read what the step before has measured."""
         self.optimizer.zero_grad()
-        output = self.model(rows.to(self.device), [text.to(self.device) for text in texts], masks)
-        if not torch.isfinite(output.loss):
-            losses = {name: loss.item() for name, loss in output.losses.items()}
-            raise Diverged(
-                f"pretraining loss is not a number at step {self.step}: {losses}; lower pretrain_learning_rate"
-            )
+        output: AlignmentOutput = self.model(batch)
         clip = self.config["clip_grad_norm"]
         update(self.model, output.loss, self.optimizer, self.scaler, self.scheduler, clip)
-        self.interactions_seen += len(rows)
-        return output
-
-    def _record(self, output: AlignmentOutput) -> None:
-        values = {f"loss/{name}": loss.item() for name, loss in output.losses.items()}
-        values |= {f"accuracy/{name}": value for name, value in output.metrics.items()}
-        for name, value in values.items():
-            self.tensorboard.add_scalar(f"pretrain/{name}", value, self.step)
-        self.recent = [*self.recent, values][-max(1, self.total_steps // 10) :]
+        self.interactions_seen += len(batch.interaction)
+        self._read_measured()
+        measured = {"loss": output.loss} | {f"loss/{name}": loss for name, loss in output.losses.items()}
+        measured |= {f"accuracy/{name}": value for name, value in output.metrics.items()}
+        self._measured = self.step, Arriving(measured)
         texts = self.model.text.language_model.texts_encoded
         self.tensorboard.add_scalar("pretrain/interactions_per_text", self.interactions_seen / max(1, texts), self.step)
         for group in self.optimizer.param_groups:
             self.tensorboard.add_scalar(f"pretrain/learning_rate/{group['name']}", group["lr"], self.step)
+        self.step += 1
+        return output
+
+    def _read_measured(self) -> None:
+        """Record the losses and accuracies of the last step made, unless that has been done.
+
+        Raises:
+            Diverged: a loss is not a number.
+        """
+        if self._measured is None:
+            return
+        (step, arriving), self._measured = self._measured, None
+        values = arriving.read()
+        if not isfinite(values.pop("loss")):
+            losses = {name.removeprefix("loss/"): x for name, x in values.items() if name.startswith("loss/")}
+            raise Diverged(f"pretraining loss is not a number at step {step}: {losses}; lower pretrain_learning_rate")
+        for name, value in values.items():
+            self.tensorboard.add_scalar(f"pretrain/{name}", value, step)
+        self.recent = [*self.recent, values][-max(1, self.total_steps // 10) :]
 
     def save(self) -> None:
         """Write the checkpoint: towers, objectives, optimiser, schedule, random state and progress."""
+        self._read_measured()
         checkpoints.save(
             {
                 "config": ALTConfig.snapshot(self.config),

@@ -8,8 +8,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from typing_extensions import Self
 
+from recbole_alt.data.prompts import SegmentBatch
 from recbole_alt.model.backbones import Backbone
-from recbole_alt.model.objectives.objective import MaskedTexts, Objective, Views
+from recbole_alt.model.objectives.batch import AlignmentBatch, MaskedTexts
+from recbole_alt.model.objectives.objective import Objective, Views
 from recbole_alt.model.text_tower import TextTower
 
 
@@ -95,13 +97,17 @@ class ContrastiveObjective(Objective):
         """The first ``max_rows``."""
         return every[: self.max_rows]
 
-    def measure(self, views: Views) -> tuple[Tensor, dict[str, float]]:
-        """See :meth:`Objective.measure`."""
-        rows = min(len(views.interaction), self.max_rows or len(views.interaction))
-        table = views.complete_table.representation[:rows]
-        return self(table, views.pooled(rows), views.distinct_texts(rows))
+    def prepare(self, batch: AlignmentBatch) -> Tensor | None:
+        """:func:`text_numbers` of the contrasted rows; None if no two of them have the same texts."""
+        numbers = text_numbers(batch.complete, self.max_rows)
+        return None if len(numbers.unique()) == len(numbers) else numbers
 
-    def forward(self, table: Tensor, text: Tensor, number: Tensor | None = None) -> tuple[Tensor, dict[str, float]]:
+    def measure(self, views: Views, prepared: Tensor | None) -> tuple[Tensor, dict[str, Tensor]]:
+        """See :meth:`Objective.measure`."""
+        rows = min(len(views.batch.interaction), self.max_rows or len(views.batch.interaction))
+        return self(views.complete_table.representation[:rows], views.pooled(rows), prepared)
+
+    def forward(self, table: Tensor, text: Tensor, number: Tensor | None = None) -> tuple[Tensor, dict[str, Tensor]]:
         """Loss and metrics for tables [B, R] and the texts [B, H] of the same rows.
 
         ``number`` [B] is equal where the texts are; None if all differ.
@@ -111,7 +117,15 @@ class ContrastiveObjective(Objective):
         return info_nce(table @ text.T / self.temperature, same)
 
 
-def info_nce(similarity: Tensor, same: Tensor | None = None) -> tuple[Tensor, dict[str, float]]:
+def text_numbers(segments: Sequence[SegmentBatch], rows: int | None = None) -> Tensor:
+    """A number for all texts of each of a batch's first ``rows``, equal where all of them are; None for every row."""
+    numbers = torch.zeros_like(segments[0].row[:rows])
+    for segment in segments:
+        numbers = (numbers * len(segment.lengths) + segment.row[:rows]).unique(return_inverse=True)[1]
+    return numbers
+
+
+def info_nce(similarity: Tensor, same: Tensor | None = None) -> tuple[Tensor, dict[str, Tensor]]:
     """Symmetric InfoNCE of the similarities [B, B] of tables with texts; row i of either belongs to row i of the other.
 
     The target of a row is spread evenly over the rows with the ``same`` text (bool [B, B]; None if all differ), so that
@@ -121,8 +135,13 @@ def info_nce(similarity: Tensor, same: Tensor | None = None) -> tuple[Tensor, di
 
     ``retrieval`` counts distinct texts: the nearest is the row's own, or one of several at equal similarity.
     """
-    same = torch.eye(len(similarity), dtype=torch.bool, device=similarity.device) if same is None else same
-    return symmetric_cross_entropy(similarity, same), {"retrieval": hits(similarity, same, 1 / same.sum(0)).item()}
+    if same is None:
+        own = torch.arange(len(similarity), device=similarity.device)
+        loss = (F.cross_entropy(similarity, own) + F.cross_entropy(similarity.T, own)) / 2
+        same = own.unsqueeze(1) == own
+    else:
+        loss = symmetric_cross_entropy(similarity, same)
+    return loss, {"retrieval": hits(similarity, same, 1 / same.sum(0))}
 
 
 def symmetric_cross_entropy(similarity: Tensor, positive: Tensor) -> Tensor:
@@ -130,14 +149,9 @@ def symmetric_cross_entropy(similarity: Tensor, positive: Tensor) -> Tensor:
 
     The target of a row, and of a column, is spread evenly over its positives; each has at least one.
     """
-    return (_cross_entropy(similarity, positive) + _cross_entropy(similarity.T, positive.T)) / 2
-
-
-def _cross_entropy(similarity: Tensor, positive: Tensor) -> Tensor:
-    positives = positive.sum(1, keepdim=True)
-    if bool((positives == 1).all()):
-        return F.cross_entropy(similarity, positive.byte().argmax(1))
-    return F.cross_entropy(similarity, positive.to(similarity.dtype) / positives)
+    target = positive.to(similarity.dtype)
+    of_rows = F.cross_entropy(similarity, target / target.sum(1, keepdim=True))
+    return (of_rows + F.cross_entropy(similarity.T, target.T / target.T.sum(1, keepdim=True))) / 2
 
 
 @torch.no_grad()

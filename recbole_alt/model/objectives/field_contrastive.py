@@ -8,8 +8,9 @@ from typing_extensions import Self
 
 from recbole_alt.model.backbones import Backbone
 from recbole_alt.model.field_tables import field_tables
+from recbole_alt.model.objectives.batch import AlignmentBatch
 from recbole_alt.model.objectives.contrastive import hits, symmetric_cross_entropy
-from recbole_alt.model.objectives.fields import AlignedField, aligned_fields, average, standardised, values_and_texts
+from recbole_alt.model.objectives.fields import AlignedField, ValuesAndTexts, aligned_fields, average, standardised
 from recbole_alt.model.objectives.objective import Objective, Views
 from recbole_alt.model.text_tower import TextTower
 
@@ -51,16 +52,18 @@ class FieldContrastiveObjective(Objective):
         options = {"temperature": config["field_temperature"], "max_rows": config["contrast_rows"]}
         return cls(aligned_fields(config, backbone, dataset), text.hidden_size, **options)
 
-    def measure(self, views: Views) -> tuple[Tensor, dict[str, float]]:
+    def prepare(self, batch: AlignmentBatch) -> list[ValuesAndTexts]:
+        """What the contrasted rows hold of each field."""
+        return [ValuesAndTexts.of(batch, field, self.max_rows) for field in self.fields]
+
+    def measure(self, views: Views, prepared: list[ValuesAndTexts]) -> tuple[Tensor, dict[str, Tensor]]:
         """See :meth:`Objective.measure`."""
-        rows = min(len(views.interaction), self.max_rows or len(views.interaction))
-        tables = field_tables(views.backbone)
-        found = []
-        for i, field in enumerate(self.fields):
-            table = tables[field.name]
-            read = values_and_texts(views, table, field.segment, rows)
-            if min(read.positive.shape) > 1:  # otherwise there is nothing to tell apart
-                found.append(self(i, table(read.values), read.texts, read.positive))
+        tables, segments = field_tables(views.backbone), views.complete_texts
+        found = [
+            self(i, tables[field.name](held.values), held.states(segments[field.segment]), held.positive)
+            for i, (field, held) in enumerate(zip(self.fields, prepared, strict=True))
+            if min(len(held.values), len(held.texts)) > 1  # otherwise there is nothing to tell apart
+        ]
         loss, retrieval = average(found, self.heads[0].weight)
         return loss, {"field_retrieval": retrieval}
 

@@ -11,7 +11,8 @@ from typing_extensions import Self
 from recbole_alt.model.attention import take_rows
 from recbole_alt.model.backbones import Backbone
 from recbole_alt.model.field_tables import FieldTable, field_tables, read_values
-from recbole_alt.model.objectives.fields import AlignedField, ValuesAndTexts, aligned_fields, average, values_and_texts
+from recbole_alt.model.objectives.batch import AlignmentBatch
+from recbole_alt.model.objectives.fields import AlignedField, ValuesAndTexts, aligned_fields, average
 from recbole_alt.model.objectives.objective import Objective, Views
 from recbole_alt.model.objectives.value_scorer import ValueScorer
 from recbole_alt.model.text_tower import TextTower
@@ -56,27 +57,33 @@ class FieldPredictionObjective(Objective):
     @classmethod
     def build(cls, config: Any, backbone: Backbone, text: TextTower, dataset: Any) -> Self:
         """See :meth:`Objective.build`."""
-        fields, tables = aligned_fields(config, backbone, dataset), field_tables(backbone)
-        values = [read_values(tables[field.name].field, dataset.column(field.name)) for field in fields]
-        counts = [torch.bincount(v.flatten(), minlength=f.size) for v, f in zip(values, fields, strict=True)]
+        fields = aligned_fields(config, backbone, dataset)
+        values = [read_values(field.field, dataset.column(field.name)) for field in fields]
+        counts = [torch.bincount(v.flatten(), minlength=f.field.size) for v, f in zip(values, fields, strict=True)]
         loss, n_noise = config["masked_tabular_loss"], config["masked_tabular_noise"]
         return cls(fields, counts, text.hidden_size, loss=loss, n_noise=n_noise)
 
-    def measure(self, views: Views) -> tuple[Tensor, dict[str, float]]:
+    def prepare(self, batch: AlignmentBatch) -> list[ValuesAndTexts]:
+        """What the batch holds of each field."""
+        return [ValuesAndTexts.of(batch, field) for field in self.fields]
+
+    def measure(self, views: Views, prepared: list[ValuesAndTexts]) -> tuple[Tensor, dict[str, Tensor]]:
         """See :meth:`Objective.measure`."""
-        tables = field_tables(views.backbone)
-        found = []
-        for i, field in enumerate(self.fields):
-            read = values_and_texts(views, tables[field.name], field.segment, len(views.interaction))
-            if len(read.values):
-                found.append(self(i, tables[field.name], read))
+        tables, segments = field_tables(views.backbone), views.complete_texts
+        found = [
+            self(i, tables[field.name], held, held.states(segments[field.segment]))
+            for i, (field, held) in enumerate(zip(self.fields, prepared, strict=True))
+            if len(held.values)
+        ]
         loss, accuracy = average(found, self.heads[0].weight)
         return loss, {"field_accuracy": accuracy}
 
-    def forward(self, i: int, table: FieldTable, read: ValuesAndTexts) -> tuple[Tensor, Tensor]:
-        """Loss of the ``i``-th field, embedded by ``table``, and the share of values that came first; both scalars."""
-        text, value = read.positive.T.nonzero(as_tuple=True)
-        vectors = take_rows(self.heads[i](read.texts), text)
-        losses, first = self.scorers[i].measure(vectors, read.values[value], table, self.loss, self.n_noise)
-        share = 1 / read.positive.sum(0)[text]
+    def forward(self, i: int, table: FieldTable, held: ValuesAndTexts, texts: Tensor) -> tuple[Tensor, Tensor]:
+        """Loss of the ``i``-th field, embedded by ``table``, and the share of values that came first; both scalars.
+
+        ``texts`` [T, H] are the states of those that ``held`` names.
+        """
+        vectors = take_rows(self.heads[i](texts), held.text)
+        losses, first = self.scorers[i].measure(vectors, held.values[held.value], table, self.loss, self.n_noise)
+        share = 1 / held.positive.sum(0)[held.text]
         return (share * losses).sum() / share.sum(), (share * first).sum() / share.sum()

@@ -4,6 +4,8 @@ Similar texts get similar embeddings if a text is compared with the embeddings t
 A deeper head on either side could tell texts apart while the embeddings hardly move.
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,29 +13,55 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from recbole_alt.model.attention import take_rows
-from recbole_alt.model.backbones import Backbone
-from recbole_alt.model.field_tables import FieldTable, field_tables, read_values
-from recbole_alt.model.objectives.objective import Views
+from recbole_alt.model.attention import SegmentStates, take_rows
+from recbole_alt.model.backbones import Backbone, TableField
+from recbole_alt.model.field_tables import field_tables, read_values
+from recbole_alt.model.objectives.batch import AlignmentBatch
 
 
 @dataclass(frozen=True)
 class AlignedField:
     """A field of the CTR model, and the text that describes what it belongs to: the user, the item or the row."""
 
-    name: str
+    field: TableField
     segment: int  # which of the prompt's segments
-    size: int  # distinct values, [PAD] included
-    width: int  # E, of their embeddings
+    width: int  # E, of its values' embeddings
+
+    @property
+    def name(self) -> str:
+        """Of the field."""
+        return self.field.name
 
 
-@dataclass(frozen=True)
+@dataclass
 class ValuesAndTexts:
-    """The V distinct values of a field in a batch, and the T distinct texts of which each has one of them."""
+    """The V distinct values of a field in a batch, the T distinct texts of which each has one of them, and P pairs."""
 
     values: Tensor  # [V], ascending
-    texts: Tensor  # [T, H] pooled states, less their mean, with a mean square length of 1
-    positive: Tensor  # bool [V, T], True where a row has both
+    texts: Tensor  # [T] which of the segment's, ascending
+    value: Tensor  # [P] the value of each pair that some row has, among the V
+    text: Tensor  # [P] and its text, among the T, ascending
+
+    @classmethod
+    def of(cls, batch: AlignmentBatch, aligned: AlignedField, rows: int | None = None) -> ValuesAndTexts:
+        """What the batch's first rows hold of a field; the members of a sequence are values of their own."""
+        values = read_values(aligned.field, batch.interaction[aligned.name][:rows])
+        values = values.view(len(values), -1)
+        text = batch.complete[aligned.segment].row[:rows].unsqueeze(1).expand_as(values)
+        pairs = torch.stack([text, values], dim=-1)[values > 0].unique(dim=0)
+        (texts, text), (distinct, value) = (column.unique(return_inverse=True) for column in pairs.unbind(1))
+        return cls(distinct, texts, value, text)
+
+    @property
+    def positive(self) -> Tensor:
+        """bool [V, T], True where a row has both."""
+        positive = torch.zeros(len(self.values), len(self.texts), dtype=torch.bool, device=self.values.device)
+        positive[self.value, self.text] = True
+        return positive
+
+    def states(self, segment: SegmentStates) -> Tensor:
+        """[T, H] the texts' pooled states, less their mean, with a mean square length of 1."""
+        return standardised(take_rows(segment.pooled, self.texts))
 
 
 def aligned_fields(config: Any, backbone: Backbone, dataset: Any) -> list[AlignedField]:
@@ -55,19 +83,7 @@ def aligned_fields(config: Any, backbone: Backbone, dataset: Any) -> list[Aligne
         if name not in known:
             raise ValueError(f"aligned_fields: {name!r} must be one of {', '.join(known)}")
     chosen = [name for name in known if name in (config["aligned_fields"] or known)]
-    return [AlignedField(name, place[name], tables[name].field.size, tables[name].width) for name in chosen]
-
-
-def values_and_texts(views: Views, table: FieldTable, segment: int, rows: int) -> ValuesAndTexts:
-    """What the batch's first rows hold of a field; the members of a sequence are values of their own."""
-    texts = views.complete_texts[segment]
-    values = read_values(table.field, views.interaction[table.field.name][:rows]).view(rows, -1)
-    text = texts.row[:rows].unsqueeze(1).expand_as(values)
-    pairs = torch.stack([values, text], dim=-1)[values > 0].unique(dim=0)
-    (distinct, value), (which, text) = (column.unique(return_inverse=True) for column in pairs.unbind(1))
-    positive = torch.zeros(len(distinct), len(which), dtype=torch.bool, device=values.device)
-    positive[value, text] = True
-    return ValuesAndTexts(distinct, standardised(take_rows(texts.pooled, which)), positive)
+    return [AlignedField(tables[name].field, place[name], tables[name].width) for name in chosen]
 
 
 def standardised(vectors: Tensor) -> Tensor:
@@ -76,9 +92,9 @@ def standardised(vectors: Tensor) -> Tensor:
     return centred / centred.square().sum(1).mean().sqrt().clamp(min=1e-12)
 
 
-def average(found: Sequence[tuple[Tensor, Tensor]], otherwise: Tensor) -> tuple[Tensor, float]:
+def average(found: Sequence[tuple[Tensor, Tensor]], otherwise: Tensor) -> tuple[Tensor, Tensor]:
     """The means over fields of their losses and accuracies; a loss of ``otherwise`` · 0 if there is no field."""
     if not found:
-        return otherwise.sum() * 0, float("nan")
+        return otherwise.sum() * 0, otherwise.new_tensor(torch.nan)
     losses, accuracies = zip(*found, strict=True)
-    return torch.stack(losses).mean(), torch.stack(accuracies).mean().item()
+    return torch.stack(losses).mean(), torch.stack(accuracies).mean()

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from typing_extensions import Self
 
 from recbole_alt.model.backbones import Backbone
-from recbole_alt.model.objectives.objective import MaskedTexts, Objective, Views
+from recbole_alt.model.objectives.batch import AlignmentBatch, MaskedTexts
+from recbole_alt.model.objectives.objective import Objective, Views
 from recbole_alt.model.text_tower import TextTower
 
 
@@ -55,19 +56,21 @@ class MaskedLanguageObjective(Objective):
         """The first row of each masked text."""
         return torch.cat([every[:0], *(texts.batch.owner for texts in masked)])
 
-    def measure(self, views: Views) -> tuple[Tensor, dict[str, float]]:
-        """See :meth:`Objective.measure`."""
-        none = views.complete_table.representation[:0]
-        states, tables = [none.new_zeros(0, views.text.hidden_size)], [none]
-        targets = [none.new_zeros(0).long()]
-        for texts in views.masked_texts:
-            states.append(texts.states)
-            tables.append(views.representations(texts.batch.owner[texts.where.nonzero()[:, 0]]))
-            targets.append(texts.batch.input_ids[texts.where])
-        with views.autocast():
-            return self(torch.cat(states), torch.cat(tables), torch.cat(targets))
+    def prepare(self, batch: AlignmentBatch) -> tuple[Tensor, Tensor]:
+        """The row [M] that helps each masked position, and the token [M] that it hides."""
+        rows = [texts.batch.owner[texts.text] for texts in batch.masked]
+        targets = [texts.masked_ids for texts in batch.masked]
+        return torch.cat([batch.rows[:0], *rows]), torch.cat([batch.rows[:0], *targets])
 
-    def forward(self, states: Tensor, table: Tensor, target: Tensor) -> tuple[Tensor, dict[str, float]]:
+    def measure(self, views: Views, prepared: tuple[Tensor, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        """See :meth:`Objective.measure`."""
+        row, target = prepared
+        none = views.complete_table.representation.new_zeros(0, views.text.hidden_size)
+        states = torch.cat([none, *(texts.states for texts in views.masked_texts)])
+        with views.autocast():
+            return self(states, views.representations(row), target)
+
+    def forward(self, states: Tensor, table: Tensor, target: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Loss and metrics over M masked positions; zero, with zero gradient, when M is 0.
 
         Args:
@@ -76,9 +79,9 @@ class MaskedLanguageObjective(Objective):
             target: [M] the token ids that were masked.
         """
         if not len(target):
-            return (states.sum() + table.sum()) * 0, {"token_accuracy": float("nan")}
+            return (states.sum() + table.sum()) * 0, {"token_accuracy": table.new_tensor(torch.nan)}
         logits = self.layers(torch.cat([states, self.table_norm(table)], dim=-1)).float()
         classes = torch.searchsorted(self.token_ids, target)
         accuracy = (logits.detach().argmax(-1) == classes).float().mean()
         with torch.autocast(logits.device.type, enabled=False):
-            return F.cross_entropy(logits, classes), {"token_accuracy": accuracy.item()}
+            return F.cross_entropy(logits, classes), {"token_accuracy": accuracy}

@@ -1,15 +1,19 @@
 """Masked tabular modelling with language help: a masked feature is found again from the rest and the text."""
 
+from __future__ import annotations
+
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from typing_extensions import Self
 
-from recbole_alt.model.attention import SegmentStates, attend, take_rows
+from recbole_alt.model.attention import RowLayout, SegmentStates, attend, take_rows
 from recbole_alt.model.backbones import Backbone
+from recbole_alt.model.objectives.batch import AlignmentBatch
 from recbole_alt.model.objectives.objective import Objective, Views
 from recbole_alt.model.objectives.value_scorer import ValueScorer
 from recbole_alt.model.targets import TableTargets, TargetField
@@ -66,51 +70,74 @@ class MaskedTabularObjective(Objective):
         objective.table = table
         return objective
 
-    def measure(self, views: Views) -> tuple[Tensor, dict[str, float]]:
+    def prepare(self, batch: AlignmentBatch) -> tuple[list[HiddenValues], list[RowLayout]]:
+        """What is hidden of each target field, and how the rows share the texts of each segment."""
+        hidden = self.hidden_values(batch.table_mask, self.table.read(batch.interaction))
+        return hidden, [RowLayout.of(segment.row) for segment in batch.complete]
+
+    def hidden_values(self, mask: Tensor, values: Sequence[Tensor]) -> list[HiddenValues]:
+        """Of each target field with true values [B] or [B, S], those that ``mask``, bool [B, F], hides."""
+        columns = [target.column for target in self.targets]
+        return [HiddenValues.of(of_field, mask[:, i]) for of_field, i in zip(values, columns, strict=True)]
+
+    def measure(
+        self, views: Views, prepared: tuple[list[HiddenValues], list[RowLayout]]
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         """See :meth:`Objective.measure`."""
-        table = views.masked_table.representation
+        hidden, layouts = prepared
         with views.autocast():
-            values = self.table.read(views.interaction)
-            return self(table, views.complete_texts, views.table_mask.to(table.device), values)
+            return self(views.masked_table.representation, views.complete_texts, hidden, layouts)
 
     def forward(
-        self, table: Tensor, segments: Sequence[SegmentStates], mask: Tensor, values: Sequence[Tensor]
-    ) -> tuple[Tensor, dict[str, float]]:
+        self,
+        table: Tensor,
+        segments: Sequence[SegmentStates],
+        hidden: Sequence[HiddenValues],
+        layouts: Sequence[RowLayout] | None = None,
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         """Loss, averaged over the masked values, and metrics; zero, with zero gradient, when nothing is masked.
 
         Args:
             table: [B, R] representation of the masked table.
             segments: token states of the complete texts.
-            mask: bool [B, F] of the table's fields.
-            values: per target field, [B] or [B, S] true values; 0 for missing or padding.
+            hidden: of each target field.
+            layouts: of the segments' rows, where they are known.
         """
         table = self.table_norm(table)
-        vectors = self.vectors(torch.cat([table, attend(self.query(table), segments)], dim=-1))
+        vectors = self.vectors(torch.cat([table, attend(self.query(table), segments, layouts)], dim=-1))
         with torch.autocast(table.device.type, enabled=False):  # values are scored in 32 bits
-            return self._score_values(vectors.float(), mask, values)
+            return self._score_values(vectors.float(), hidden)
 
-    def _score_values(self, vectors: Tensor, mask: Tensor, values: Sequence[Tensor]) -> tuple[Tensor, dict[str, float]]:
+    def _score_values(self, vectors: Tensor, hidden: Sequence[HiddenValues]) -> tuple[Tensor, dict[str, Tensor]]:
         """Loss and metrics from one vector per field [B, T·D]."""
         per_field = vectors.view(len(vectors), len(self.targets), -1)
-        total, weight, hits = vectors.sum() * 0, 0.0, 0.0
-        for i, (target, scorer) in enumerate(zip(self.targets, self.values, strict=True)):
-            vector, value, share = _masked_values(per_field[:, i], values[i], mask[:, target.column])
-            if len(value):
-                loss, first = scorer(vector, value, self.loss, self.n_noise)
-                total = total + (share * loss).sum()
-                weight += float(share.sum())
-                hits += float(share @ first.float())
-        metrics = {"value_accuracy": hits / weight if weight else float("nan")}
-        return total / max(weight, 1.0), metrics
+        weight = sum(values.weight for values in hidden)
+        total, hits = vectors.sum() * 0, vectors.new_tensor(0.0 if weight else torch.nan)
+        for i, (values, scorer) in enumerate(zip(hidden, self.values, strict=True)):
+            if values.weight:
+                loss, first = scorer(take_rows(per_field[:, i], values.row), values.value, self.loss, self.n_noise)
+                total = total + (values.share * loss).sum()
+                hits = hits + values.share @ first.float()
+        return total / max(weight, 1.0), {"value_accuracy": hits / max(weight, 1.0)}
 
 
-def _masked_values(vectors: Tensor, values: Tensor, masked: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Vectors [M, D], true values [M] and shares [M] of the masked rows; a row's members share weight 1."""
-    members = values if values.dim() == 2 else values.unsqueeze(1)  # [B, S]
-    wanted = masked.unsqueeze(1) & (members > 0)
-    row, position = wanted.nonzero(as_tuple=True)
-    share = 1.0 / wanted.sum(1).clamp(min=1)
-    return take_rows(vectors, row), members[row, position], share[row]
+@dataclass
+class HiddenValues:
+    """The M values of a field that a mask hides; those of a row share weight 1."""
+
+    row: Tensor  # [M]
+    value: Tensor  # [M]
+    share: Tensor  # [M]
+    weight: float  # the sum of the shares
+
+    @classmethod
+    def of(cls, values: Tensor, masked: Tensor) -> HiddenValues:
+        """Of the true values [B] or [B, S], 0 where missing, those in the ``masked`` rows, bool [B]."""
+        members = values if values.dim() == 2 else values.unsqueeze(1)  # [B, S]
+        wanted = masked.unsqueeze(1) & (members > 0)
+        row, position = wanted.nonzero(as_tuple=True)
+        share = (1.0 / wanted.sum(1).clamp(min=1))[row]
+        return cls(row, members[row, position], share, float(share.sum()))
 
 
 class _OwnScorer(ValueScorer):

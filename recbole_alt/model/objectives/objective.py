@@ -2,18 +2,16 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import torch
-from recbole.data.interaction import Interaction
 from torch import Tensor, nn
 from typing_extensions import Self
 
-from recbole_alt.data.masking import Masks
-from recbole_alt.data.prompts import SegmentBatch
 from recbole_alt.model.attention import SegmentStates, take_rows
 from recbole_alt.model.backbones import Backbone, CTROutput
+from recbole_alt.model.objectives.batch import AlignmentBatch, MaskedTexts
 from recbole_alt.model.text_tower import TextTower
 
 #: What an objective can read; names of attributes of :class:`Views`.
@@ -21,27 +19,24 @@ View = Literal["complete_table", "masked_table", "complete_texts", "masked_texts
 
 
 @dataclass
-class MaskedTexts:
-    """The M texts of one segment in which something is masked."""
-
-    batch: SegmentBatch  # these texts without a mask; its row is empty
-    where: Tensor  # bool [M, L], the tokens that are masked
-    input_ids: Tensor  # [M, L], with the mask token in their place
-    states: Tensor = field(init=False)  # [P, H] at the P masked positions, text by text from left to right
-
-
-@dataclass
 class Views:
     """A batch of B interactions as the two towers represent it; only those views exist that some objective reads."""
 
-    interaction: Interaction
+    batch: AlignmentBatch
     backbone: Backbone
     text: TextTower
-    rows: Tensor  # [n] whose complete table was read, ascending
-    table_mask: Tensor  # bool [B, F], the fields hidden in the masked table
     tables: dict[View, CTROutput]
     complete_texts: Sequence[SegmentStates]  # of each segment
-    masked_texts: Sequence[MaskedTexts]  # of each segment in which something is masked
+
+    @property
+    def rows(self) -> Tensor:
+        """The rows [n] whose complete table was read, ascending."""
+        return self.batch.rows
+
+    @property
+    def masked_texts(self) -> Sequence[MaskedTexts]:
+        """Of each segment in which something is masked."""
+        return self.batch.masked
 
     @property
     def complete_table(self) -> CTROutput:
@@ -61,34 +56,17 @@ class Views:
         """Pooled states [rows, H] of the complete texts of the batch's first rows."""
         return self.text.fuse([take_rows(segment.pooled, segment.row[:rows]) for segment in self.complete_texts])
 
-    def distinct_texts(self, rows: int) -> Tensor:
-        """A number [rows] for the complete texts of each of the batch's first rows, equal where all of them are."""
-        texts = torch.stack([segment.row[:rows] for segment in self.complete_texts], dim=1)
-        return texts.unique(dim=0, return_inverse=True)[1]
-
     def autocast(self) -> torch.autocast:
         """Computes in the language model's precision."""
         return self.text.language_model.autocast(self.rows.device)
-
-
-def mask_texts(batches: Sequence[SegmentBatch], masks: Masks, mask_id: int) -> list[MaskedTexts]:
-    """The texts of each segment in which something is masked, without states; a segment without any is left out."""
-    texts = []
-    for batch, hidden in zip(batches, masks.tokens, strict=True):
-        hidden = hidden.to(batch.input_ids.device)
-        chosen = hidden.any(1).nonzero().squeeze(1)
-        if len(chosen):
-            some = batch.select(chosen)
-            where = hidden[chosen, : some.input_ids.shape[1]]
-            texts.append(MaskedTexts(some, where, some.input_ids.masked_fill(where, mask_id)))
-    return texts
 
 
 class Objective(nn.Module, ABC):
     """A loss of alignment and its heads; it holds no tower.
 
     A new objective is a file with a subclass, and its line in :data:`recbole_alt.key_table.OBJECTIVES`. Its ``forward``
-    takes tensors and returns what :meth:`measure` does.
+    takes tensors and returns what :meth:`measure` does. What depends on the data only, such as which positions are
+    masked, belongs in :meth:`prepare`: another thread does it while a GPU makes the step before.
 
     Attributes:
         reads: the views it needs; a view that no objective names is never computed.
@@ -105,6 +83,10 @@ class Objective(nn.Module, ABC):
         """The rows whose complete table it reads, if it reads any, of ``every`` row [B] of a batch; by default all."""
         return every
 
+    def prepare(self, batch: AlignmentBatch) -> Any:
+        """What :meth:`measure` needs to know of a batch, read off it on the CPU, without weights; by default None."""
+        return None
+
     @abstractmethod
-    def measure(self, views: Views) -> tuple[Tensor, dict[str, float]]:
-        """The loss of a batch, a scalar, and metrics by name."""
+    def measure(self, views: Views, prepared: Any) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss of a batch and metrics by name, all scalars; ``prepared`` is what :meth:`prepare` found."""
