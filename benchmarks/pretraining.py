@@ -15,7 +15,6 @@ from parts import parts_of_a_step
 from recbole.utils import get_model, init_seed
 from reference import PublishedPretraining
 from setup import ml_1m, pretraining, steps, synthetic, training_rows
-from torch import Tensor
 
 from recbole_alt.model.language import LanguageModel
 
@@ -95,9 +94,9 @@ def step_overhead(quick: bool, data_path: str) -> Iterator[Result]:
 
 
 @contextmanager
-def recorded(language_model: LanguageModel) -> Iterator[list[tuple[Tensor, Tensor]]]:
+def recorded(language_model: LanguageModel) -> Iterator[list[tuple[Any, ...]]]:
     """Everything the language model is given meanwhile."""
-    calls: list[tuple[Tensor, Tensor]] = []
+    calls: list[tuple[Any, ...]] = []
     handle = language_model.register_forward_pre_hook(lambda _, given: calls.append(given))
     try:
         yield calls
@@ -105,9 +104,9 @@ def recorded(language_model: LanguageModel) -> Iterator[list[tuple[Tensor, Tenso
         handle.remove()
 
 
-def bare(language_model: LanguageModel, calls: list[tuple[Tensor, Tensor]]) -> None:
+def bare(language_model: LanguageModel, calls: list[tuple[Any, ...]]) -> None:
     """Forward and backward of the language model, nothing else."""
-    total = sum(language_model(ids, mask)[1].sum() for ids, mask in calls)
+    total = sum(language_model(*texts)[1].sum() for texts in calls)
     total.backward()  # type: ignore[union-attr]
     language_model.zero_grad()
 
@@ -141,7 +140,7 @@ def scaling(quick: bool, data_path: str) -> Iterator[Result]:
             seconds(lambda t=ours, c=calls: bare(t.model.text.language_model, c))[0] for _ in range(2 if quick else 4)
         ]
         took.append(min(runs[1:]))
-        texts.append(sum(len(ids) for ids, _ in calls))
+        texts.append(sum(len(given[0]) for given in calls))
     ratio = max(took) / min(took)
     yield Result.of(
         "scaling", [ratio], 1.3, at_most=True, interactions=[base * t for t in (1, 2, 4, 8)], seconds=took, texts=texts

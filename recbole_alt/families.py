@@ -104,8 +104,8 @@ def keep_first_layers(encoder: Any, layers: int) -> None:
     if layers == total:
         return
     if not family.shared:
-        del _layers(encoder, family, "language_model_layers")[layers:]
-    elif len(_layers(encoder, family, "language_model_layers")) > 1:
+        del layers_of(encoder, family, "language_model_layers")[layers:]
+    elif len(layers_of(encoder, family, "language_model_layers")) > 1:
         raise ValueError(f"language_model_layers: the layers of this {family.name} are in groups, which can't be cut")
     encoder.config.num_hidden_layers = layers
     if getattr(encoder.config, "layer_types", None):
@@ -124,11 +124,12 @@ def freeze_first_layers(encoder: Any, layers: int) -> None:
         raise ValueError(f"frozen_layers: all layers of {family.name} are one; use lora_rank, or train it whole")
     present = dict(encoder.named_modules())  # ELECTRA projects its embeddings only where widths differ
     embeddings = [present[path] for path in family.embeddings if path in present]
-    for part in [*embeddings, *_layers(encoder, family, "frozen_layers")[:layers]]:
+    for part in [*embeddings, *layers_of(encoder, family, "frozen_layers")[:layers]]:
         part.requires_grad_(False)
 
 
-def _layers(encoder: Any, family: Family, key: str) -> nn.ModuleList:
+def layers_of(encoder: Any, family: Family, key: str) -> nn.ModuleList:
+    """The transformer layers of ``encoder``; a ValueError that begins with ``key`` if they can't be found."""
     if not family.layers:
         raise ValueError(f"{key}: can't tell which part of {type(encoder).__name__} are its layers")
     return encoder.get_submodule(family.layers)

@@ -179,6 +179,7 @@ KEYS: dict[str, Key] = {
     "language_model_vocabulary": _alignment(choice("prompts", "full"), "word embeddings that alignment trains"),
     "pooling": _towers(choice("mean", "cls", "last"), "how the states of a text's tokens become one state"),
     "precision": _towers(choice("auto", "fp32", "bf16", "fp16"), "number format of the encoder; auto = the fastest"),
+    "compile_language_model": _towers(FLAG, "compile the layers of a language model that is trained, by torch.compile"),
     "encoder_runtime": _towers(
         choice("torch", "onnx-int8"), "what runs a language model that is not trained; onnx-int8 = ONNX Runtime, 8 bits"
     ),

@@ -17,6 +17,7 @@ from recbole_alt.model.build import load_configured_language_model
 pytestmark = pytest.mark.usefixtures("one_thread")
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
 AUTO = {"frozen_layers": "auto", "lora_rank": None, "freeze_language_model": True, "finetune": {}, "precision": "fp32"}
+AUTO |= {"reproducibility": False}
 
 
 @pytest.mark.parametrize(

@@ -41,13 +41,14 @@ def moved(data: T, device: torch.device) -> T:
 def made_ahead(make: Callable[[int], T], steps: Iterable[int], *, by: int) -> Generator[T, None, None]:
     """``make(step)`` for each of ``steps``, in their order, made by another thread up to ``by`` steps ahead.
 
-    With ``by`` 0 each is made when it is asked for, by the caller's own thread.
+    That thread has one processor: more would make it, and the caller, wait for each other. With ``by`` 0 each is made
+    when it is asked for, by the caller.
     """
     if not by:
         yield from map(make, steps)
         return
     waiting: deque[Future[T]] = deque()
-    with ThreadPoolExecutor(1) as thread:
+    with ThreadPoolExecutor(1, initializer=torch.set_num_threads, initargs=(1,)) as thread:
         try:
             for step in steps:
                 waiting.append(thread.submit(make, step))
@@ -63,14 +64,11 @@ def made_ahead(make: Callable[[int], T], steps: Iterable[int], *, by: int) -> Ge
 class Arriving:
     """Scalars on their way from a device: reading them waits for their own step, not for those begun since."""
 
-    def __init__(self, values: Mapping[str, Tensor | float]):
+    def __init__(self, values: Mapping[str, Tensor]):
         self._names = list(values)
-        tensors = [value for value in values.values() if isinstance(value, Tensor)]
-        device = tensors[0].device if tensors else torch.device("cpu")
-        scalars = [torch.as_tensor(value, device=device).detach().float().reshape(()) for value in values.values()]
-        self._values = torch.stack(scalars).to("cpu", non_blocking=True) if scalars else torch.zeros(0)
-        self._arrived = None
-        if device.type == "cuda":
+        scalars = torch.stack([value.detach().float() for value in values.values()])
+        self._values, self._arrived = scalars.to("cpu", non_blocking=True), None
+        if scalars.device.type == "cuda":
             self._arrived = torch.cuda.Event()
             self._arrived.record()
 

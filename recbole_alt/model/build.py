@@ -83,6 +83,7 @@ def load_configured_language_model(config: Any) -> LanguageModel:
         layers=config["language_model_layers"],
         random_seed=config["seed"] if config["language_model_weights"] == "random" else None,
         frozen_layers=frozen_layers_of(config),
+        device=config["device"],
         **{key: config[key] for key in same},
     )
     language_model.state_folder = state_folder(config)

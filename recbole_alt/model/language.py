@@ -16,10 +16,13 @@ from recbole_alt.data.moving import moved
 from recbole_alt.data.tokens import SpecialTokens
 from recbole_alt.families import family_of, freeze_first_layers, keep_first_layers
 from recbole_alt.model.adapters import AdapterState, add_lora
+from recbole_alt.model.gpu import compile_layers, never_wait
 from recbole_alt.model.precision import autocast
 from recbole_alt.model.state_store import StateFolder
 
-_LEAST_TEXTS, _MOST_GROUPS = 64, 4  # texts worth a group of their own; groups a batch is cut into
+#: Texts worth a group of their own, by type of device: on a GPU, launching its kernels takes longer than padding.
+_LEAST_TEXTS = {"cpu": 64, "cuda": 256}
+_MOST_GROUPS = 4  # that a batch is cut into
 
 
 class LanguageModel(nn.Module):
@@ -86,6 +89,11 @@ class LanguageModel(nn.Module):
             for part, of_part, (group, _, _) in zip(states.split(sizes), pooled.split(sizes), texts, strict=True)
         ]
 
+    def compile_layers(self) -> None:
+        """Compile each layer of the encoder; see :func:`~recbole_alt.model.gpu.compile_layers`."""
+        adapted = hasattr(self.encoder, "get_base_model")
+        compile_layers(self.encoder.get_base_model() if adapted else self.encoder)
+
     def autocast(self, device: torch.device) -> torch.autocast:
         """Computes in this model's precision."""
         return autocast(self.precision, device)
@@ -110,7 +118,7 @@ class LanguageModel(nn.Module):
 
     def _encode_by_length(self, input_ids: Tensor, attention_mask: Tensor, lengths: np.ndarray) -> Tensor:
         """States [N, L, H], texts of like length encoded together so that little padding is computed."""
-        n_groups = max(1, min(_MOST_GROUPS, len(lengths) // _LEAST_TEXTS))
+        n_groups = max(1, min(_MOST_GROUPS, len(lengths) // _LEAST_TEXTS[input_ids.device.type]))
         if n_groups == 1:
             return self._encode(input_ids, attention_mask)
         order = lengths.argsort(kind="stable")
@@ -143,6 +151,7 @@ def load_language_model(
     lora_rank: int | None = None,
     lora_alpha: int | None = None,
     random_seed: int | None = None,
+    device: torch.device | None = None,
 ) -> LanguageModel:
     """Load a pretrained language model, with room for every token of its tokenizer.
 
@@ -154,6 +163,7 @@ def load_language_model(
         frozen_layers: freeze the embeddings and so many of the first layers, or everything (``all``).
         lora_rank, lora_alpha: freeze all weights and train adapters; see :func:`~recbole_alt.model.adapters.add_lora`.
         random_seed: draw the weights from this seed instead of loading them.
+        device: where it is going to be moved to; by default a processor.
 
     Raises:
         ValueError: no weights to be found or not those of the model, a tokenizer that is not its own, fewer layers than
@@ -183,6 +193,8 @@ def load_language_model(
     if getattr(encoder, "pooler", None) is not None:
         encoder.pooler = None  # never used, and a parameter without gradient
     encoder.config.use_cache = False  # of a decoder: nothing is generated
+    if device is not None and device.type == "cuda":
+        never_wait(encoder)
     new_tokens = make_room(encoder, tokenizer, name)
     if layers is not None:
         keep_first_layers(encoder, layers)

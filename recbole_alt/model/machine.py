@@ -1,5 +1,6 @@
 """What a run leaves to the machine that it begins on: found once, kept for whoever goes on with it, on any machine."""
 
+import os
 from logging import getLogger
 from pathlib import Path
 from typing import Any
@@ -27,12 +28,25 @@ def frozen_layers_of(config: Any) -> int | str | None:
     return None if _asks_for_training(config) else _frozen_layers_on(config["device"])
 
 
+def repeat_exactly(config: Any) -> None:
+    """With ``reproducibility``, let a GPU use only algorithms that give the same bits each time, for the whole process.
+
+    RecBole's ``init_seed`` asks this of convolutions only. A processor adds in the same order anyway, as long as it has
+    the same number of threads.
+    """
+    if config["reproducibility"] and config["device"].type == "cuda":
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS, "Results Reproducibility"
+        torch.use_deterministic_algorithms(True)
+        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # which only finds errors
+
+
 def settle_machine(config: Any, file: Path | None = None) -> None:
     """Set what is ``auto`` among :data:`SETTLED`: as ``file`` says, where what is found is kept.
 
     Raises:
         ValueError: the file can't be written or read, or holds a value that the key can't have.
     """
+    repeat_exactly(config)
     if config["frozen_layers"] == AUTO and _asks_for_training(config):
         config["frozen_layers"] = None
     wanted = [key for key in SETTLED if config[key] == AUTO]

@@ -40,6 +40,8 @@ class ALTTrainer(Trainer):
         if not config["single_spec"]:
             raise ValueError("training on several processes is not supported yet: run without --nproc and --world_size")
         super().__init__(config, model)
+        if config["compile_language_model"] and model.encodes_texts:
+            model.text.language_model.compile_layers()
         trains_in_fp16 = model.encodes_texts and config["precision"] == "fp16"
         self.scaler = gradient_scaler(self.device, enabled=self.enable_scaler or trains_in_fp16)
         self.scheduler: torch.optim.lr_scheduler.LambdaLR | None = None

@@ -78,6 +78,8 @@ class ALTPretrainTrainer(host.AbstractTrainer):
         if self.patience:
             self.dataset, self.held_out = hold_out(dataset, config["seed"])
         fixed = model.text.language_model.is_fixed
+        if config["compile_language_model"] and not fixed:
+            model.text.language_model.compile_layers()
         self.batches = build_batches(config, self.dataset, config["pretrain_batch_size"], fixed=fixed)
         self.masking = build_masking(config, dataset.prompts, [field.name for field in model.backbone.fields])
         self.total_steps = planned_steps(config, self.batches, len(self.dataset))

@@ -95,6 +95,6 @@ def standardised(vectors: Tensor) -> Tensor:
 def average(found: Sequence[tuple[Tensor, Tensor]], otherwise: Tensor) -> tuple[Tensor, Tensor]:
     """The means over fields of their losses and accuracies; a loss of ``otherwise`` · 0 if there is no field."""
     if not found:
-        return otherwise.sum() * 0, otherwise.new_tensor(torch.nan)
+        return otherwise.sum() * 0, otherwise.new_full((), torch.nan)
     losses, accuracies = zip(*found, strict=True)
     return torch.stack(losses).mean(), torch.stack(accuracies).mean()

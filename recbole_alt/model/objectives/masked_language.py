@@ -79,7 +79,7 @@ class MaskedLanguageObjective(Objective):
             target: [M] the token ids that were masked.
         """
         if not len(target):
-            return (states.sum() + table.sum()) * 0, {"token_accuracy": table.new_tensor(torch.nan)}
+            return (states.sum() + table.sum()) * 0, {"token_accuracy": table.new_full((), torch.nan)}
         logits = self.layers(torch.cat([states, self.table_norm(table)], dim=-1)).float()
         classes = torch.searchsorted(self.token_ids, target)
         accuracy = (logits.detach().argmax(-1) == classes).float().mean()

@@ -112,7 +112,7 @@ class MaskedTabularObjective(Objective):
         """Loss and metrics from one vector per field [B, T·D]."""
         per_field = vectors.view(len(vectors), len(self.targets), -1)
         weight = sum(values.weight for values in hidden)
-        total, hits = vectors.sum() * 0, vectors.new_tensor(0.0 if weight else torch.nan)
+        total, hits = vectors.sum() * 0, vectors.new_full((), 0.0 if weight else torch.nan)
         for i, (values, scorer) in enumerate(zip(hidden, self.values, strict=True)):
             if values.weight:
                 loss, first = scorer(take_rows(per_field[:, i], values.row), values.value, self.loss, self.n_noise)
