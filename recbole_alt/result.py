@@ -2,7 +2,7 @@
 
 import platform
 from collections.abc import Mapping
-from importlib.metadata import PackageNotFoundError, version
+from importlib import import_module
 from typing import Any
 
 from recbole_alt.config import ALTConfig
@@ -26,7 +26,8 @@ def result_record(
     return {
         "arguments": list(getattr(config, "arguments", ())),
         "configuration": ALTConfig.snapshot(config).__getstate__()["values"] | {"data_path": given},
-        "versions": {"python": platform.python_version(), **{name: _version(name) for name in _PACKAGES}},
+        "versions": {"python": platform.python_version()}
+        | {name: str(import_module(name).__version__) for name in _PACKAGES},
         "rows_left_out": dict(rows_left_out),
         "stages": {
             name: {cost: getattr(stage, cost) for cost in costs}
@@ -40,10 +41,3 @@ def result_record(
             if stage.valid or stage.test  # without a validation set there are test scores only
         },
     }
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None

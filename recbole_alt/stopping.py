@@ -24,5 +24,5 @@ def going_on(how: str) -> Iterator[None]:
                 raise
             raise CannotWrite(error.filename or "a log file or TensorBoard's curves", error) from error
     except (CannotWrite, KeyboardInterrupt) as error:
-        error.add_note(how)
+        vars(error).setdefault("__notes__", []).append(how)  # as add_note does, which Python 3.10 lacks
         raise

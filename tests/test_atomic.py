@@ -159,7 +159,7 @@ def test_a_byte_order_mark_is_skipped_once() -> None:
 
 def test_the_locale_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("locale.getpreferredencoding", lambda *_: "latin-1")
-    monkeypatch.setattr("locale.getencoding", lambda: "latin-1")
+    monkeypatch.setattr("locale.getencoding", lambda: "latin-1", raising=False)
     assert values(TEXT.encode()) == {"a": ["é", "ß"], "b": [1.0, 2.0]}
 
 

@@ -113,14 +113,15 @@ def test_logarithmic_buckets_leave_row_0_to_missing_values(tiny: Callable[..., A
 # -- today's libraries --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("alias", ["float_", "complex_", "unicode_", "long"])
+@pytest.mark.parametrize("alias", ["float_", "complex_", "unicode_", "long", "bool8"])
 def test_numpy_aliases(alias: str, make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(np, alias)
     if alias == "long":
         with pytest.raises(AttributeError, match="long"):
             make(FwFM)
     compat.install()
-    assert np.zeros(2, dtype=getattr(np, alias)).dtype == {"unicode_": "<U1", "long": int}.get(alias, alias.strip("_"))
+    kind = {"unicode_": "<U1", "long": int, "bool8": bool}.get(alias, alias.strip("_"))
+    assert np.zeros(2, dtype=getattr(np, alias)).dtype == kind
     make(FwFM)
 
 

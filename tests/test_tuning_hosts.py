@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -38,13 +35,6 @@ def test_bad_input_is_one_line(arguments: list[str], named: str, capsys: Any) ->
     assert main(["tune", "--state=ERROR", *arguments]) == 2
     (line,) = capsys.readouterr().err.strip().splitlines()
     assert line.startswith("error: ") and named in line
-
-
-def test_hyperopt_and_ray_are_not_needed() -> None:
-    code = (
-        "import sys; sys.modules['hyperopt'] = sys.modules['ray'] = None; import recbole_alt; recbole_alt.run_hyper_alt"
-    )
-    subprocess.run([sys.executable, "-c", code], check=True, env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)})
 
 
 def test_stock_hypertuning_drives_our_objective(keys: Keys, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:

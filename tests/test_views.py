@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -11,6 +11,7 @@ from conftest import gradients
 from recbole.data import create_dataset, data_preparation
 from recbole.utils import get_model, init_seed
 from torch import Tensor, nn
+from typing_extensions import Self
 
 from recbole_alt.key_table import OBJECTIVES
 from recbole_alt.model.alignment import AlignmentModel, AlignmentOutput

@@ -51,7 +51,10 @@ def main(argv: Sequence[str] | None = None, command: str | None = None) -> int:
     except ValueError as error:
         parsers[options.command].error(str(error))
 
-    import recbole_alt.api  # noqa: F401  # before anything of RecBole's is used
+    try:
+        import recbole_alt.api  # noqa: F401  # before anything of RecBole's is used
+    except ImportError as error:
+        parser.exit(2, f"error: {error}\n")
     from recbole_alt.cli.errors import exit_status
 
     return exit_status(lambda: chosen.work(options, rest), chosen.stopped)

@@ -22,7 +22,7 @@ _HEADERS = {
     "BX-Books.csv": "ISBN;Book-Title;Book-Author;Year-Of-Publication;Publisher;Image-URL-S;Image-URL-M;Image-URL-L",
     "BX-Book-Ratings.csv": "User-ID;ISBN;Book-Rating",
 }
-_FIELD = re.compile(r'"((?:[^"\\]++|\\.|"(?!;|\Z))*+)"(?=;|\Z)|(NULL|\d*)(?=;|\Z)', re.DOTALL)
+_FIELD = re.compile(r'"([^"\\]*(?:(?:\\.|"(?!;|\Z))[^"\\]*)*)"(?=;|\Z)|(NULL|\d*)(?=;|\Z)', re.DOTALL)
 _ENTITY = re.compile(r"&(?:#\d+|#[xX][0-9a-fA-F]+|[A-Za-z][A-Za-z0-9]*);")
 _WINDOWS = {code: bytes([code]).decode("cp1252", "ignore") or " " for code in range(0x80, 0xA0)}
 _MOST_LINES = 5  # of one record: a quotation mark that never closes must not swallow the file

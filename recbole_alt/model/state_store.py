@@ -149,9 +149,7 @@ class StateStore:
     def _open(self, kind: str, file: Path) -> bool:
         """Open a file for its states if its bytes are those that were written."""
         try:
-            with file.open("rb") as stream:
-                whole = hashlib.file_digest(stream, "sha256").hexdigest()
-            if file.stem != f"{kind}-{whole}":
+            if file.stem != f"{kind}-{hashlib.sha256(file.read_bytes()).hexdigest()}":
                 raise OSError("its checksum is of another content")
             with safe_open(file, "pt") as content:  # which maps the file: only what is read takes memory
                 states, lengths = content.get_tensor("states"), content.get_tensor("lengths")

@@ -1,11 +1,12 @@
 """Instance-level contrastive learning: a row's text and its table, told apart from the batch's others."""
 
 from collections.abc import Sequence
-from typing import Any, Self
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from typing_extensions import Self
 
 from recbole_alt.data.prompts import SegmentBatch
 from recbole_alt.model.backbones import Backbone

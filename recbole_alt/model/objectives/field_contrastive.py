@@ -1,9 +1,10 @@
 """Field-level contrastive learning: the embedding of each value, and the texts of those that have it."""
 
 from collections.abc import Sequence
-from typing import Any, Self
+from typing import Any
 
 from torch import Tensor, nn
+from typing_extensions import Self
 
 from recbole_alt.model.backbones import Backbone
 from recbole_alt.model.field_tables import field_tables

@@ -1,12 +1,13 @@
 """Masked language modelling with tabular help: a masked value is read from its context and the whole table."""
 
 from collections.abc import Sequence
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from typing_extensions import Self
 
 from recbole_alt.model.backbones import Backbone
 from recbole_alt.model.objectives.batch import AlignmentBatch, MaskedTexts

@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import Self
 
 from recbole_alt.model.attention import RowLayout, SegmentStates, attend, take_rows
 from recbole_alt.model.backbones import Backbone
