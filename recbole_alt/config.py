@@ -164,6 +164,22 @@ class ALTConfig(Config):
         self.notes += check_evaluation(values)
         return values
 
+    def _init_device(self) -> None:
+        """Use no GPU where ``use_gpu`` is false, and without ``gpu_id`` those in ``CUDA_VISIBLE_DEVICES``.
+
+        RecBole reads ``gpu_id`` only, whose default is 0, and puts it into that variable.
+        """
+        variable, values = "CUDA_VISIBLE_DEVICES", self.final_config_dict
+        visible = os.environ.get(variable)
+        if values["use_gpu"] is False:
+            values["gpu_id"] = ""
+        elif visible is not None and "gpu_id" not in self.external_config_dict:
+            values["gpu_id"] = visible
+        super()._init_device()
+        if values["use_gpu"] is False:  # RecBole has hidden all GPUs, from other configurations, too
+            os.environ.pop(variable, None)
+            os.environ.update({} if visible is None else {variable: visible})
+
     @classmethod
     def snapshot(cls, config: Config) -> ALTConfig:
         """A copy of any RecBole ``Config`` that :func:`torch.load` reads with ``weights_only=True``."""

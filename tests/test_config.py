@@ -287,3 +287,33 @@ def test_snapshot_shares_nothing_with_the_configuration() -> None:
     copy["mlp_hidden_size"].append(1)
     assert config["threshold"] == {"rating": 3}
     assert 1 not in config["mlp_hidden_size"]
+
+
+@pytest.mark.parametrize(
+    ("keys", "visible", "device", "then"),
+    [
+        ({}, None, "cuda", "0"),
+        ({}, "3", "cuda", "3"),
+        ({"gpu_id": "1"}, "3", "cuda", "1"),
+        ({"use_gpu": False}, "3", "cpu", "3"),
+        ({"use_gpu": False}, None, "cpu", None),
+        ({"use_gpu": False, "gpu_id": "1"}, None, "cpu", None),
+        ({"gpu_id": ""}, None, "cpu", ""),
+        ({}, "", "cpu", ""),
+    ],
+    ids=str,
+)
+def test_the_gpu_that_is_used(
+    keys: dict[str, Any],
+    visible: str | None,
+    device: str,
+    then: str | None,
+    tiny: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible or "")
+    if visible is None:
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    assert tiny(**keys)["device"].type == device
+    assert os.environ.get("CUDA_VISIBLE_DEVICES") == then
