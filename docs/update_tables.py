@@ -108,8 +108,8 @@ def gpu_tables(results: list[dict[str, Any]]) -> str:
         cost = step["details"]
         steps.append([
             f"`{name}`", f"{cost['tokens']:,.0f}", f"{cost['step_ms']:.0f}", f"{step['ratio']:.2f}",
-            f"{share['details']['tflops']:.0f}", f"{share['ratio']:.2f}", f"{busy['ratio']:.2f}", f"{waits['ratio']:.0f}",
-            f"{cost['peak_memory_mib'] / 1024:.1f}",
+            f"{share['details']['tflops']:.0f}", f"{share['ratio']:.2f}", f"{busy['ratio']:.2f}",
+            f"{waits['ratio']:.0f}", f"{cost['peak_memory_mib'] / 1024:.1f}",
         ])  # fmt: skip
     header = ["step", "tokens", "ms", "by the encoder alone", "TFLOP/s", "of the peak", "busy", "waits", "GiB"]
     groups: dict[str, list[dict[str, Any]]] = {}

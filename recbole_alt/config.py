@@ -153,6 +153,9 @@ class ALTConfig(Config):
         values = super()._get_final_config_dict()
         stages = merge_stages(self.internal_config_dict.get("finetune"), self.external_config_dict.get("finetune"))
         values["finetune"] = stages
+        wordings = [layer.get("template") for layer in (self.internal_config_dict, self.external_config_dict)]
+        if all(isinstance(wording, dict) for wording in wordings):  # a user's parts, and the others of the dataset's
+            values["template"] = {**wordings[0], **wordings[1]}
         if values.get("local_rank") is None:  # RecBole takes the key alone for a launch of several processes
             values.pop("local_rank", None)
         own = _own_keys(_registered(self.model))
