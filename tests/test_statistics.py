@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.stats import ttest_rel
+from scipy.stats import ttest_1samp, ttest_rel
 from sklearn.metrics import log_loss, roc_auc_score
 
 from recbole_alt import metrics
@@ -116,3 +116,30 @@ def test_reliability_and_scores_files(tmp_path: Path) -> None:
     files = [Path(metrics.__file__).with_name("scores.py"), *Path(statistics.__file__).parent.glob("*.py")]
     source = "".join(file.read_text() for file in files)
     assert "allow_pickle=False" in source and "import pickle" not in source and "torch.load" not in source
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.floats(-1, 1), min_size=2, max_size=8))
+def test_an_interval_leaves_out_0_where_p_is_below_5_percent(values: list[float]) -> None:
+    p = statistics.p_value(values)
+    if p is None:
+        return
+    low, high = statistics.t_interval(float(np.mean(values)), float(np.std(values, ddof=1)), len(values))
+    interval = ttest_1samp(values, 0.0).confidence_interval(0.95)
+    assert (low, high) == pytest.approx((interval.low, interval.high))
+    if abs(p - 0.05) > 1e-9:
+        assert (low <= 0 <= high) == (p > 0.05)
+
+
+@given(st.lists(st.none() | st.floats(0, 1), max_size=12))
+def test_holm_rejects_what_the_stepwise_procedure_rejects(p_values: list[float | None]) -> None:
+    corrected = statistics.holm(p_values)
+    assert [p is None for p in corrected] == [p is None for p in p_values]
+    known = sorted(p for p in p_values if p is not None)
+    for level in (0.01, 0.05, 0.2):
+        rejected = 0
+        while rejected < len(known) and known[rejected] <= level / (len(known) - rejected):
+            rejected += 1
+        assert sum(p is not None and p <= level * (1 + 1e-12) for p in corrected) == rejected
+    pairs = sorted((p, c) for p, c in zip(p_values, corrected, strict=True) if p is not None and c is not None)
+    assert all(p <= c <= 1 for p, c in pairs) and [c for _, c in pairs] == sorted(c for _, c in pairs)

@@ -1,6 +1,6 @@
 """Plots of a campaign, as SVG: gain by backbone, by budget, by training data and by popularity, and calibration.
 
-Bars are bootstrap intervals over test rows in the first, and standard deviations over seeds in the other three.
+Bars are 95 % t-intervals over seeds in the first, and standard deviations over seeds in the other three.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,7 +13,7 @@ import pandas as pd
 
 from recbole_alt.files import replacing
 from recbole_alt.study.axes import COMPLETE, PLAIN
-from recbole_alt.study.tables import Row, distinct
+from recbole_alt.study.tables import Row, distinct, interval_of
 
 #: x, y and standard deviation.
 Point = tuple[float, float, float]
@@ -42,7 +42,7 @@ def save(figure: Any, file: Path) -> Path:
 
 
 def gain_by_backbone(rows: Sequence[Row]) -> Any:
-    """Difference of test AUC to the plain backbone, with its bootstrap interval, by model and mode.
+    """Difference of test AUC to the plain backbone, with its t-interval over seeds, by model and mode.
 
     ``lm``, which is far off, has a panel and a scale of its own below the others.
     """
@@ -57,9 +57,11 @@ def gain_by_backbone(rows: Sequence[Row]) -> Any:
         for number, label in enumerate(panel):
             here = pd.DataFrame([row for row in shown if _label(row) == label])
             places = here.model.map(models.index) + (number - (len(panel) - 1) / 2) * 0.8 / len(panel)
-            gains, *ends = (here[f"vs_plain_auc{end}"].astype(float) for end in ("", "_low", "_high"))
+            gains = here["vs_plain_auc"].astype(float)
+            ends = [interval_of(row, "vs_plain_auc") or (np.nan, np.nan) for row in here.to_dict("records")]
+            bars = np.abs(np.asarray(ends).T - gains.to_numpy())
             style = {"fmt": "o", "color": f"C{labels.index(label)}", "label": label}
-            axes.errorbar(places, gains, np.abs([end - gains for end in ends]), capsize=2, **style)
+            axes.errorbar(places, gains, bars, capsize=2, **style)
         _finish(axes)
     axes.set_xticks(range(len(models)), models, rotation=45, ha="right")
     figure.supylabel(_GAIN, fontsize="medium")

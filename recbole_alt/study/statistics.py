@@ -1,9 +1,9 @@
-"""The statistics of a paired comparison: bootstrap over test rows, t-test over seeds; and calibration."""
+"""The statistics of a paired comparison: t-test and interval over seeds, bootstrap over rows; and calibration."""
 
 from collections.abc import Sequence
 
 import numpy as np
-from scipy.stats import ttest_1samp
+from scipy.stats import t, ttest_1samp
 
 from recbole_alt.metrics import log_losses, weighted_auc
 
@@ -54,3 +54,29 @@ def p_value(differences: Sequence[float]) -> float | None:
     if len(differences) < 2 or np.ptp(differences) <= 1e-15 * max(1.0, np.abs(differences).max()):
         return None
     return float(ttest_1samp(differences, 0.0).pvalue)
+
+
+def t_interval(mean: float, deviation: float, count: int) -> tuple[float, float]:
+    """The 95 % confidence interval of a mean by Student's t: it leaves out 0 where :func:`p_value` is below .05.
+
+    Args:
+        mean: of ``count`` values, 2 or more.
+        deviation: their standard deviation, with ``count`` − 1 degrees of freedom.
+        count: their number.
+    """
+    half = float(t.ppf(0.975, count - 1)) * deviation / count**0.5
+    return mean - half, mean + half
+
+
+def holm(p_values: Sequence[float | None]) -> list[float | None]:
+    """p after Holm's correction for as many tests as there are p; in the order given, None where there is none.
+
+    The k-th smallest of n is multiplied by n − k + 1, and none is smaller than the one before it, or larger than 1
+    (S. Holm, A simple sequentially rejective multiple test procedure, 1979).
+    """
+    known = sorted((p, i) for i, p in enumerate(p_values) if p is not None)
+    corrected: list[float | None] = [None] * len(p_values)
+    most = 0.0
+    for rank, (p, i) in enumerate(known):
+        corrected[i] = most = max(most, min(1.0, (len(known) - rank) * p))
+    return corrected

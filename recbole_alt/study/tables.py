@@ -10,8 +10,10 @@ from typing import Any
 
 from recbole_alt.markdown import markdown_table
 from recbole_alt.study.axes import COMPLETE, PLAIN
-from recbole_alt.study.statistics import p_value
+from recbole_alt.study.statistics import holm, p_value, t_interval
 
+#: Differences that tables show with their interval.
+INTERVALS = {f"vs_{base}_{metric}" for base in ("plain", "complete") for metric in ("auc", "logloss")}
 METRICS = ["valid_auc", "valid_logloss", "auc", "logloss", "gauc", "cold_user_auc", "cold_item_auc"]
 
 Row = dict[str, Any]  # of ``results.json``
@@ -32,8 +34,17 @@ class Table:
     rows: list[list[str]]
 
     @classmethod
-    def of(cls, title: str, facts: str, rows: Sequence[Row], columns: Mapping[str, str]) -> Table:
-        """Write the cells; the language model has a column where there are several."""
+    def of(
+        cls, title: str, facts: str, rows: Sequence[Row], columns: Mapping[str, str], *, one_family: bool = False
+    ) -> Table:
+        """Write the cells; the language model has a column where there are several.
+
+        p is corrected by Holm's method for the tests in its column, or in all columns if they are of ``one_family``.
+        """
+        tests = [name for name in columns if name.endswith("_p")]
+        for family in [tests] if one_family else [[name] for name in tests]:
+            corrected = iter(holm([row.get(name) for row in rows for name in family]))
+            rows = [row | {name: next(corrected) for name in family} for row in rows]
         if len({row["language_model"] for row in rows} - {None}) > 1:
             columns = {"language_model": "language model", **columns}
         return cls(title, facts, list(columns.values()), [[write_cell(row, name) for name in columns] for row in rows])
@@ -86,6 +97,7 @@ def gains_table(rows: Sequence[Row], only_means: Collection[str] = ()) -> Table:
     stages = distinct(row["stage"] for row in aligned)
     shown: list[Row] = []
     facts = "Less the plain model with the same seed, mean over seeds; p by a two-sided paired t-test over seeds"
+    facts += ", after Holm's correction for all tests of the table"
     for here in _by(lines, "data", "train_share"):
         shown += [] if here[0]["data"] in only_means else here
         shown += [_mean_of(models, stages) for models in _by(here, "language_model") if len(models) > 1]
@@ -94,7 +106,7 @@ def gains_table(rows: Sequence[Row], only_means: Collection[str] = ()) -> Table:
     columns = {"data": "data", "model": "model", "seeds": "seeds", "auc": "plain test AUC"}
     for stage in stages:
         columns |= _compared(f"Δ {stage}", f"vs_plain_{stage}")
-    return Table.of("gains in test AUC", f"{facts}.", shown, columns)
+    return Table.of("gains in test AUC", f"{facts}.", shown, columns, one_family=True)
 
 
 def _mean_of(models: Sequence[Row], stages: Sequence[str]) -> Row:
@@ -137,8 +149,8 @@ def tell(rows: Sequence[Row]) -> str:
         facts.append(f"parameters chosen with {tried} of these")
     facts.append(f"GAUC leaves out {counts('gauc_left_out') or 'no'} users with one class")
     facts.append(
-        "differences are to the plain backbone with the same seed; intervals by bootstrap over test rows, p by a "
-        "two-sided paired t-test over seeds"
+        "differences are to the plain backbone with the same seed; 95 % t-intervals over seeds, and p by a two-sided "
+        "paired t-test over seeds after Holm's correction for the tests in its column"
     )
     commands, versions = (distinct(one for row in rows for one in json.loads(row[n])) for n in ("commands", "versions"))
     return f"{'; '.join(facts)}. {'; '.join(f'`{command}`' for command in commands)}. {' / '.join(versions)}."
@@ -167,7 +179,7 @@ def _place(row: Row) -> tuple[str, float, str]:
 def write_cell(row: Row, name: str) -> str:
     """The value of a column as text, with its spread or interval; empty where the row lacks it."""
     value = row.get(name)
-    spread, low, high = (row.get(f"{name}_{end}") for end in ("sd", "low", "high"))
+    spread = row.get(f"{name}_sd")
     if value is None:
         return "diverged" if name in METRICS and row["diverged"] else ""
     if name == "data":
@@ -179,10 +191,17 @@ def write_cell(row: Row, name: str) -> str:
     if name.endswith("_p"):
         return "< 0.001" if value < 0.001 else f"{value:.3f}"
     if name.startswith("vs_"):
-        return f"{value:+.4f}" + ("" if low is None else f" [{low:+.4f}, {high:+.4f}]")
+        ends = interval_of(row, name)
+        return f"{value:+.4f}" + (f" [{ends[0]:+.4f}, {ends[1]:+.4f}]" if ends and name in INTERVALS else "")
     if name in METRICS:
         return f"{value:.4f}" + ("" if spread is None else f" ± {spread:.4f}")
     return value if isinstance(value, str) else f"{value:,.0f}"
+
+
+def interval_of(row: Row, name: str) -> tuple[float, float] | None:
+    """The 95 % t-interval over seeds of a difference; None for fewer than two seeds."""
+    spread, pairs = row.get(f"{name}_sd"), row.get(f"{'_'.join(name.split('_')[:2])}_pairs", 0)
+    return None if spread is None or pairs < 2 else t_interval(row[name], spread, pairs)
 
 
 def _name_data(row: Row) -> str:
