@@ -7,7 +7,7 @@ as ``__wrapped__``; :mod:`recbole_alt.model.kd_dagfm` has more of them.
 
 import functools
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any
@@ -177,6 +177,21 @@ def _embed_numbers_at_once(original: Callable[..., Tensor], self: Any, input_x: 
     """Cause: as above."""
     base, index = input_x.split(1, dim=-1)
     return base * self.embedding(index.squeeze(-1).long() + _offsets_on_device(self, input_x.device))
+
+
+@replaces(ContextRecommender, "embed_token_seq_fields")
+def _average_sequences_at_once(
+    original: Callable[..., Any], self: Any, token_seq_fields: Sequence[Tensor], mode: str = "mean"
+) -> Tensor | None:
+    """Cause: as above, of a constant that is added to the numbers of members."""
+    if mode != "mean" or not token_seq_fields:
+        return original(self, token_seq_fields, mode)
+    averages = []
+    for field, table in zip(token_seq_fields, self.token_seq_embedding_table, strict=False):
+        real = (field != 0).float()
+        total = (table(field) * real.unsqueeze(2)).sum(dim=1)
+        averages.append((total / (real.sum(dim=1, keepdim=True) + 1e-8)).unsqueeze(1))
+    return torch.cat(averages, dim=1)
 
 
 def _offsets_on_device(table: Any, device: torch.device) -> Tensor:

@@ -17,6 +17,7 @@ class Family:
         embeddings: dotted paths of what stands before the first layer.
         causal: whether a token's state sees only the tokens before it.
         shared: whether all layers are one layer, used again and again.
+        packs: whether texts that stand one after the other need nothing but positions and attention of their own.
     """
 
     name: str
@@ -24,23 +25,24 @@ class Family:
     embeddings: tuple[str, ...] = ("embeddings",)
     causal: bool = False
     shared: bool = False
+    packs: bool = False
 
 
 #: The families the tests check, by Hugging Face's ``model_type``.
 FAMILIES: dict[str, Family] = {
-    "bert": Family("BERT", "encoder.layer"),
-    "roberta": Family("RoBERTa", "encoder.layer"),
-    "xlm-roberta": Family("XLM-RoBERTa", "encoder.layer"),
+    "bert": Family("BERT", "encoder.layer", packs=True),
+    "roberta": Family("RoBERTa", "encoder.layer", packs=True),
+    "xlm-roberta": Family("XLM-RoBERTa", "encoder.layer", packs=True),
     "distilbert": Family("DistilBERT", "transformer.layer"),
-    "albert": Family("ALBERT", "encoder.albert_layer_groups", shared=True),
-    "electra": Family("ELECTRA", "encoder.layer", ("embeddings", "embeddings_project")),
+    "albert": Family("ALBERT", "encoder.albert_layer_groups", shared=True, packs=True),
+    "electra": Family("ELECTRA", "encoder.layer", ("embeddings", "embeddings_project"), packs=True),
     "mpnet": Family("MPNet", "encoder.layer"),
     "deberta-v2": Family("DeBERTa-v2", "encoder.layer"),
     "modernbert": Family("ModernBERT", "layers"),
-    "gpt2": Family("GPT-2", "h", ("wte", "wpe"), causal=True),
-    "qwen2": Family("Qwen2", "layers", ("embed_tokens",), causal=True),
-    "qwen3": Family("Qwen3", "layers", ("embed_tokens",), causal=True),
-    "llama": Family("Llama", "layers", ("embed_tokens",), causal=True),
+    "gpt2": Family("GPT-2", "h", ("wte", "wpe"), causal=True, packs=True),
+    "qwen2": Family("Qwen2", "layers", ("embed_tokens",), causal=True, packs=True),
+    "qwen3": Family("Qwen3", "layers", ("embed_tokens",), causal=True, packs=True),
+    "llama": Family("Llama", "layers", ("embed_tokens",), causal=True, packs=True),
 }
 
 

@@ -16,12 +16,12 @@ from recbole_alt.data.moving import moved
 from recbole_alt.data.tokens import SpecialTokens
 from recbole_alt.families import family_of, freeze_first_layers, keep_first_layers
 from recbole_alt.model.adapters import AdapterState, add_lora
-from recbole_alt.model.gpu import compile_layers, never_wait
-from recbole_alt.model.precision import autocast
+from recbole_alt.model.gpu import Packing, compile_layers, has_kernel, prepare
+from recbole_alt.model.precision import autocast, fastest_precision
 from recbole_alt.model.state_store import StateFolder
 
 #: Texts worth a group of their own, by type of device: on a GPU, launching its kernels takes longer than padding.
-_LEAST_TEXTS = {"cpu": 64, "cuda": 256}
+_LEAST_TEXTS = {"cpu": 64, "cuda": 512}
 _MOST_GROUPS = 4  # that a batch is cut into
 
 
@@ -36,6 +36,7 @@ class LanguageModel(nn.Module):
     Attributes:
         texts_encoded: how many texts it has encoded.
         state_folder: where the states of texts are kept for other runs; None if they are not.
+        packs: whether its encoder reads packed texts; see :mod:`recbole_alt.model.gpu`.
         eight_bits: whether a :class:`~recbole_alt.model.text_cache.TextCache` encodes in 8 bits; not if it is trained.
     """
 
@@ -47,7 +48,7 @@ class LanguageModel(nn.Module):
         self.hidden_size = int(encoder.config.hidden_size)
         self.texts_encoded = 0
         self.state_folder: StateFolder | None = None
-        self.eight_bits = False
+        self.eight_bits = self.packs = False
 
     @property
     def is_fixed(self) -> bool:
@@ -67,7 +68,10 @@ class LanguageModel(nn.Module):
         """
         self.texts_encoded += len(input_ids)
         lengths = attention_mask.sum(1).cpu().numpy() if lengths is None else lengths
-        states = self._encode_by_length(input_ids, attention_mask, lengths)
+        if self.packs and self.computes_in_16_bits(input_ids.device) and has_kernel(input_ids.device):
+            states = self._encode_packed(input_ids, lengths)
+        else:
+            states = self._encode_by_length(input_ids, attention_mask, lengths)
         return states, self.pool(states, attention_mask)
 
     def encode_padded(self, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor]:
@@ -112,9 +116,18 @@ class LanguageModel(nn.Module):
     def max_tokens(self) -> int | None:
         """The longest text it reads, in tokens; None where nothing limits it."""
         longest = getattr(self.encoder.config, "max_position_embeddings", None)
+        return None if longest is None else longest - self._first_position
+
+    @property
+    def _first_position(self) -> int:
+        """The position of a text's first token; RoBERTa counts from its padding id on."""
         tables = (part for name, part in self.encoder.named_modules() if name.endswith("position_embeddings"))
-        first = next((table.padding_idx for table in tables if getattr(table, "padding_idx", None) is not None), -1)
-        return None if longest is None else longest - (first + 1)  # RoBERTa counts positions from its padding id on
+        paddings = (getattr(table, "padding_idx", None) for table in tables)
+        return 1 + next((padding for padding in paddings if padding is not None), -1)
+
+    def computes_in_16_bits(self, device: torch.device) -> bool:
+        """True if its precision on ``device`` is bf16 or fp16."""
+        return (fastest_precision(device) if self.precision == "auto" else self.precision) != "fp32"
 
     def _encode_by_length(self, input_ids: Tensor, attention_mask: Tensor, lengths: np.ndarray) -> Tensor:
         """States [N, L, H], texts of like length encoded together so that little padding is computed."""
@@ -130,6 +143,12 @@ class LanguageModel(nn.Module):
             states = self._encode(input_ids[part, :length], attention_mask[part, :length])
             encoded.append(F.pad(states, (0, 0, 0, input_ids.shape[1] - length)))
         return torch.cat(encoded)[back]
+
+    def _encode_packed(self, input_ids: Tensor, lengths: np.ndarray) -> Tensor:
+        """States [N, L, H] of texts that are encoded without any padding."""
+        packing = moved(Packing.of(lengths, input_ids.shape[1]), input_ids.device)
+        with self.autocast(input_ids.device):
+            return packing.encode(self.encoder, input_ids, self._first_position)
 
     def _encode(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         with self.autocast(input_ids.device):
@@ -193,8 +212,7 @@ def load_language_model(
     if getattr(encoder, "pooler", None) is not None:
         encoder.pooler = None  # never used, and a parameter without gradient
     encoder.config.use_cache = False  # of a decoder: nothing is generated
-    if device is not None and device.type == "cuda":
-        never_wait(encoder)
+    packs = device is not None and device.type == "cuda" and prepare(encoder)
     new_tokens = make_room(encoder, tokenizer, name)
     if layers is not None:
         keep_first_layers(encoder, layers)
@@ -207,9 +225,12 @@ def load_language_model(
     elif frozen_layers is not None:
         freeze_first_layers(encoder, int(frozen_layers))
     if lora_rank is None:
-        return LanguageModel(encoder, pooling=pooling, precision=precision)
+        model = LanguageModel(encoder, pooling=pooling, precision=precision)
+        model.packs = packs
+        return model
     adapted = add_lora(encoder, rank=lora_rank, alpha=lora_alpha, trained_tokens=new_tokens)
     model = AdaptedLanguageModel(adapted, pooling=pooling, precision=precision)
+    model.packs = packs
     model.leave_out_frozen()
     return model
 
