@@ -49,7 +49,9 @@ def block(file: str, title: str | None, told: set[str]) -> str:
     if "with_histories" in record[0]:
         return f"\n{histories_table(record)}\n\n"
     table = speed_table if "ratio" in record[0] else shortcut_table
-    command = {"compile": "compiled.py", "shortcuts": "shortcuts.py"}.get(Path(file).stem, "run.py")
+    if record[0].get("name", "").startswith("gpu_"):
+        table = gpu_tables
+    command = {"compile": "compiled.py", "shortcuts": "shortcuts.py", "gpu": "gpu.py"}.get(Path(file).stem, "run.py")
     if any(result.get("details", {}).get("quick") for result in record):
         command += " --quick"
     return f"\n```\npython benchmarks/{command} --json={file}\n```\n\n{table(record)}\n\n"
@@ -94,6 +96,32 @@ def speed_table(results: list[dict[str, Any]]) -> str:
         verdict = "" if result["ok"] else "missed"
         rows.append([f"`{result['name']}`", f"{result['ratio']:.2f}", spread, bound, verdict])
     return markdown_table(["what", "ratio", "smallest to largest", "must be", ""], rows, "lrrrl", pad=False)
+
+
+def gpu_tables(results: list[dict[str, Any]]) -> str:
+    """Two tables of ``benchmarks/gpu.py``: steps of alignment, and what else has a bound."""
+    kinds = ("gpu_step/", "gpu_share_of_peak/", "gpu_busy/", "gpu_waits/")
+    of = {result["name"]: result for result in results}
+    steps = []
+    for name in (name.removeprefix(kinds[0]) for name in of if name.startswith(kinds[0])):
+        step, share, busy, waits = (of[kind + name] for kind in kinds)
+        cost = step["details"]
+        steps.append([
+            f"`{name}`", f"{cost['tokens']:,.0f}", f"{cost['step_ms']:.0f}", f"{step['ratio']:.2f}",
+            f"{share['details']['tflops']:.0f}", f"{share['ratio']:.2f}", f"{busy['ratio']:.2f}",
+            f"{waits['ratio']:.0f}", f"{cost['peak_memory_mib'] / 1024:.1f}",
+        ])  # fmt: skip
+    header = ["step", "tokens", "ms", "by the encoder alone", "TFLOP/s", "of the peak", "busy", "waits", "GiB"]
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for result in results:
+        if not result["name"].startswith(kinds):
+            groups.setdefault("/".join(result["name"].split("/")[:2]), []).append(result)
+    bounds = [
+        [f"`{name}`", str(len(group)), f"{max(result['ratio'] for result in group):.2g}", f"≤ {group[0]['target']:g}"]
+        for name, group in groups.items()
+    ]
+    of_bounds = markdown_table(["what", "number", "largest", "must be"], bounds, "lrrr", pad=False)
+    return f"{markdown_table(header, steps, 'lrrrrrrrr', pad=False)}\n\n{of_bounds}"
 
 
 def shortcut_table(runs: list[dict[str, Any]]) -> str:

@@ -26,8 +26,8 @@ from recbole.trainer import trainer as trainers
 from recbole.utils import FeatureType
 from torch import Tensor, nn
 
-#: Names that numpy removed, and that ``recbole/config/configurator.py`` and the models use; the last one is used by
-#: ray 2.6, which RecBole's ``quick_start`` imports.
+#: Names that numpy removed. ``recbole/config/configurator.py`` and the models use them; the last one is used by ray
+#: 2.6, which RecBole's ``quick_start`` imports.
 _NUMPY_ALIASES = {
     "float_": np.float64,
     "complex_": np.complex128,

@@ -153,6 +153,9 @@ class ALTConfig(Config):
         values = super()._get_final_config_dict()
         stages = merge_stages(self.internal_config_dict.get("finetune"), self.external_config_dict.get("finetune"))
         values["finetune"] = stages
+        wordings = [layer.get("template") for layer in (self.internal_config_dict, self.external_config_dict)]
+        if all(isinstance(wording, dict) for wording in wordings):  # a user's parts, and the others of the dataset's
+            values["template"] = {**wordings[0], **wordings[1]}
         if values.get("local_rank") is None:  # RecBole takes the key alone for a launch of several processes
             values.pop("local_rank", None)
         own = _own_keys(_registered(self.model))
@@ -163,6 +166,22 @@ class ALTConfig(Config):
         check_values(values)
         self.notes += check_evaluation(values)
         return values
+
+    def _init_device(self) -> None:
+        """Use no GPU where ``use_gpu`` is false, and without ``gpu_id`` those in ``CUDA_VISIBLE_DEVICES``.
+
+        RecBole reads ``gpu_id`` only, whose default is 0, and puts it into that variable.
+        """
+        variable, values = "CUDA_VISIBLE_DEVICES", self.final_config_dict
+        visible = os.environ.get(variable)
+        if values["use_gpu"] is False:
+            values["gpu_id"] = ""
+        elif visible is not None and "gpu_id" not in self.external_config_dict:
+            values["gpu_id"] = visible
+        super()._init_device()
+        if values["use_gpu"] is False:  # RecBole has hidden all GPUs, from other configurations, too
+            os.environ.pop(variable, None)
+            os.environ.update({} if visible is None else {variable: visible})
 
     @classmethod
     def snapshot(cls, config: Config) -> ALTConfig:

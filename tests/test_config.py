@@ -15,6 +15,7 @@ import yaml
 from recbole.config import Config
 
 from recbole_alt.config import ALTConfig, base_model_name, properties_dir
+from recbole_alt.yaml_files import read_yaml
 
 CONFIG = Callable[..., ALTConfig]
 RECBOLE = Path(recbole.__file__).parent / "properties"
@@ -287,3 +288,50 @@ def test_snapshot_shares_nothing_with_the_configuration() -> None:
     copy["mlp_hidden_size"].append(1)
     assert config["threshold"] == {"rating": 3}
     assert 1 not in config["mlp_hidden_size"]
+
+
+@pytest.mark.parametrize(
+    ("keys", "visible", "device", "then"),
+    [
+        ({}, None, "cuda", "0"),
+        ({}, "3", "cuda", "3"),
+        ({"gpu_id": "1"}, "3", "cuda", "1"),
+        ({"use_gpu": False}, "3", "cpu", "3"),
+        ({"use_gpu": False}, None, "cpu", None),
+        ({"use_gpu": False, "gpu_id": "1"}, None, "cpu", None),
+        ({"gpu_id": ""}, None, "cpu", ""),
+        ({}, "", "cpu", ""),
+    ],
+    ids=str,
+)
+def test_the_gpu_that_is_used(
+    keys: dict[str, Any],
+    visible: str | None,
+    device: str,
+    then: str | None,
+    tiny: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible or "")
+    if visible is None:
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    assert tiny(**keys)["device"].type == device
+    assert os.environ.get("CUDA_VISIBLE_DEVICES") == then
+
+
+def test_the_published_preset_has_every_setting_of_the_method_page() -> None:
+    file = properties_dir() / "presets" / "published.yaml"
+    page = (Path(__file__).parent.parent / "docs" / "method.md").read_text()
+    differences = page.split("## Differences from the published procedure")[1]
+    settings = [line.rsplit("|", 2)[1].strip(" `") for line in differences.splitlines() if line.startswith("| ")][1:]
+    preset = read_yaml(file)
+    assert len([setting for setting in settings if ":" in setting]) > 7
+    for setting in settings:
+        for key, value in (yaml.safe_load(setting) if ":" in setting else {}).items():
+            assert preset[key] == value, key
+    config = ALTConfig("ALT_DCNV2", "ml-1m", [str(file)], {"data_path": "nowhere"})
+    wording = preset.pop("template")
+    assert {key: config[key] for key in preset} == preset
+    own = yaml.safe_load((properties_dir() / "dataset" / "ml-1m.yaml").read_text())["template"]
+    assert config["template"] == {**own, **wording}  # the wording of the dataset stays

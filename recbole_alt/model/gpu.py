@@ -71,8 +71,8 @@ class Packing:
         starts = np.concatenate([[0], lengths.cumsum()])
         position = np.arange(starts[-1]) - np.repeat(starts[:-1], lengths)
         place = np.repeat(np.arange(len(lengths)) * width, lengths) + position
-        tensors = (torch.from_numpy(array) for array in (place, position, starts.astype(np.int32)))
-        return cls(*tensors, longest=int(lengths.max()))
+        bounds = torch.from_numpy(starts.astype(np.int32))
+        return cls(torch.from_numpy(place), torch.from_numpy(position), bounds, int(lengths.max()))
 
     def encode(self, encoder: Any, input_ids: Tensor, first_position: int) -> Tensor:
         """The states [N, L, H] of texts [N, L], 0 at padding; positions count from ``first_position``."""
