@@ -90,4 +90,4 @@ def test_the_program_of_the_first_pages_runs(tmp_path: Path) -> None:
     )
     assert program == same
     (tmp_path / "first.py").write_text(program)
-    assert "ALT_DCN joint" in shell(tmp_path, "python first.py")
+    assert "\n| joint |" in shell(tmp_path, "python first.py")
