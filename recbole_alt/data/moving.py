@@ -24,8 +24,8 @@ def moved(data: T, device: torch.device) -> T:
     """
     found: Any = data
     if isinstance(data, Tensor):
-        waits = device.type != "cuda" or data.device.type != "cpu"
-        found = data.to(device) if waits else data.pin_memory().to(device, non_blocking=True)
+        to_gpu = device.type == "cuda" and data.device.type == "cpu"
+        found = data.pin_memory().to(device, non_blocking=True) if to_gpu else data.to(device)
     elif isinstance(data, Interaction):
         found = Interaction(moved(data.interaction, device))
     elif isinstance(data, Mapping):

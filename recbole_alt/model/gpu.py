@@ -24,14 +24,14 @@ from transformers.masking_utils import sdpa_mask
 
 from recbole_alt.families import family_of, layers_of
 
-#: The name under which transformers knows the attention that :func:`prepare` sets.
+#: The name under which transformers knows the attention that :func:`set_attention` sets.
 _NAME = "recbole_alt"
 _LEAST_CAPABILITY, _MOST_HEAD_WIDTH, _HEAD_WIDTH_STEP = (8, 0), 256, 8  # of FlashAttention-2
 
 _is_packed = ContextVar("is_packed", default=False)
 
 
-def prepare(encoder: Any) -> bool:
+def set_attention(encoder: Any) -> bool:
     """Let ``encoder`` ask the GPU nothing and read packed texts, in place, if it attends by torch's function for it.
 
     By default it asks the GPU whether anything is padded, and leaves the attention mask out if nothing is. The answer

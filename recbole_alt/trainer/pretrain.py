@@ -132,7 +132,6 @@ class ALTPretrainTrainer(host.AbstractTrainer):
                 self.save()
                 saved = monotonic()
         ahead.close()
-        self.seconds = before + monotonic() - begun
         self.save()
         self.logger.info(f"Alignment: made {self.step} of {self.total_steps} steps, ended by {self.ended_by}")
         return {
