@@ -30,7 +30,7 @@ from recbole_alt.files import check_file, read_record, write_json
 from recbole_alt.markdown import markdown_table
 from recbole_alt.scores import Scores
 from recbole_alt.study.axes import PLAIN, Run
-from recbole_alt.study.plan import Campaign
+from recbole_alt.study.campaign import Campaign
 
 #: Ratings that a user is taken to have had before the first one, at the average share of clicks.
 _PRIOR = 5
@@ -106,7 +106,7 @@ def measure(folder: Path, data_path: str | None = None) -> list[HistoryGain]:
         raise ValueError(f"{str(folder)!r} holds no campaign: campaign.json is missing")
     planned = read_record(folder / "campaign.json")
     axes = ("models", "datasets", "seeds", "train_shares", "keys")
-    campaign = Campaign.from_mapping({name: planned[name] for name in axes})
+    campaign = Campaign.from_mapping({name: planned[name] for name in axes} | {"params_file": "none"})
     if data_path is not None:
         campaign.keys["data_path"] = data_path  # campaigns do not keep it
     plain = _plain_runs(folder)
@@ -136,9 +136,11 @@ def measure(folder: Path, data_path: str | None = None) -> list[HistoryGain]:
 
 
 def _plain_runs(folder: Path) -> list[dict[str, Any]]:
-    files = sorted(folder.glob("runs/*/run.json"))
-    records = [read_record(file) | {"scores": file.with_name("scores.npz")} for file in files]
-    return [record for record in records if record["run"]["stage"] == "plain" and record["error"] is None]
+    files = sorted(folder.glob("runs/*.json"))
+    records = [read_record(file) | {"scores": file.with_suffix("") / "scores.npz"} for file in files]
+    return [
+        record for record in records if record["run"]["variant"] == PLAIN and record["tested"] and not record["error"]
+    ]
 
 
 def _test_rows(config: ALTConfig) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -87,11 +87,12 @@ def outcome(kind: str, place: Path) -> dict[str, Any]:
         if not file.stem.endswith("-last"):
             found[file.name] = _digest(checkpoints.load(file))
     if kind == "campaign":
-        for file in sorted(place.glob("out/runs/*/run.json")):
+        for file in sorted(place.glob("out/runs/*.json")):
             record = files.read_record(file)
-            found[file.parent.name] = {key: record[key] for key in ("parameters", "score", "valid", "test", "error")}
-            with np.load(file.with_name("scores.npz")) as arrays:
-                found[f"{file.parent.name} scores"] = {name: arrays[name].tolist() for name in arrays.files}
+            found[file.stem] = {key: record[key] for key in ("parameters", "score", "valid", "test", "error")}
+            if record["tested"]:
+                with np.load(file.with_suffix("") / "scores.npz") as arrays:
+                    found[f"{file.stem} scores"] = {name: arrays[name].tolist() for name in arrays.files}
         assert (place / "out" / "report" / "tables.md").is_file()
     elif kind == "tuning":
         (file,) = place.glob("saved/*/trials.json")

@@ -243,12 +243,13 @@ def tune(keys: Any) -> Callable[..., dict[str, Any]]:
 
 @pytest.fixture
 def campaign(keys: Any) -> Callable[..., Campaign]:
-    """``campaign(**axes)``: two backbones, two seeds, ctr and joint, a grid of two."""
+    """``campaign(**axes)``: two backbones, two seeds, ctr and joint, two learning rates."""
 
     def make(changes: dict[str, Any] | None = None, **axes: Any) -> Campaign:
         Path("ranges").write_text("learning_rate choice [1e-3, 1e-2]\n")
         of_runs = keys(pretrain_steps=2, epochs=1, **(changes or {}))
         defaults = {"models": ["DCN", "DeepFM"], "datasets": ["tiny"], "seeds": 2, "modes": ["ctr", "joint"]}
-        return Campaign.from_mapping(defaults | {"params_file": "ranges", "keys": of_runs} | axes)
+        defaults |= {"params_file": "ranges", "widenings": 0, "tuning_seeds": 1, "keys": of_runs}
+        return Campaign.from_mapping(defaults | axes)
 
     return make

@@ -7,16 +7,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import chaos
 import numpy as np
 import pytest
 from interruptions import Stopped, counted
 
 from recbole_alt import experiment, run_recbole_alt
 from recbole_alt.config import ALTConfig
-from recbole_alt.files import write_record
 from recbole_alt.study import ABLATIONS, Campaign, compare, run_campaign, scores
 from recbole_alt.study.axes import COMPLETE, DataSpec, Run
 from recbole_alt.study.report import read_runs, write_report
+from recbole_alt.study.store import Store
 from recbole_alt.trainer.finetune import ALTTrainer
 from recbole_alt.trainer.pretrain import ALTPretrainTrainer
 
@@ -27,11 +28,14 @@ Made = Callable[..., Campaign]
 
 
 def results(folder: Path) -> dict[str, Any]:
-    files = sorted(folder.glob("runs/*/run.json"))
-    return {
-        file.parent.name: (json.loads(file.read_text())["valid"], json.loads(file.read_text())["test"])
-        for file in files
-    }
+    records = {file.stem: json.loads(file.read_text()) for file in sorted(folder.glob("runs/*.json"))}
+    return {name: (record["valid"], record["test"]) for name, record in records.items() if record["tested"]}
+
+
+def trials_of(folder: Path) -> list[dict[str, Any]]:
+    """Trainings of the seed that chooses, in which some parameters were tried."""
+    records = [json.loads(file.read_text()) for file in folder.glob("runs/*.json")]
+    return [record for record in records if record["run"]["seed"] == 2020]
 
 
 # -- campaigns ---------------------------------------------------------------------------------------------
@@ -54,12 +58,13 @@ def test_a_campaign_is_stopped_and_goes_on(campaign: Made, monkeypatch: pytest.M
     with monkeypatch.context() as patch, pytest.raises(Stopped):
         counted(patch, ALTTrainer, "_train_epoch", stop=11)
         run_campaign(axes, Path("stopped"))
-    kept = {file: file.stat().st_mtime_ns for file in Path("stopped").glob("runs/*/run.json")}
+    kept = {file: file.stat().st_mtime_ns for file in Path("stopped").glob("runs/*.json") if file.stem in whole}
+    kept = {file: when for file, when in kept.items() if file.stem in results(Path("stopped"))}
     assert len(write_report(Path("stopped"), resamples=20)) >= 6
     with monkeypatch.context() as patch:
         epochs, aligned = counted(patch, ALTTrainer, "_train_epoch"), counted(patch, ALTPretrainTrainer, "fit")
         run_campaign(axes, Path("stopped"))
-    assert len(epochs) == 18 - 11 and len(aligned) == 2  # the second model's; the first one's are over
+    assert len(epochs) == 18 - 11 and len(aligned) == 1  # the second model's other one
     assert results(Path("stopped")) == whole
     assert all(file.stat().st_mtime_ns == when for file, when in kept.items())
 
@@ -67,7 +72,7 @@ def test_a_campaign_is_stopped_and_goes_on(campaign: Made, monkeypatch: pytest.M
         epochs = counted(patch, ALTTrainer, "_train_epoch")
         run_campaign(campaign(seeds=3), Path("stopped"))
     assert len(epochs) == 6 and len(results(Path("stopped"))) == 18
-    with pytest.raises(ValueError, match="out: tuning_trials was 6 in 'stopped' and is 1 now"):
+    with pytest.raises(ValueError, match="out: tuning_trials was 10 in 'stopped' and is 1 now"):
         run_campaign(campaign(tuning_trials=1), Path("stopped"))
 
 
@@ -113,17 +118,17 @@ def test_the_trial_that_won_is_the_first_seeds_run(campaign: Made, monkeypatch: 
         run_campaign(campaign(**one), Path("tuned"))
     assert len(list(Path("tuned").rglob("joint-last.pth"))) == 1  # of two trials
     epochs = counted(monkeypatch, ALTTrainer, "_train_epoch")
+    before = {record["run"]["stage"]: record for record in trials_of(Path("tuned")) if record["score"]}
     run_campaign(campaign(**one), Path("tuned"))
     assert not epochs and not list(Path("tuned").rglob("*.pth"))
-    trials = [json.loads(file.read_text()) for file in Path("tuned").glob("trials/*.json")]
     for record in read_runs(Path("tuned")):
-        assert record["costs"] in [trial["costs"] for trial in trials]  # of its training, not of the test alone
+        assert record["costs"].keys() == before[record["run"]["stage"]]["costs"].keys()
         folder = Path("alone") / record["run"]["stage"]
         run_campaign(campaign(record["parameters"], params_file="none", **one), folder)
         again = next(r for r in read_runs(folder) if r["run"] == record["run"])
         assert (again["valid"], again["test"]) == (record["valid"], record["test"])
-        assert again["costs"]["texts_encoded"] == record["costs"]["texts_encoded"]
-        assert record["costs"]["seconds"] <= record["wall"]
+        assert again["costs"]["texts_encoded"] == record["costs"]["texts_encoded"]  # of training, not of the test alone
+        assert 0 < record["costs"]["seconds"] <= record["wall"]
 
 
 def test_validation_alone_selects(campaign: Made, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -135,8 +140,8 @@ def test_validation_alone_selects(campaign: Made, monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr(ALTTrainer, "evaluate", evaluate)
     run_campaign(campaign(models=["DCN"], modes=["ctr"]), Path("out"))
-    trials = [json.loads(file.read_text()) for file in Path("out").glob("trials/*.json")]
-    assert len(trials) == 4 and all(trial["test"] == {} for trial in trials)
+    trials = trials_of(Path("out"))
+    assert len(trials) == 4 and [trial["test"] for trial in trials if not trial["tested"]] == [{}, {}]
     assert len(scored) == 4  # once a run; trials never touch the test set
     # the validation of 4 trials and of the second seed, and one test a run
     assert [looks.count(what) for what in ("valid", "test", "nothing")] == [6, 4, 4]
@@ -144,14 +149,13 @@ def test_validation_alone_selects(campaign: Made, monkeypatch: pytest.MonkeyPatc
         same = [trial for trial in trials if trial["run"]["stage"] == record["run"]["stage"]]
         chosen = next(trial for trial in same if trial["parameters"] == record["parameters"])
         assert chosen["valid"]["auc"] == max(trial["valid"]["auc"] for trial in same)  # two may be equally good
-        if record["run"]["seed"] == 2020:
-            assert record["valid"] == chosen["valid"]  # the very run that was chosen
+        assert record["run"]["seed"] != 2020 or record["valid"] == chosen["valid"]  # the very run that was chosen
 
 
 def test_an_ablation_may_be_tuned_alone(campaign: Made) -> None:
     one = {"models": ["DCN"], "seeds": 1, "modes": ["ctr"], "ablations": ["no_pretraining", "no_contrast"]}
     run_campaign(campaign(**one, tuned_alone=["no_pretraining"]), Path("out"))
-    trials = [json.loads(file.read_text()) for file in Path("out").glob("trials/*.json")]
+    trials = [trial for trial in trials_of(Path("out")) if trial["run"]["variant"] != "no_contrast"]
     best = {
         variant: max(t["valid"]["auc"] for t in trials if t["run"]["variant"] == variant)
         for variant in ("plain", COMPLETE, "no_pretraining")
@@ -160,7 +164,7 @@ def test_an_ablation_may_be_tuned_alone(campaign: Made) -> None:
     runs = {record["run"]["variant"]: record for record in read_runs(Path("out"))}
     assert {variant: runs[variant]["valid"]["auc"] for variant in best} == best
     assert runs["no_contrast"]["parameters"] == runs[COMPLETE]["parameters"]
-    assert "| no pretraining, tuned alone | DCN" in Path("out/report/tables.md").read_text()
+    assert "| no pretraining, ctr (tuned alone)" in Path("out/report/tables.md").read_text()
     assert campaign(**one, tuned_alone=["all"]).tuned_alone == one["ablations"]
 
 
@@ -170,18 +174,17 @@ def test_several_seeds_choose(campaign: Made, monkeypatch: pytest.MonkeyPatch) -
         epochs = counted(patch, ALTTrainer, "_train_epoch")
         run_campaign(campaign(**one), Path("out"))
     assert len(epochs) == 2 * (2 * 2 + 1)  # the best trials are the runs of two seeds; the third seed's is trained
-    trials = [json.loads(file.read_text()) for file in Path("out").glob("trials/*.json")]
+    trials = [json.loads(file.read_text()) for file in Path("out").glob("runs/*.json")]
     records = read_runs(Path("out"))
-    assert len(trials) == 8 and len(records) == 6 and not list(Path("out").rglob("*.pth"))
+    assert len(trials) == 10 and len(records) == 6 and not list(Path("out").rglob("*.pth"))
     for stage in ("plain", "ctr"):
-        by_rate: dict[float, dict[int, Any]] = {}
+        by_rate: dict[float, list[float]] = {}
         for trial in trials:
-            if trial["run"]["stage"] == stage:
-                by_rate.setdefault(trial["parameters"]["learning_rate"], {})[trial["run"]["seed"]] = trial["valid"]
-        best = max(by_rate, key=lambda rate: np.mean([valid["auc"] for valid in by_rate[rate].values()]))
-        runs = {record["run"]["seed"]: record for record in records if record["run"]["stage"] == stage}
-        assert {record["parameters"]["learning_rate"] for record in runs.values()} == {best}
-        assert all(runs[seed]["valid"] == valid for seed, valid in by_rate[best].items())
+            if trial["run"]["stage"] == stage and trial["run"]["seed"] != 2022:
+                by_rate.setdefault(trial["parameters"]["learning_rate"], []).append(trial["valid"]["auc"])
+        best = max(by_rate, key=lambda rate: np.mean(by_rate[rate]))
+        runs = [record for record in records if record["run"]["stage"] == stage]
+        assert {record["parameters"]["learning_rate"] for record in runs} == {best}
     with pytest.raises(ValueError, match="tuning_seeds was 2 in 'out' and is 1 now"):
         run_campaign(campaign(**one | {"tuning_seeds": 1}), Path("out"))
 
@@ -189,7 +192,7 @@ def test_several_seeds_choose(campaign: Made, monkeypatch: pytest.MonkeyPatch) -
 def test_no_weights_stay_after_a_stop_between_trials(campaign: Made, monkeypatch: pytest.MonkeyPatch) -> None:
     one = {"models": ["DCN"], "seeds": 1, "modes": []}
     with monkeypatch.context() as patch, pytest.raises(Stopped):
-        counted(patch, compare.shutil, "rmtree", stop=0)  # both trials are over, the loser is not deleted yet
+        counted(patch, compare.Comparison, "_drop_weights", stop=1)  # both trials are over, the loser is still there
         run_campaign(campaign(**one), Path("out"))
     assert len({file.parent for file in Path("out").rglob("*.pth")}) == 2
     run_campaign(campaign(**one), Path("out"))
@@ -204,7 +207,7 @@ def test_a_run_that_was_tested_is_not_trained_again_for_its_record(
     with monkeypatch.context() as patch, pytest.raises(Stopped):
         counted(patch, compare, "result_record", stop=2)  # of the run; two trials have theirs
         run_campaign(campaign(**one), Path("out"))
-    assert list(Path("out").rglob("plain.json")) and not list(Path("out").rglob("run.json"))
+    assert list(Path("out").rglob("plain.json")) and results(Path("out")) == {}
     epochs = counted(monkeypatch, ALTTrainer, "_train_epoch")
     run_campaign(campaign(**one), Path("out"))
     assert not epochs and results(Path("out")) == results(Path("whole"))
@@ -215,46 +218,114 @@ def test_a_variant_may_be_tuned_alone_later(campaign: Made) -> None:
     for ablations in ({}, {"tuned_alone": ["all"]}):  # the second time its run may be there already
         run_campaign(campaign(**one, **ablations), Path("out"))
     runs = {record["run"]["variant"]: record for record in read_runs(Path("out"))}
-    trials = [json.loads(file.read_text()) for file in Path("out").glob("trials/*no_contrast*.json")]
+    trials = [trial for trial in trials_of(Path("out")) if trial["run"]["variant"] == "no_contrast"]
     assert len(trials) == 2 and not list(Path("out").rglob("*.pth"))
     assert runs["no_contrast"]["valid"]["auc"] == max(trial["valid"]["auc"] for trial in trials)
-    assert runs["no_contrast"]["tuned_alone"] and runs["no_contrast"]["test"]
+    assert runs["no_contrast"]["test"]
 
 
-def test_the_mean_of_the_seeds_chooses(campaign: Made) -> None:
-    axes = campaign(models=["DCN"], seeds=2, modes=["ctr"], tuning_seeds=2)
-    axes.grid = {"learning_rate": ["lucky", "good", "diverged"]}
-    comparison, run = compare.Comparison(Path("out"), axes), axes.runs()[0]
+# -- searches ----------------------------------------------------------------------------------------------
 
-    def trained() -> set[str]:
-        return {path.name for path in Path("out/trials").iterdir() if path.is_dir()}
-
-    lucky, good, diverged = comparison.trials_of(run)
-
-    def end(trial: compare.Trial, *scores: float | None) -> None:
-        for file, score in zip(trial.files.values(), scores, strict=True):
-            write_record(file, {"score": score, "bigger": True})
-            file.with_suffix("").mkdir()
-
-    end(lucky, 0.9, 0.1)
-    end(diverged, 0.99, None)
-    assert comparison.choose(run) is None  # one is missing; of the others, one has lost already
-    assert trained() == {file.stem for file in lucky.files.values()}
-    end(good, 0.6, 0.6)
-    assert comparison.choose(run) == {"learning_rate": "good"}
-    assert trained() == {file.stem for file in good.files.values()}
-    for file in (*lucky.files.values(), *good.files.values()):
-        write_record(file, {"score": None, "bigger": True})
-    with pytest.raises(ValueError, match=r"plain_2020: every trial diverged; change ranges"):
-        compare.Comparison(Path("out"), axes).choose(run)
+Score = Callable[[dict[str, Any], int], "float | None"]
 
 
-def test_records_of_trials_are_named_in_full(campaign: Made) -> None:
+def pretend(monkeypatch: pytest.MonkeyPatch, score: Score) -> list[tuple[str, dict[str, Any], int]]:
+    """Trainings that cost nothing, whose validation AUC is ``score`` of their keys and seed; grows by each."""
+    made = []
+
+    def train(self: Store, config: Any, stage: str, folder: Path, test: bool, kind: Any) -> dict[str, Any]:
+        given = config["finetune"][stage]
+        made.append((stage, given, config["seed"]))
+        folder.mkdir(parents=True)
+        (folder / f"{stage}.pth").touch()
+        reached = score(given, config["seed"])
+        self.load(config)
+        record = {"score": reached, "bigger": True, "valid": {"auc": reached or 0.0, "logloss": 0.5}, "test": {}}
+        record |= {"tested": test, "error": None if reached else "nan", "wall": 1.0, "aligned": 0.0}
+        return record | {"pretraining": None, "costs": {}, "details": {}}
+
+    monkeypatch.setattr(Store, "_train", train)
+    return made
+
+
+def choose(axes: Campaign) -> dict[str, tuple[dict[str, Any], list[str]]]:
+    """The choice for each stage, and what is at an end."""
+    chosen = compare.Comparison(Path("out"), axes).choose(axes.runs())
+    return {cell.stage: choice for cell, choice in chosen.items() if cell}
+
+
+def test_the_mean_of_the_seeds_chooses(campaign: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("three").write_text("learning_rate choice [1e-3, 1e-2, 0.1]\n")
+    lucky, good, diverges = {2020: 0.9, 2021: 0.1}, {2020: 0.6, 2021: 0.6}, {2020: 0.99, 2021: None}
+    by_rate = {1e-3: lucky, 1e-2: good, 0.1: diverges}
+    pretend(monkeypatch, lambda given, seed: by_rate[given["learning_rate"]][seed])
+    axes = campaign(models=["DCN"], modes=["ctr"], tuning_seeds=2, params_file="three")
+    assert {stage: choice[0] for stage, choice in choose(axes).items()} == {
+        "plain": {"learning_rate": 1e-2}, "ctr": {"learning_rate": 1e-2}
+    }  # fmt: skip
+    assert len({file.parent for file in Path("out").rglob("*.pth")}) == 2 * 2  # of the chosen ones, a seed each
+    pretend(monkeypatch, lambda given, seed: None)
+    with pytest.raises(ValueError, match=r"tiny_DCN_plain: every trial diverged; change three"):
+        compare.Comparison(Path("other"), axes).choose(axes.runs())
+
+
+def test_a_range_is_widened_for_all_where_one_chose_its_end(campaign: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("three").write_text("learning_rate choice [1e-3, 1e-2]\ndropout_prob choice [0.0, 0.2, 0.4]\n")
+
+    def score(given: dict[str, Any], seed: int) -> float:  # best at 1
+        return 0.9 - 0.1 * abs(1 - given["learning_rate"]) - given["dropout_prob"]
+
+    made = pretend(monkeypatch, score)
+    axes = campaign(models=["DCN"], modes=["ctr"], params_file="three", widenings=2)
+    chosen = choose(axes)
+    assert chosen["ctr"] == ({"learning_rate": 1.0, "dropout_prob": 0.0}, ["learning_rate"])  # 0 is no end
+    rates = {stage: [given["learning_rate"] for one, given, _ in made if one == stage] for stage in ("plain", "ctr")}
+    assert rates["plain"] == rates["ctr"] and sorted(set(rates["ctr"])) == pytest.approx([1e-3, 1e-2, 0.1, 1.0])
+    assert len(made) == 2 * (6 + 3 + 3)
+    made.clear()
+    assert choose(axes) == chosen and not made  # all is there
+    assert choose(campaign(models=["DCN"], modes=["ctr"], params_file="three", widenings=2))["plain"] == chosen["plain"]
+
+
+def test_every_mode_has_the_same_budget_and_the_same_draws(campaign: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = pretend(monkeypatch, lambda given, seed: 0.5)
+    Path("space").write_text("learning_rate loguniform -8,-3\ndropout_prob uniform 0,0.5\nweight_decay uniform 0,1\n")
+    axes = campaign(params_file="space", models=["DCN"], modes=["ctr", "lm", "joint"], tuning_trials=5)
+    choose(axes)
+    of = {stage: [given for one, given, _ in made if one == stage] for stage in ("plain", "ctr", "joint", "lm")}
+    names = ("learning_rate", "dropout_prob", "weight_decay")
+    drawn = {stage: [tuple(g.get(name) for name in names) for g in given] for stage, given in of.items()}
+    assert {len(given) for given in of.values()} == {5}
+    assert drawn["plain"] == drawn["ctr"] == drawn["joint"] and len(set(drawn["plain"])) == 5
+    assert all(dropout is None for _, dropout, _ in drawn["lm"])  # it has no CTR model
+
+
+def test_names_that_models_have_for_dropout(campaign: Made) -> None:
+    Path("dropout").write_text("dropout_prob uniform 0,0.5\n")
+    axes = campaign(models=["LR", "AutoInt"], modes=["ctr"], params_file="dropout")
+    linear, attention = (next(run for run in axes.runs() if run.model == model) for model in axes.models)
+    assert axes.reads(attention, "dropout_prob") and not axes.reads(linear, "dropout_prob")
+    config = axes.config(attention, {"dropout_prob": 0.1})
+    assert config["finetune"]["plain"]["dropout_probs"] == [0.1, 0.1, 0.1]
+
+
+def test_records_are_named_in_full(campaign: Made) -> None:
     axes = campaign(models=["DCN"], seeds=1, modes=["ctr"], train_shares=[0.05])
     comparison = compare.Comparison(Path("out"), axes)
-    trials = [trial for run in axes.runs() for trial in comparison.trials_of(run)]
-    files = {file for trial in trials for file in trial.files.values()}
-    assert len(files) == len(trials) == 4 and all("_0.05_" in file.name and file.suffix == ".json" for file in files)
+    files = {comparison._file(run, {"learning_rate": rate}) for run in axes.runs() for rate in (0.1, 0.2)}
+    assert len(files) == 4 and all("_0.05_" in file.name and file.suffix == ".json" for file in files)
+
+
+def test_processes_share_a_campaign(keys: Keys, tmp_path: Path) -> None:
+    given = keys(pretrain_steps=2, epochs=1)
+    Path("ranges").write_text("learning_rate choice [1e-3, 3e-3, 1e-2]\n")
+    alone = chaos.start("campaign", tmp_path / "alone", given)
+    alone.join()
+    both = [chaos.start("campaign", tmp_path / "shared", given) for _ in range(2)]
+    for process in both:
+        process.join()
+    assert [process.exitcode for process in (alone, *both)] == [0, 0, 0], (tmp_path / "shared/said.txt").read_text()
+    assert chaos.outcome("campaign", tmp_path / "shared") == chaos.outcome("campaign", tmp_path / "alone")
 
 
 # -- the plan ----------------------------------------------------------------------------------------------
@@ -283,26 +354,9 @@ def test_ablations_change_the_stated_keys_only(campaign: Made) -> None:
         assert all(other[key] == changes[key] for key in differing)
     stages = {variant: {run.stage for run in axes.runs() if run.variant == variant} for variant in axes.changes}
     assert stages["language_model_alone"] == {"lm"} and stages["contrast_only"] == {"ctr", "lm"}
-    assert len({run.slug for run in axes.runs()}) == len(axes.runs()) == 2 * 2 * 2 * (1 + 11 * 2 - 1)
+    assert len({run.slug for run in axes.runs()}) == len(axes.runs()) == 2 * 2 * 2 * (1 + 10 * 2 - 1)
     plain = [run for run in axes.runs() if run.stage == "plain"]
     assert {one.seed for run in plain for one in axes.tuned_with(run)} == {2020} and len(plain) == 2 * 2 * 2
-
-
-def test_every_mode_has_the_same_budget(campaign: Made) -> None:
-    axes = campaign(params_file="compatibility", models=["DCN", "LR", "AutoInt", "EulerNet"])
-    spec = axes.datasets[0].label
-    tried = {(model, stage): axes.trials(Run(spec, 1.0, model, None, COMPLETE, stage, 2020))
-             for model in axes.models for stage in ("plain", "ctr", "joint")}  # fmt: skip
-    assert {len(trials) for trials in tried.values()} == {6}
-    assert tried["DCN", "plain"] == tried["DCN", "joint"]
-    seen = {name: [trial[name] for trial in tried["DCN", "plain"]] for name in tried["DCN", "plain"][0]}
-    assert {name: {v: values.count(v) for v in values} for name, values in seen.items()} == {
-        "learning_rate": {1e-3: 3, 3e-3: 3}, "weight_decay": {0.5: 2, 1.0: 2, 2.0: 2},
-        "dropout_prob": {0.0: 2, 0.2: 2, 0.5: 2},
-    }  # fmt: skip
-    assert "dropout_prob" not in tried["LR", "plain"][0]
-    config = axes.config(Run(spec, 1.0, "AutoInt", None, COMPLETE, "ctr", 2020), {"dropout_prob": 0.1})
-    assert config["finetune"]["ctr"]["dropout_probs"] == [0.1, 0.1, 0.1]
 
 
 def test_datasets_and_bad_input(campaign: Made, tmp_path: Path) -> None:
@@ -327,6 +381,8 @@ def test_datasets_and_bad_input(campaign: Made, tmp_path: Path) -> None:
         ({"variants": {"ALT": {}}}, "'ALT' is taken"),
         ({"variants": {"a b": {}}}, "'a b' is taken, or no word"),
         ({"variants": {"steps_5": {}}}, "'steps_5' is taken"),
+        ({"variants": {"mine_shuffled": {}}}, "'mine_shuffled' is taken"),
+        ({"controls": ["mine"]}, "controls must be among ALT, not 'mine'"),
         ({"variants": "more"}, "variants must be"),
         ({"tuning_seeds": 3}, "between 1 and the 2 seeds, not 3"),
         ({"tuned_alone": ["no_contrast"]}, "tuned_alone must be among .*, not 'no_contrast'"),

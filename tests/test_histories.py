@@ -68,7 +68,7 @@ def test_a_campaign_is_measured(campaign: Made, monkeypatch: pytest.MonkeyPatch,
     for gain in found:
         tested = [
             json.loads(file.read_text())["test"]["auc"]
-            for file in sorted(Path("out/runs").glob(f"*_{gain['model']}_plain_*/run.json"))
+            for file in sorted(Path("out/runs").glob(f"*_{gain['model']}_plain_*.json"))
         ]
         assert gain["alone"] == tested
         assert f"| {np.mean(gain['with_histories']):.4f} ± " in printed
@@ -83,7 +83,7 @@ def test_what_cannot_be_measured_is_said(
     monkeypatch.setattr(sys, "argv", ["histories", "out", f"--data_path={data_path}"])
     assert main() == 2
     assert "histories need a split by time: give the dataset as tiny@time" in capsys.readouterr().err
-    for file in Path("out").glob("runs/*/run.json"):
+    for file in Path("out").glob("runs/*.json"):
         file.unlink()
     with pytest.raises(ValueError, match="'out' has no finished run of a plain model"):
         measure(Path("out"), str(data_path))

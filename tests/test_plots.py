@@ -10,28 +10,36 @@ from recbole_alt.study import plots
 from recbole_alt.study.axes import COMPLETE, PLAIN
 
 
-def row(model: str, stage: str, gain: float | None) -> dict[str, Any]:
+def row(model: str, stage: str, gain: float | None, **more: Any) -> dict[str, Any]:
     made = {"model": model, "stage": stage, "train_share": 1.0, "language_model": None, "variant": COMPLETE}
-    return made | {f"vs_plain_auc{end}": gain for end in ("", "_low", "_high")}
+    return made | {"vs_plain_auc": gain, "vs_plain_auc_sd": 0.001, "vs_plain_pairs": 5} | more
 
 
-def test_gains_by_backbone_with_the_language_model_on_its_own_scale() -> None:
-    gains = {("DCN", "ctr"): 0.001, ("DCN", "lm"): -0.05, ("LR", "ctr"): 0.002, ("LR", "lm"): -0.03}
-    figure = plots.gain_by_backbone([row(*where, gain) for where, gain in gains.items()] + [row("FM", "ctr", None)])
-    above, below = figure.axes
-    heights = [line.get_ydata() for axes in (above, below) for line in (axes.containers[0].lines[0],)]
-    assert [list(height) for height in heights] == [[0.001, 0.002], [-0.05, -0.03]]
-    assert above.get_ylim()[0] > -0.01  # on one scale, the gains above could not be read
-    assert [label.get_text() for label in below.get_xticklabels()] == ["DCN", "LR"]
-    assert len(plots.gain_by_backbone([row("DCN", "lm", -0.05)]).axes) == 1
-    assert plots.gain_by_backbone([row("FM", "ctr", None)]) is None
+def test_gains_by_arm_with_own_texts_and_with_others() -> None:
+    rows = [
+        row("DCN", "ctr", 0.003, vs_plain_rare_item_auc=0.02, vs_plain_rare_item_auc_sd=0.01),
+        row("DCN", "ctr", 0.001, variant="ALT_shuffled"),
+        row("DCN", "lm", -0.05),
+        row("DCN", "plain", None, variant=PLAIN),
+    ]
+    everything, rare = plots.gains(rows).axes
+    assert [axes.get_title() for axes in (everything, rare)] == ["all rows", "rare items"]
+    assert [text.get_text() for text in everything.get_yticklabels()] == ["DCN ctr", "DCN lm"]
+    control, own = (list(container.lines[0].get_xdata()) for container in everything.containers)
+    assert (control, own) == ([0.001], [0.003, -0.05])
+    ends = everything.containers[1].lines[2][0].get_segments()[0][:, 0]
+    assert ends == pytest.approx([0.003 - 2.7764 * 0.001 / 5**0.5, 0.003 + 2.7764 * 0.001 / 5**0.5], abs=1e-6)
+    assert list(rare.containers[-1].lines[0].get_xdata()) == [0.02]
+    shares = plots.gains([*rows, row("DCN", "ctr", 0.1, train_share=0.05)]).axes
+    assert shares[2].get_title() == "all rows, 5% of the clicks"
+    assert plots.gains([row("FM", "ctr", None)]) is None
 
 
 def test_gains_by_popularity_tell_of_how_many_rows() -> None:
     def of(stage: str, share: float, *aucs: dict[str, float]) -> dict[str, Any]:
         bins = zip(("0", "1–9", "10–49"), (10, 20, 30), aucs, strict=False)
         found = {"popularity": {name: {"rows": count, "auc": by_seed} for name, count, by_seed in bins}}
-        return row("DCN", stage, 0.0) | found | {"train_share": share, "variant": PLAIN if stage == PLAIN else COMPLETE}
+        return row("DCN", stage, 0.0, train_share=share, variant=PLAIN if stage == PLAIN else COMPLETE) | found
 
     rows = [of("plain", 0.5, {"1": 0.9}), of("ctr", 0.5, {"1": 0.1})]  # of half of the training data
     rows.append(of("plain", 1.0, {"1": 0.5}, {}, {"1": 0.5, "2": 0.6}))

@@ -42,11 +42,11 @@ def test_the_report_alone(campaign: Made, monkeypatch: pytest.MonkeyPatch, capsy
         "rating ≥ 3 is a click", "seeds 2020, 2021", "prompt scope entity", "alignment of 2 steps",
         "layers: 1, of these not aligned: none",
     ):  # fmt: skip
-        assert text.count(said) == 4, said
+        assert text.count(said) == 2, said
     for said in ("x.py --a=1", "{'RS'", "no contrast", "torch "):
         assert said in text, said
     tex = Path("out/report/tables.tex").read_text()
-    assert tex.count(r"\begin{tabular}") == 5 == text.count("## ") and "%" not in tex.replace(r"\%", "")
+    assert tex.count(r"\begin{tabular}") == 2 == text.count("## ") and "%" not in tex.replace(r"\%", "")
     with Path("out/report/runs.csv").open() as opened:
         lines = list(csv.DictReader(opened))
     assert len(lines) == 10 and {line["stage"] for line in lines} == {"plain", "ctr", "joint"}
@@ -57,7 +57,7 @@ def test_the_report_alone(campaign: Made, monkeypatch: pytest.MonkeyPatch, capsy
         ]
         assert row["auc"] == pytest.approx(np.mean(mine)) and row["auc_sd"] == pytest.approx(np.std(mine, ddof=1))
     drawn = {file.name for file in Path("out/report").glob("*.svg")}
-    assert {"tiny-backbones.svg", "tiny-popularity.svg", "tiny-calibration.svg"} <= drawn
+    assert {"tiny-gains.svg", "tiny-popularity.svg", "tiny-calibration.svg"} <= drawn
     assert not [file for file in Path("out").rglob("*") if file.suffix in (".pkl", ".pickle")]
     for file in Path("out").rglob("scores.npz"):
         assert Scores.load(file).score.dtype == np.float32
@@ -66,14 +66,15 @@ def test_the_report_alone(campaign: Made, monkeypatch: pytest.MonkeyPatch, capsy
 def test_a_joined_report_is_that_of_one_campaign(campaign: Made, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
     run_campaign(campaign(params_file="none", modes=["ctr"]), Path("whole"), ["x.py"])
     for model in ("DCN", "DeepFM"):
-        for run in Path("whole/runs").glob(f"*_{model}_*"):
-            shutil.copytree(run, Path(model, "runs", run.name))
+        for run in Path("whole/runs").glob(f"*_{model}_*.json"):
+            shutil.copytree(run.with_suffix(""), Path(model, "runs", run.stem))
+            shutil.copy(run, Path(model, "runs"))
         write_report(Path(model))
     shutil.copytree("DCN/report", "kept")
     shutil.rmtree("DCN")  # the runs need not be at hand
     assert main(["compare", "--join=DeepFM,kept", "--out=joined"]) == 0
     assert Path("joined/report/tables.md").read_text() in capsys.readouterr().out
-    plots = [f"tiny-{name}.svg" for name in ("backbones", "popularity", "calibration")]
+    plots = [f"tiny-{name}.svg" for name in ("gains", "popularity", "calibration")]
     for name in ("tables.md", "tables.tex", "results.json", "results.csv", *plots):
         assert Path("joined/report", name).read_bytes() == Path("whole/report", name).read_bytes(), name
     with Path("joined/report/runs.csv").open() as joined, Path("whole/report/runs.csv").open() as whole:
@@ -93,7 +94,7 @@ def test_reports_that_cannot_be_joined(campaign: Made) -> None:
     with pytest.raises(ValueError, match=r"join: tiny 1\.0 DCN plain plain is in both 'one' and 'two'"):
         join_reports([Path("one"), Path("two")], Path("joined"))
     rows = json.loads(Path("two/report/results.json").read_text())
-    for column in ("commands", "popularity"):
+    for column in ("at_ends", "popularity"):
         older = [{name: value for name, value in row.items() if name != column} for row in rows]
         Path("two/report/results.json").write_text(json.dumps(older))
         with pytest.raises(ValueError, match="join: the report in 'two' is of an older version"):
@@ -113,6 +114,7 @@ def record(
     run["variant"] = "plain" if stage == "plain" else COMPLETE
     found = {name: value for name, value in scores.metrics(made).items() if value is not None}
     rest = {"valid": {"auc": 0.5, "logloss": 0.7}, "error": None, "costs": {}, "parameters": {}}
+    rest |= {"at_ends": [], "tuned_alone": False, "tuning_seeds": 0, "tuning_trials": 6}
     config = {"dataset": "d", "threshold": None, "val_interval": None, "split_seed": 1, "language_model": "small"}
     config |= {"language_model_layers": None, "frozen_layers": None, "prompt_scope": "entity"}
     config |= {"eval_args": {"split": {"RS": [8, 1, 1]}, "order": "RO"}}
@@ -140,7 +142,7 @@ def test_the_curves_of_a_row_are_of_the_runs_that_did_not_diverge() -> None:
 
 
 def quality(row: dict[str, Any]) -> dict[str, str]:
-    return {title: tables.write_cell(row, name) for name, title in tables.QUALITY.items()}
+    return {name: tables.write_cell(row, name) for name, _ in tables.TABLES["all rows"]}
 
 
 def test_losses_stand_like_wins() -> None:
@@ -159,7 +161,7 @@ def test_losses_stand_like_wins() -> None:
         ]
     loss, win = (next(r for r in report.summarise(records, 50) if r["stage"] == stage) for stage in ("ctr", "joint"))
     assert loss["vs_plain_auc"] < loss["vs_plain_auc_high"] < 0 < win["vs_plain_auc_low"] < win["vs_plain_auc"]
-    lost, won = (quality(row)["ΔAUC [95 %]"] for row in (loss, win))
+    lost, won = (quality(row)["vs_plain_auc"] for row in (loss, win))
     half = t.ppf(0.975, 1) * win["vs_plain_auc_sd"] / 2**0.5
     assert won.endswith(f" [{win['vs_plain_auc'] - half:+.4f}, {win['vs_plain_auc'] + half:+.4f}]")
     assert lost.startswith("-0.") and won.startswith("+0.") and lost.count(",") == won.count(",") == 1
@@ -176,50 +178,85 @@ def test_losses_stand_like_wins() -> None:
         report.summarise(records, 50)
 
 
-def test_gains_of_each_model_and_language_model_stand_in_one_line() -> None:
-    def row(
-        data: str, model: str, stage: str, language_model: str | None, gain: float | None, share: float = 1.0
-    ) -> Any:
-        return {
-            "data": data, "train_share": share, "model": model, "language_model": language_model, "stage": stage,
-            "variant": "plain" if stage == "plain" else COMPLETE, "seeds": "1 2", "diverged": 0, "auc": 0.8,
-            "auc_sd": None, "vs_plain_auc": gain, "vs_plain_auc_p": None if gain is None else 0.25,
-        }  # fmt: skip
+def row(model: str, stage: str, gain: float | None, **more: Any) -> dict[str, Any]:
+    """A row of a report with what tables read; ``gain`` is the mean over two seeds."""
+    variant = "plain" if stage == "plain" else COMPLETE
+    made = {"data": "d", "train_share": 1.0, "model": model, "language_model": None, "stage": stage, "variant": variant}
+    made |= {"seeds": "1 2", "diverged": 0, "valid_auc": 0.8, "auc": 0.8, "auc_sd": None, "logloss": 0.5}
+    made |= {"at_ends": [], "base_entropy": 0.6, "tuned_alone": False}
+    made |= {"vs_plain_auc": gain, "vs_plain_auc_p": None if gain is None else 0.25, "vs_plain_pairs": 2}
+    return made | {"vs_plain_auc_sd": None if gain is None else 0.001} | more
 
+
+def test_gains_of_each_model_stand_in_one_line_and_their_mean_below() -> None:
     rows = [
-        row("d", "DCN", "plain", None, None),
-        row("d", "DCN", "ctr", "small", 0.01),
-        row("d", "DCN", "joint", "small", -0.02),
-        row("d", "DCN", "joint", "large", 0.03),
-        row("d", "LR", "plain", None, None),
-        row("d", "LR", "ctr", "small", 0.04),
-        row("d", "LR", "joint", "large", 0.05),
-        row("d", "DCN", "plain", None, None, 0.05),
-        row("d", "DCN", "ctr", "small", 0.05, 0.05),
-        row("d", "DCN", "ctr", "small", 0.06, 0.2),  # its plain model is not there yet
+        row("DCN", "plain", None),
+        row("DCN", "ctr", 0.01),
+        row("DCN", "joint", -0.02),
+        row("LR", "plain", None),
+        row("LR", "ctr", 0.04),
+        row("DCN", "plain", None, train_share=0.05),
+        row("DCN", "ctr", 0.05, train_share=0.05),
+        row("DCN", "ctr", 0.06, train_share=0.2),  # its plain model is not there yet
+        row("DCN", "ctr", 0.9, variant="no_contrast"),
     ]
-    ablation = row("d", "DCN", "ctr", "small", 0.9) | {"variant": "no_contrast"}
-    table = tables.gains_table([*rows, ablation])
-    means = {line[0]: line for line in table.rows if line[2] == "mean of 2"}
-    assert [line[2] for line in tables.gains_table(rows, {"d"}).rows] == ["mean of 2", "mean of 2"]
-    assert (
-        means["small"][6] == f"{min(1, 8 * ttest_1samp([0.01, 0.04], 0).pvalue):.3f}" and "over models" in table.facts
-    )
-    assert table.header[0] == "language model" and table.header[-4:] == ["Δ ctr", "p", "Δ joint", "p"]
-    assert [(line[0], line[1], line[2], line[5], line[7]) for line in table.rows] == [
-        ("small", "d", "DCN", "+0.0100", "-0.0200"),
-        ("large", "d", "DCN", "", "+0.0300"),
-        ("small", "d", "LR", "+0.0400", ""),
-        ("large", "d", "LR", "", "+0.0500"),
-        ("small", "d", "mean of 2", "+0.0250", ""),  # of joint only one model is there
-        ("large", "d", "mean of 2", "", "+0.0400"),
-        ("small", "d, 5% of the training interactions", "DCN", "+0.0500", ""),
+    table = tables.gains_table(rows)
+    assert table.header == ["data", "model", "seeds", "plain AUC", "Δ ctr [95 %]", "p", "Δ joint [95 %]", "p"]
+    gained = [(line[0], line[1], line[4].split(" ")[0], line[6].split(" ")[0]) for line in table.rows]
+    assert gained == [
+        ("d", "DCN", "+0.0100", "-0.0200"),
+        ("d", "LR", "+0.0400", ""),
+        ("d", "mean of 2", "+0.0250", ""),  # of joint only one model is there
+        ("d, 5% of the training interactions", "DCN", "+0.0500", ""),
     ]
+    assert ttest_1samp([0.01, 0.04], 0).pvalue == pytest.approx(0.344, abs=0.001)
+    assert [line[5] for line in table.rows] == ["1.000"] * 4 and "over models" in table.facts  # of 4 tests
+    assert table.rows[0][4] == "+0.0100 [+0.0010, +0.0190]"
+
+
+def test_the_verdict_is_about_the_arm_that_validation_prefers() -> None:
+    others = {"vs_others_auc": 0.004, "vs_others_auc_p": 0.01, "vs_others_pairs": 2, "vs_others_auc_sd": 0.0001}
+    rows = [
+        row("DCN", "plain", None),
+        row("DCN", "ctr", 0.01, valid_auc=0.82, **others),
+        row("DCN", "ctr", 0.09, valid_auc=0.81, variant="grounded"),  # better only on the test set
+        row("DCN", "ctr", 0.09, valid_auc=0.83, variant="ALT_shuffled"),
+        row("DCN", "joint", 0.09, valid_auc=0.84),  # serves a language model
+        row("LR", "plain", None),
+    ]
+    table = tables.verdict_table(rows)
+    (line,) = table.rows
+    assert line[1] == "DCN" and line[4] == "ctr" and line[5].startswith("+0.0100") and line[7].startswith("+0.0040")
+    assert table.header[-2:] == ["Δ to others' texts [95 %]", "p"]
+    assert tables.verdict_table(rows, ["plain", "ctr", "joint"]).rows[0][4] == "joint"
+
+
+def test_what_was_not_trained_to_its_best_is_marked() -> None:
+    costs = {"alignment_steps": None, "commands": "[]", "versions": "[]", "dataset": "d", "label_rule": "r"}
+    costs |= {"split": "s", "encoder": None, "prompt_scope": None, "train_rows": 8, "valid_rows": 1, "test_rows": 1}
+    rows = [
+        row("DCN", "plain", None, logloss=0.61, **costs),
+        row("DCN", "ctr", 0.1, at_ends=["learning_rate"], **costs),
+        row("DCN", "joint", 0.1, **costs),
+    ]
+    table = tables.make_tables(rows)[0]
+    assert [line[1] for line in table.rows] == ["plain ‡", "ctr †", "joint"]
+    assert "† A value at the end of its range was chosen: DCN ctr (learning_rate)." in table.facts
+    assert "‡ LogLoss above the entropy of the base rate, so not trained: DCN plain (0.6000)." in table.facts
+
+
+def test_a_control_is_compared_with_its_arm(campaign: Made) -> None:
+    run_campaign(campaign(models=["DCN"], modes=["ctr"], controls=["ALT"], params_file="none"), Path("out"))
+    rows = {(row["variant"], row["stage"]): row for row in json.loads(Path("out/report/results.json").read_text())}
+    right, wrong = rows[COMPLETE, "ctr"], rows["ALT_shuffled", "ctr"]
+    assert right["vs_others_auc"] == pytest.approx(right["auc"] - wrong["auc"]) and "vs_others_auc" not in wrong
+    assert "vs_complete_auc" not in wrong
+    assert "| DCN   | ctr, others' texts" in Path("out/report/tables.md").read_text()
 
 
 def test_seeds_of_a_later_command_and_version_are_told(campaign: Made) -> None:
     run_campaign(campaign(models=["DCN"], params_file="none", modes=["ctr"]), Path("out"), ["x.py", "--seeds=2"])
-    file = next(Path("out/runs").glob("*_ctr_2021-*/run.json"))
+    file = next(Path("out/runs").glob("*_ctr_2021-*.json"))
     record = read_record(file)
     record["command"], record["versions"]["torch"] = ["x.py", "--seeds=3"], "9.9"
     write_record(file, record)

@@ -59,10 +59,10 @@ def test_gauc_and_cold_slices_against_loops(labels: list[int], seed: int) -> Non
         ("user", [i for i in range(n) if seen[i] == 0]),
         ("item", [i for i in range(n) if seen[i] == 1]),
     ):
-        assert made[f"cold_{name}_rows"] == len(cold)
+        assert made[f"new_{name}_rows"] == len(cold)
         both = len({labels[i] for i in cold}) == 2
         expected = roc_auc_score(label[cold], score[cold]) if both else None
-        assert made[f"cold_{name}_auc"] == (None if expected is None else pytest.approx(expected, abs=1e-12))
+        assert made[f"new_{name}_auc"] == (None if expected is None else pytest.approx(expected, abs=1e-12))
     bins = popularity_bins(rng.integers(0, 3000, n))
     assert sum(inside.sum() for inside in bins.values()) == n
 

@@ -40,7 +40,7 @@ def test_trials_share_pretraining_and_data(tune: Any, keys: Keys, monkeypatch: p
     tried = [(trial["parameters"]["learning_rate"], trial["parameters"]["weight_decay"]) for trial in result["trials"]]
     assert sorted(tried) == [(1e-3, 0.0), (1e-3, 0.3), (1e-2, 0.0), (1e-2, 0.3)]  # each once
     assert len({trial["valid"]["logloss"] for trial in result["trials"]}) == 4
-    assert [trial["pretrain_seconds"] > 0 for trial in result["trials"]] == [True, False, False, False]
+    assert [trial["aligned"] > 0 for trial in result["trials"]] == [True, False, False, False]
 
     best = max(result["trials"], key=lambda trial: trial["score"])
     assert result["best_params"] == best["parameters"]
@@ -163,17 +163,25 @@ def test_a_stopped_tuning_goes_on(trainer: type, step: int, tune: Any, monkeypat
 def pretend(monkeypatch: pytest.MonkeyPatch, made: list[Any], stop: int | None = None) -> None:
     """Trials that cost nothing: the validation score rises with the learning rate, the test score falls."""
 
-    def train(self: Any, config: Any, stage: str, folder: Path) -> dict[str, Any]:
+    def train(self: Any, config: Any, stage: str, folder: Path, test: bool, kind: Any) -> dict[str, Any]:
         if len(made) == stop:
             raise Stopped
         made.append(config["learning_rate"])
         folder.mkdir(parents=True, exist_ok=True)
         score = 0.5 + config["learning_rate"] - 0.1 * abs(config["weight_decay"] - 0.2)
         metrics = {"auc": score, "logloss": 1 - score}, {"auc": 1 - score, "logloss": score}
-        record = {"score": score, "bigger": True, "valid": metrics[0], "test": metrics[1], "error": None}
-        return record | {"wall": 1.0, "aligned": 0.0, "costs": {"seconds": 1.0}, "pretraining": None}
+        record = {
+            "score": score,
+            "bigger": True,
+            "valid": metrics[0],
+            "test": metrics[1],
+            "error": None,
+            "tested": test,
+        }
+        record |= {"tested": test, "wall": 1.0, "aligned": 0.0, "costs": {"seconds": 1.0}, "pretraining": None}
+        return record
 
-    monkeypatch.setattr(Store, "train", train)
+    monkeypatch.setattr(Store, "_train", train)
 
 
 def test_draws_of_bayes_repeat_after_a_stop(tune: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,8 +1,8 @@
 """Studies: many trainings over one store, to tune one stage or to compare plain backbones with aligned ones."""
 
 from recbole_alt.study.axes import ABLATIONS
+from recbole_alt.study.campaign import Campaign
 from recbole_alt.study.compare import run_campaign
-from recbole_alt.study.plan import Campaign
 from recbole_alt.study.tune import objective_function, run_hyper_alt
 
 __all__ = ["ABLATIONS", "Campaign", "objective_function", "run_campaign", "run_hyper_alt"]

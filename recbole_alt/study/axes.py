@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -23,8 +23,10 @@ ABLATIONS: dict[str, dict[str, Any]] = {
     "token_masking": {"mask_level": "token"},
     "random_language_model": {"language_model_weights": "random"},
     "no_pretraining": {"pretrain_steps": 0},
-    "shuffled_texts": {"shuffle_texts": "item"},  # the control: do texts matter?
 }
+
+#: End of the name of a variant's control: the same with the texts of other items.
+CONTROL = "_shuffled"
 
 #: ``--split``: 8:1:1 by chance, or the last tenths of time for validation and test.
 SPLITS = {
@@ -85,11 +87,12 @@ class Run:
 
     @property
     def slug(self) -> str:
-        """Words for file names."""
+        """Words for the names of files."""
         language = Path(self.language_model).name if self.language_model else None
         share = f"{self.train_share:g}" if self.train_share < 1 else None
         variant = None if self.variant == PLAIN else self.variant
-        parts = (self.data, share, self.model, language, variant, self.stage, str(self.seed))
+        seed = None if self.seed is None else str(self.seed)
+        parts = (self.data, share, self.model, language, variant, self.stage, seed)
         return "_".join(part for part in parts if part)
 
     @property
@@ -103,5 +106,26 @@ class Run:
     def bases(self) -> dict[str, Run]:
         """What it is compared with, by the prefix of the columns that show it."""
         plain = replace(self, language_model=None, variant=PLAIN, stage="plain")
-        bases = {"vs_plain": plain, "vs_complete": replace(self, variant=COMPLETE)}
+        bases = {"vs_plain": plain, "vs_others": replace(self, variant=self.variant + CONTROL)}
+        if not is_control(self.variant):
+            bases["vs_complete"] = replace(self, variant=COMPLETE)
         return {name: base for name, base in bases.items() if self.variant not in (PLAIN, base.variant)}
+
+
+def is_control(variant: str) -> bool:
+    """True of a variant with the texts of other items."""
+    return variant.endswith(CONTROL)
+
+
+def arm_of(row: Mapping[str, Any]) -> str:
+    """What tables call a variant in one mode: ``plain``, ``ctr``, ``grounded, ctr``, ``text field, others' texts``."""
+    variant, control = row["variant"].removesuffix(CONTROL), is_control(row["variant"])
+    words = [] if variant in (PLAIN, COMPLETE) else [variant.replace("_", " ")]
+    words += [row["stage"]] if row["stage"] != "plain" or not words else []
+    words += ["others' texts"] if control else []
+    return ", ".join(words) + (" (tuned alone)" if row.get("tuned_alone") and words else "")
+
+
+def distinct(values: Iterable[Any]) -> list[Any]:
+    """``values`` without repetitions, in order."""
+    return list(dict.fromkeys(values))

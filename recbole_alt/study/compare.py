@@ -1,15 +1,18 @@
-"""A campaign: one training at a time, each kept when it ends, on shared data and alignments; and its report."""
+"""A campaign: its searches and its runs, each kept when it ends, on shared data and alignments; and its report."""
+
+from __future__ import annotations
 
 import json
-import os
-import shutil
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from functools import cache
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import asdict
+from functools import cache, partial
+from itertools import groupby
 from pathlib import Path
 from statistics import fmean
 from time import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 from recbole.utils import EvaluatorType, init_logger
@@ -20,18 +23,26 @@ from recbole_alt.keys import FREE
 from recbole_alt.result import result_record
 from recbole_alt.stopping import going_on
 from recbole_alt.study.axes import Run
-from recbole_alt.study.plan import Campaign
+from recbole_alt.study.campaign import Campaign
 from recbole_alt.study.progress import Clock, logger, quiet, show, show_outcome
+from recbole_alt.study.ranges import Range, count_combinations, widen
 from recbole_alt.study.report import write_report
 from recbole_alt.study.scores import ScoredExperiment
-from recbole_alt.study.store import Record, Store, best_of, digest
+from recbole_alt.study.store import Record, Store, digest
 
+if TYPE_CHECKING:
+    from recbole_alt.study.search import Claim
+
+#: A score on validation and the parameters that reached it.
+Scored = tuple[float, dict[str, Any]]
 #: What must be as before when a campaign goes on; the other axes may grow.
-_FIXED = ("params_file", "tuning_trials", "tuning_seeds", "keys", "grid", "seeds")
+_FIXED = ("params_file", "tuning_trials", "tuning_seeds", "widenings", "keys", "ranges", "seeds")
 
 
 def run_campaign(campaign: Campaign, folder: Path, command: Sequence[str] = ()) -> None:
     """Make the runs of ``campaign`` that ``folder`` lacks, and its report.
+
+    Processes that are given the same campaign and folder share the work.
 
     Args:
         campaign: What is compared.
@@ -39,60 +50,36 @@ def run_campaign(campaign: Campaign, folder: Path, command: Sequence[str] = ()) 
         command: As given, for the records.
 
     Raises:
-        ValueError: Bad configuration, data or weights; another campaign in ``folder``, or one at work there.
+        ValueError: Bad configuration, data or weights; another campaign in ``folder``.
     """
     check_folder("out", folder)
-    try:
-        with FileLock(folder / "campaign.lock", timeout=0), going_on("go on with the same command"):
-            configs = [campaign.config(run, {}) for run in campaign.runs() if run.seed == campaign.seeds[0]]
+    with going_on("go on with the same command"):
+        configs = [campaign.config(run, {}) for run in campaign.runs() if run.seed == campaign.seeds[0]]
+        comparison = Comparison(folder, campaign, command)
+        with FileLock(folder / "campaign.lock"):
             _open(campaign, folder)  # every configuration is sound
-            init_logger(configs[0])
-            configs[0].log_notes()
-            with quiet():
-                comparison = Comparison(folder, campaign, command)
-                comparison.make_runs()
+            comparison.store.settle(configs[0], "plain")
+        init_logger(configs[0])
+        configs[0].log_notes()
+        with quiet():
+            comparison.make_runs()
+            with FileLock(folder / "campaign.lock"):
                 for file in write_report(folder):
                     logger.info(f"written: {file}")
-        comparison.store.drop_locks()
-    except Timeout:
-        raise ValueError(f"out: a campaign is at work in {str(folder)!r}") from None
+    comparison.store.drop_locks()
 
 
 def _open(campaign: Campaign, folder: Path) -> None:
-    grid = [{"name": name, "values": values} for name, values in campaign.grid.items()]
-    now = json.loads(json.dumps({**campaign.to_json(), "grid": grid}))
+    ranges = [[one.name, one.kind, one.values] for one in campaign.ranges]
+    now = json.loads(json.dumps({**campaign.to_json(), "ranges": ranges}))
     now["keys"] = {key: value for key, value in now["keys"].items() if key not in FREE}
     file = folder / "campaign.json"
     if file.is_file():
-        before, after = ({key: kept[key] for key in _FIXED} for kept in (read_record(file), now))
-        for kept in (before, after):
-            kept["seeds"] = kept["seeds"][: campaign.tuning_seeds]  # those that choose
+        chose = {"seeds": campaign.seeds[: campaign.tuning_seeds]}  # others may come later
+        before, after = ({key: kept.get(key) for key in _FIXED} for kept in (read_record(file), now))
+        before, after = before | {"seeds": (before["seeds"] or [])[: campaign.tuning_seeds]}, after | chose
         require_equal("out", folder, before, after, "or another folder; the axes may grow")
     write_record(file, now)
-
-
-@dataclass(frozen=True, eq=False)
-class Trial:
-    """Parameters that validation may choose, and the record's file of the training with each seed that tries them.
-
-    The weights of a training are in the folder beside its record.
-    """
-
-    parameters: dict[str, Any]
-    files: dict[Run, Path]
-
-    @property
-    def outcome(self) -> Record | None:
-        """Its mean ``score`` over the seeds, None if one of them diverged; None as long as trainings are missing."""
-        if not all(file.is_file() for file in self.files.values()):
-            return None
-        records = [read_record(file) for file in self.files.values()]
-        scores = [record["score"] for record in records]
-        return {"trial": self, "bigger": records[0]["bigger"], "score": None if None in scores else fmean(scores)}
-
-
-#: One step of a campaign: the run that it makes or, where there is a trial, the training that tries this.
-Step = tuple[Run, Trial | None]
 
 
 class Comparison:
@@ -101,128 +88,159 @@ class Comparison:
     def __init__(self, folder: Path, campaign: Campaign, command: Sequence[str] = ()) -> None:
         self.folder, self.campaign, self.command = folder, campaign, list(command)
         self.store, self._clock = Store(folder, one_split=True), Clock()
-        self._trials: dict[tuple[Run, ...], list[Trial]] = {(): []}
-        self._chosen: dict[tuple[Run, ...], dict[str, Any]] = {(): {}}
         self._alignment_of = cache(lambda run: self.store.settle(campaign.config(run, {}), run.stage))
+        self._runs_left = dict.fromkeys(campaign.runs())
+        tuned = {seeded for run in self._runs_left for seeded in campaign.tuned_with(run)}
+        self._trials_left = Counter({run: self._budget(self._usable(run, campaign.ranges)) for run in tuned})
 
     def make_runs(self) -> None:
         """Make every run that is missing."""
-        steps, left = self.steps(), list[Step]()
-        for run, trial in steps:
-            chosen = None if trial else self.choose(run)
-            file = trial.files[run] if trial else chosen is not None and self._files(run, chosen)[1]
-            if file and file.is_file():
-                self._measure(run, read_record(file))
-            else:
-                left.append((run, trial))
         for name, values in self.campaign.to_json().items():
             if isinstance(values, list) and values and values not in ([None], [1.0]):
                 logger.info(f"{name}: {', '.join(map(str, values))}")
-        logger.info(f"{len(steps)} runs and trials of tuning, of which {len(steps) - len(left)} are done")
-        logger.info(self._tell(left))
-        while left:
-            self.store.drop_alignments(self._alignments(left))
-            run, trial = left.pop(0)
-            record = self._train(run, trial)
-            self._measure(run, record)
-            tried = f" with {show(trial.parameters)}" if trial else ""
-            logger.info(f"{run.slug}{tried}: {show_outcome(record)}; {self._tell(left)}")
+        logger.info(self._tell())
+        for _, of_model in groupby(tuple(self._runs_left), lambda run: (run.data, run.train_share, run.model)):
+            runs = tuple(of_model)
+            chosen = self.choose(runs)
+            for timeout in (0, -1):  # first those at which no other process is
+                for run in filter(self._runs_left.__contains__, runs):
+                    with suppress(Timeout):
+                        self._train(run, *chosen[self.campaign.tuned_as(run)], timeout=timeout)
+                        del self._runs_left[run]
         self.store.drop_alignments(())
 
-    def steps(self) -> list[Step]:
-        """All that is trained, in order: the trials that choose the parameters of a run stand before it."""
-        steps: dict[Step, None] = {}
-        for run in self.campaign.runs():
-            steps |= dict.fromkeys((seeded, trial) for trial in self.trials_of(run) for seeded in trial.files)
-            steps[run, None] = None
-        return list(steps)
+    # -- searches ----------------------------------------------------------------------------------------
 
-    def trials_of(self, run: Run) -> list[Trial]:
-        """What validation chooses the parameters of ``run`` from; nothing where nothing is tuned."""
-        seeded = tuple(self.campaign.tuned_with(run))
-        if seeded not in self._trials:
-            self._trials[seeded] = [
-                Trial(parameters, {one: self._files(one, parameters)[0] for one in seeded})
-                for parameters in self.campaign.trials(seeded[0])
-            ]
-        return self._trials[seeded]
+    def choose(self, runs: Sequence[Run]) -> dict[Run | None, tuple[dict[str, Any], list[str]]]:
+        """Let validation choose the parameters of ``runs``, which are of one model and of the same data.
 
-    def choose(self, run: Run) -> dict[str, Any] | None:
-        """The parameters that validation chose for ``run``; None while trials are missing.
+        Where a value is chosen at an end of its range, the range is made wider for all, and all have more trials there.
 
-        Trainings of trials that have lost are deleted. A ``ValueError`` says that all have diverged.
+        Returns:
+            By :meth:`Campaign.tuned_as`: the parameters, and those of them that are at an end all the same.
         """
-        seeded = tuple(self.campaign.tuned_with(run))
-        if seeded not in self._chosen:
-            trials = self.trials_of(run)
-            outcomes = [outcome for trial in trials if (outcome := trial.outcome)]
-            best = best_of(outcomes)
-            for file in (file for lost in outcomes if lost is not best for file in lost["trial"].files.values()):
-                shutil.rmtree(file.with_suffix(""), ignore_errors=True)
-            if len(outcomes) < len(trials):
-                return None
-            if best is None:
-                raise ValueError(f"{seeded[0].slug}: every trial diverged; change {self.campaign.params_file}")
-            self._chosen[seeded] = best["trial"].parameters
-        return self._chosen[seeded]
+        cells = {cell: None for run in runs if (cell := self.campaign.tuned_as(run))}
+        ranges = drawn = self.campaign.ranges if cells else []
+        best: dict[Run, Scored] = {}
+        for number in range(1 + self.campaign.widenings):
+            for cell in cells:
+                scored = self._search(cell, self._usable(cell, drawn), number, best.get(cell))
+                if not scored:
+                    raise ValueError(f"{cell.slug}: every trial diverged; change {self.campaign.params_file}")
+                best[cell] = scored
+            chosen = [parameters for _, parameters in best.values()]
+            if number == self.campaign.widenings or (wider := widen(ranges, chosen)) is None:
+                break
+            ranges, drawn = wider
+            logger.info(f"chosen at an end of its range, so tried for all: {'; '.join(map(str, drawn))}")
+        ends = {one.name: one.end_at for one in ranges}
+        at_ends = {cell: [name for name, value in p.items() if ends[name](value)] for cell, (_, p) in best.items()}
+        return {None: ({}, [])} | {cell: (parameters, at_ends[cell]) for cell, (_, parameters) in best.items()}
 
-    def _train(self, run: Run, trial: Trial | None) -> Record:
-        """Train ``run``, with the parameters that ``trial`` tries or those that were chosen; return its record."""
-        parameters = trial.parameters if trial else self.choose(run) or {}
-        config = self.campaign.config(run, parameters)
+    def _search(self, cell: Run, ranges: Sequence[Range], number: int, before: Scored | None) -> Scored | None:
+        """Make the trials of ``cell`` within ``ranges``; return the best of them and of what was best ``before``."""
+        from recbole_alt.study.search import Search  # late: Optuna takes long to import
+
+        total, bigger = self._budget(ranges, number), bool(self.campaign.config(cell, {})["valid_metric_bigger"])
+        algorithm = "exhaustive" if count_combinations(ranges) == total else "bayes"
+        folder, seed = self.folder / "searches" / f"{cell.slug}-{number}", self.campaign.seeds[0] + number
+        search = Search(folder, ranges, algorithm, seed, total, bigger=bigger)
+
+        def best() -> Scored | None:
+            scored = [one for one in (before, *search.scored()[:1]) if one]
+            found = (max if bigger else min)(scored, key=lambda one: one[0], default=None)
+            self._drop_weights(cell, found and found[1])
+            return found
+
+        for _ in search.run(partial(self._try, cell)):
+            best()
+        for run in self.campaign.tuned_with(cell):
+            del self._trials_left[run]
+        return best()
+
+    def _try(self, cell: Run, claim: Claim) -> Record:
+        """The mean score of a trial over the seeds, None if one of them diverged."""
+        records = []
+        for run in self.campaign.tuned_with(cell):
+            records.append(self._train(run, claim.parameters, test=False))
+            self._trials_left[run] -= 1
+        scores = [record["score"] for record in records]
+        return {"score": None if None in scores else fmean(scores)}
+
+    def _usable(self, run: Run, ranges: Sequence[Range]) -> list[Range]:
+        return [one for one in ranges if self.campaign.reads(run, one.name)]
+
+    def _budget(self, ranges: Sequence[Range], number: int = 0) -> int:
+        trials = self.campaign.tuning_trials
+        return min(-(-trials // 2) if number else trials, count_combinations(ranges) or trials)
+
+    def _drop_weights(self, cell: Run, best: dict[str, Any] | None) -> None:
+        """Delete the weights of the trials of ``cell`` that have ended but for the best, which its run takes over."""
+        for run in self.campaign.tuned_with(cell):
+            kept = None if best is None else self._file(run, best)
+            for file in self.folder.glob(f"runs/{run.slug}-*.json"):
+                for weights in file.with_suffix("").glob("*.pth") if file != kept else ():
+                    weights.unlink(missing_ok=True)
+
+    # -- trainings ---------------------------------------------------------------------------------------
+
+    def _train(
+        self,
+        run: Run,
+        parameters: dict[str, Any],
+        at_ends: Sequence[str] = (),
+        *,
+        test: bool = True,
+        timeout: float = -1,
+    ) -> Record:
+        """The record of ``run`` with ``parameters``, made where it is missing; of a trial, without the test set."""
+        config, file, begun = self.campaign.config(run, parameters), self._file(run, parameters), time()
         if config["eval_type"] == EvaluatorType.RANKING:
             raise ValueError(f"{run.data}: its evaluation ranks sampled items; give labels, as mode: labeled")
-        tried, file = self._files(run, parameters)
-        won = tried.with_suffix("")
-        if not trial and won.is_dir():  # of this very training only the test is missing
-            (won / f"{run.stage}.json").unlink(missing_ok=True)  # it says that all is done
-            shutil.rmtree(file.parent, ignore_errors=True)  # this run as it was made before its variant was tuned alone
-            file.parent.parent.mkdir(exist_ok=True)
-            os.replace(won, file.parent)
-        record = self.store.train(config, run.stage, won if trial else file.parent, trial is None, ScoredExperiment)
-        if not trial and tried.is_file():  # costs are of its training, not of the test alone
-            before = read_record(tried)
-            record |= {"wall": before["wall"] + record["wall"], "costs": before["costs"]}
-        for weights in () if trial else file.parent.glob("*.pth"):
-            weights.unlink()
-        parts = zip(("train", "valid", "test"), self.store.load(config)[1:], strict=True)
-        about = result_record(config, {}, {}, {})
-        record = {
-            "parameters": parameters,
-            "run": asdict(run),
-            "tuned_alone": run.variant in self.campaign.tuned_alone,
-            "tuning_seeds": self.campaign.tuning_seeds if self.campaign.grid else 0,
-            **record,
-            "rows": {name: len(loader._dataset) for name, loader in parts},
-            "configuration": about["configuration"],
-            "versions": about["versions"],
-            "command": self.command,
-            "ended": time(),
-        }
-        write_record(tried if trial else file, record)
-        if trial:
-            self.choose(run)
-        return record
 
-    def _files(self, run: Run, parameters: Mapping[str, Any]) -> tuple[Path, Path]:
-        """The files of the records of the trial of ``parameters``, and of the run if they are chosen."""
-        name = f"{run.slug}-{digest(self.campaign.config(run, parameters), FREE)}"
-        return self.folder / "trials" / f"{name}.json", self.folder / "runs" / name / "run.json"
+        def about() -> Record:
+            parts = zip(("train", "valid", "test"), self.store.load(config)[1:], strict=True)
+            result = result_record(config, {}, {}, {})
+            return {
+                "parameters": parameters,
+                "at_ends": list(at_ends),
+                "run": asdict(run),
+                "tuned_alone": run.variant in self.campaign.tuned_alone,
+                "tuning_seeds": self.campaign.tuning_seeds if self.campaign.ranges else 0,
+                "tuning_trials": self.campaign.tuning_trials,
+                "rows": {name: len(loader._dataset) for name, loader in parts},
+                "configuration": result["configuration"],
+                "versions": result["versions"],
+                "command": self.command,
+                "ended": time(),
+            }
 
-    def _measure(self, run: Run, record: Record) -> None:
+        options: dict[str, Any] = {"test": test, "kind": ScoredExperiment, "about": about, "timeout": timeout}
+        record = self.store.train(config, run.stage, file, **options)
         self._clock.measure(f"{run.stage} of {run.data}", record["wall"])
         self._clock.measure(f"alignment of {run.data}", record["aligned"])
+        for weights in file.with_suffix("").glob("*.pth") if test else ():
+            weights.unlink()
+        if record["ended"] >= begun:
+            tried = "" if test else f" with {show(parameters)}"
+            logger.info(f"{run.slug}{tried}: {show_outcome(record)}; {self._tell()}")
+            self.store.drop_alignments(self._alignments())
+        return record
 
-    def _alignments(self, left: Sequence[Step]) -> dict[str, Run]:
-        """The alignments that ``left`` starts from, by name, each with a run."""
-        return {name: run for run, _ in left if (name := self._alignment_of(run))}
+    def _file(self, run: Run, parameters: dict[str, Any]) -> Path:
+        """The record of ``run`` with ``parameters``, beside the folder of its scores."""
+        return self.folder / "runs" / f"{run.slug}-{digest(self.campaign.config(run, parameters), FREE)}.json"
 
-    def _tell(self, left: Sequence[Step]) -> str:
-        missing = [run for name, run in self._alignments(left).items() if not self.store.has_alignment(name)]
+    def _alignments(self) -> dict[str, Run]:
+        """The alignments that what is left starts from, by name, each with a run."""
+        left = dict.fromkeys(run for one in self._runs_left for run in (one, *self.campaign.tuned_with(one)))
+        return {name: run for run in left if (name := self._alignment_of(run))}
+
+    def _tell(self) -> str:
+        missing = [run for name, run in self._alignments().items() if not self.store.has_alignment(name)]
         kinds = [f"alignment of {run.data}" for run in missing]
-        for run, trial in left:
-            if trial or run not in self.campaign.tuned_with(run):  # else the trial that won is taken over
-                kinds.append(f"{run.stage} of {run.data}")
-        trials = sum(trial is not None for _, trial in left)
-        rest = f"{len(left) - trials} runs, {trials} trials and {len(missing)} alignments to go"
+        kinds += [f"{run.stage} of {run.data}" for run in self._trials_left.elements()]
+        trained = (run for run in self._runs_left if run not in self.campaign.tuned_with(run))  # others are only tested
+        kinds += [f"{run.stage} of {run.data}" for run in trained]
+        rest = f"{len(self._runs_left)} runs, {self._trials_left.total()} trials and {len(missing)} alignments to go"
         return rest + self._clock.estimate(kinds)

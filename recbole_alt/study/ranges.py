@@ -6,9 +6,9 @@ import ast
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from itertools import product
-from math import ceil, exp, isfinite, prod
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from math import ceil, exp, isfinite, log, prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -55,6 +55,50 @@ class Range:
             return drawn
         whole = all(float(value).is_integer() for value in self.values)
         return round(drawn * self.values[2]) if whole else float(f"{drawn * self.values[2]:.12g}")
+
+    def end_at(self, value: Any) -> int:
+        """-1 or 1 for a number at the low or the high end, in the outer tenth of an interval; 0 for all others.
+
+        0 as well at an end beyond which the key can have no values.
+        """
+        if len(self.samples) < 2 or not all(type(one) in (int, float) for one in self.samples):
+            return 0
+        low, high, at = min(self.samples), max(self.samples), value
+        if self.kind == "loguniform":
+            low, high, at = log(low), log(high), log(at)
+        margin = 0.0 if self.kind == "choice" else (high - low) / 10
+        end = -1 if at <= low + margin else 1 if at >= high - margin else 0
+        return end if end and self.beyond(end) else 0
+
+    def beyond(self, end: int) -> Range | None:
+        """The numbers next to the low end, -1, or the high end, 1: half an interval, or one more choice.
+
+        None where the key can have no values there.
+        """
+        if self.kind == "choice":
+            inner, outer = sorted(self.values, reverse=end < 0)[-2:]
+            found = [(outer * outer / inner,)] if inner > 0 and outer > 0 else []  # as far in a geometric series
+            found.append((2 * outer - inner,))
+            whole = all(isinstance(value, int) for value in self.values)
+            found = [(round(value) if whole else float(f"{value:.12g}"),) for (value,) in found]
+        else:
+            inner, outer = sorted(self.values[:2], reverse=end < 0)
+            step = self.values[2] if self.kind == "quniform" else 0
+            half = ceil((outer - inner) * end / 2 / step) * step if step else (outer - inner) * end / 2
+            found = [(*sorted((outer + end * step, outer + end * half)), *self.values[2:])]
+        for wider in (replace(self, values=values) for values in found):
+            with suppress(ValueError):
+                for value in wider.samples:
+                    check_values({self.name: value})
+                return wider
+        return None
+
+    def joined(self, other: Range) -> Range:
+        """This range and what :meth:`beyond` gave, as one."""
+        if self.kind == "choice":
+            return replace(self, values=self.values + other.values)
+        ends = (*self.values[:2], *other.values[:2])
+        return replace(self, values=(min(ends), max(ends), *self.values[2:]))
 
     @property
     def samples(self) -> list[Any]:
@@ -143,24 +187,24 @@ def check_ranges(ranges: Sequence[Range], config: ALTConfig, unread: Mapping[str
             raise ValueError(f"{tuned.where}: {error}") from None
 
 
-# -- grids ---------------------------------------------------------------------------------------------------
+def widen(ranges: Sequence[Range], chosen: Sequence[Mapping[str, Any]]) -> tuple[list[Range], list[Range]] | None:
+    """Ranges at whose ends a value was chosen, made wider.
+
+    Returns:
+        All ranges as they are then, and those to draw from next, which are the new parts of the wider ones; None if
+        nothing is at an end.
+    """
+    whole, drawn = list(ranges), list(ranges)
+    for i, one in enumerate(ranges):
+        ends = [end for parameters in chosen if one.name in parameters and (end := one.end_at(parameters[one.name]))]
+        if ends and (new := one.beyond(ends[0])):
+            whole[i], drawn[i] = one.joined(new), new
+    return None if whole == list(ranges) else (whole, drawn)
 
 
-def read_grid(name: str) -> dict[str, list[Any]]:
-    """The choices of each key in a file of ranges; all must be keys of finetuning, so that they share an alignment."""
-    grid = {}
-    for tuned in read_ranges(name):
-        if tuned.kind != "choice":
-            raise ValueError(f"{tuned.where}: every combination is tried; write {tuned.name} choice [...]")
-        if tuned.name not in KEYS or not KEYS[tuned.name].stages:
-            raise ValueError(
-                f"{tuned.where}: {tuned.name} is no key of finetuning; only such keys are tuned, so that all modes "
-                "share one alignment"
-            )
-        for value in tuned.values:
-            check_values({tuned.name: value})
-        grid[tuned.name] = list(tuned.values)
-    return grid
+def count_combinations(ranges: Sequence[Range]) -> int | None:
+    """How many combinations of choices there are; None where a range is no choice."""
+    return None if any(one.kind != "choice" for one in ranges) else prod(len(one.values) for one in ranges)
 
 
 def count_trials(ranges: Sequence[Range], algo: str, max_evals: int | None) -> int:
@@ -177,24 +221,3 @@ def count_trials(ranges: Sequence[Range], algo: str, max_evals: int | None) -> i
     if max_evals is not None:
         raise ValueError(f"max_evals: exhaustive search makes all {total} trials; leave it out, or give --algo=random")
     return total
-
-
-def combinations(choices: Mapping[str, Sequence[Any]], most: int) -> list[dict[str, Any]]:
-    """Every combination of ``choices``, the last key changing fastest; ``most`` of them if there are more.
-
-    These are spread evenly. They are taken from as few diagonals of the grid as hold enough (on one diagonal, positions
-    add up to the same modulo the most values of a key, and each value of that key meets each of another equally often);
-    among these, values that were taken least often come next.
-    """
-    sizes = [len(values) for values in choices.values()]
-    kept = list(product(*map(range, sizes)))
-    if len(kept) > most:
-        widest = max(sizes)
-        diagonals = ceil(most * widest / len(kept))
-        near = [drawn for drawn in kept if sum(drawn) % widest < diagonals]
-        taken, kept = Counter[tuple[int, int]](), []
-        while len(kept) < most:
-            kept.append(min(near, key=lambda drawn: sum(taken[value] for value in enumerate(drawn))))
-            near.remove(kept[-1])
-            taken.update(enumerate(kept[-1]))
-    return [{n: values[p] for (n, values), p in zip(choices.items(), drawn, strict=True)} for drawn in sorted(kept)]

@@ -15,17 +15,18 @@ from math import isnan
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from recbole_alt.files import read_json, read_record, write_text
-from recbole_alt.metrics import auc
+from recbole_alt.metrics import auc, log_losses
 from recbole_alt.scores import Scores, popularity_bins
-from recbole_alt.study.axes import Run
+from recbole_alt.study.axes import PLAIN, Run, distinct
 from recbole_alt.study.plots import draw_all
 from recbole_alt.study.statistics import bootstrap_differences, p_value, reliability
-from recbole_alt.study.tables import METRICS, Row, distinct, make_tables
+from recbole_alt.study.tables import METRICS, Row, make_tables
 
-COUNTS = ["rows", "cold_user_rows", "cold_item_rows", "gauc_users", "gauc_left_out"]
+COUNTS = ["rows", "rare_item_rows", "new_item_rows", "new_user_rows", "gauc_users", "gauc_left_out"]
 COSTS = ["seconds", "texts_encoded", "alignment_seconds", "alignment_texts_encoded", "alignment_interactions_seen",
          "alignment_steps", "alignment_peak_memory_mib", "peak_memory_mib"]  # fmt: skip
 #: Columns that hold more than one number, which plots are drawn from.
@@ -61,7 +62,7 @@ def join_reports(folders: Sequence[Path], out: Path) -> list[Path]:
         if not all((report / name).is_file() for name in ("results.json", "runs.csv")):
             raise ValueError(f"join: {str(folder)!r} holds no report; make it with --out={folder} --report")
         for row in read_json(report / "results.json"):
-            if not {"commands", *CURVES} <= row.keys():
+            if not {"at_ends", *CURVES} <= row.keys():
                 raise ValueError(
                     f"join: the report in {str(folder)!r} is of an older version, which did not keep what its rows "
                     "and plots depend on; make it again with --report where its runs are"
@@ -95,8 +96,9 @@ def _write(report: Path, rows: Sequence[Row], runs: pd.DataFrame) -> list[Path]:
 def read_runs(folder: Path) -> list[Record]:
     """The finished runs of a campaign; of those that were made twice, as settings changed, the last one."""
     latest: dict[Run, Record] = {}
-    records = [read_record(file) | {"folder": str(file.parent)} for file in sorted(folder.glob("runs/*/run.json"))]
-    for record in sorted(records, key=lambda record: record["ended"]):
+    files = sorted(folder.glob("runs/*.json"))
+    records = [read_record(file) | {"folder": str(file.with_suffix(""))} for file in files]
+    for record in sorted(filter(lambda record: record["tested"], records), key=lambda record: record["ended"]):
         if before := latest.get(run := Run(**record["run"])):
             getLogger().warning(f"{before['folder']} is left out: {record['folder']} is the same run, made later")
         latest[run] = record
@@ -126,8 +128,9 @@ _load = lru_cache(maxsize=16)(Scores.load)
 def summarise(records: Sequence[Record], resamples: int = 400) -> list[Row]:
     """One row per model and mode, in the order of tables; its keys are those of ``results.json``.
 
-    ``vs_plain_*`` and, for ablations, ``vs_complete_*`` are means of paired differences, with ``_sd`` (over seeds),
-    ``_low`` and ``_high`` (95 % bootstrap over test rows) and ``_p`` (paired t-test over seeds).
+    ``vs_plain_*``, ``vs_others_*`` (less the same with others' texts) and ``vs_complete_*`` (of variants) are means of
+    paired differences, with ``_sd`` over seeds, ``_low`` and ``_high`` (95 % bootstrap over test rows) and ``_p``
+    (paired t-test over seeds).
     """
     groups: dict[Run, dict[int, Record]] = {}
     for record in sorted(records, key=lambda record: (Run.of(record["run"]).place, record["run"]["seed"])):
@@ -142,8 +145,10 @@ def summarise(records: Sequence[Record], resamples: int = 400) -> list[Row]:
         row |= {name: first and first["test"].get(name) for name in COUNTS}
         row["popularity"] = _by_popularity(good[cell])
         row["calibration"] = first and reliability(scores_of(first).label, scores_of(first).score)
+        row["base_entropy"] = first and _entropy(scores_of(first).label)
         row["parameters"] = json.dumps(next(iter(runs.values()))["parameters"])
-        row["tuned_alone"] = any(run.get("tuned_alone") for run in runs.values())  # older campaigns lack it
+        row["tuned_alone"] = any(run["tuned_alone"] for run in runs.values())
+        row["at_ends"] = distinct(name for run in runs.values() for name in run["at_ends"])
         for prefix, base in cell.bases.items():
             if base in groups:
                 found = _difference(good[base], good[cell], resamples)
@@ -151,6 +156,11 @@ def summarise(records: Sequence[Record], resamples: int = 400) -> list[Row]:
         row |= _facts_of(list(runs.values()))
         rows.append({name: None if isinstance(value, float) and isnan(value) else value for name, value in row.items()})
     return rows
+
+
+def _entropy(label: np.ndarray) -> float:
+    """The LogLoss of predicting the share of clicks for every row."""
+    return float(log_losses(label, np.full(len(label), label.mean())).mean())
 
 
 def _frame(runs: Mapping[int, Record], columns: list[str]) -> pd.DataFrame:
@@ -201,7 +211,7 @@ def _facts_of(records: Sequence[Record]) -> Row:
     rule += [f"only {name} within {value}" for name, value in (config["val_interval"] or {}).items()]
     layers = "all" if config["language_model_layers"] is None else config["language_model_layers"]
     frozen = "none" if config["frozen_layers"] is None else config["frozen_layers"]
-    aligned = record["run"]["stage"] != "plain"
+    reads = record["run"]["variant"] != PLAIN
     commands = (shlex.join(["python", *run["command"]]) for run in records)
     versions = (", ".join(map(" ".join, run["versions"].items())) for run in records)
     return {
@@ -209,9 +219,10 @@ def _facts_of(records: Sequence[Record]) -> Row:
         "label_rule": "; ".join(rule) or "label as given",
         "split": f"{evaluation['split']} in order {evaluation['order']}, drawn with seed {config['split_seed']}",
         **{f"{part}_rows": record["rows"][part] for part in ("train", "valid", "test")},
-        "encoder": f"{config['language_model']}, layers: {layers}, of these not aligned: {frozen}" if aligned else None,
-        "prompt_scope": config["prompt_scope"] if aligned else None,
-        "tuning_seeds": record.get("tuning_seeds"),  # older campaigns lack it
+        "encoder": f"{config['language_model']}, layers: {layers}, of these not aligned: {frozen}" if reads else None,
+        "prompt_scope": config["prompt_scope"] if reads else None,
+        "tuning_seeds": record["tuning_seeds"],
+        "tuning_trials": record["tuning_trials"] if record["tuning_seeds"] else 0,
         "commands": json.dumps(distinct(commands)),  # lists, as seeds of one row may have come later
         "versions": json.dumps(distinct(versions)),
     }

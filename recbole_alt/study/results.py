@@ -37,7 +37,7 @@ def write_results(
     rows = [
         {"trial": trial["trial"], **trial["parameters"]}
         | {f"valid_{name}": trial["valid"].get(name) for name in (metric, *best["valid"])}
-        | {name: trial[name] for name in ("seconds", "pretrain_seconds", "error")}
+        | {"seconds": trial["costs"]["seconds"], "pretrain_seconds": trial["aligned"], "error": trial["error"]}
         for trial in trials
     ]
     frame = pd.DataFrame(rows, dtype=object)

@@ -6,14 +6,14 @@ from recbole_alt.trainer.finetune import ALTTrainer
 
 
 def metrics(scores: Scores) -> dict[str, float | int | None]:
-    """AUC, LogLoss and GAUC over all rows at once, and the AUC of the rows of new users and of new items.
+    """AUC, LogLoss and GAUC over all rows at once, and the AUC of the rows of rare items, new items and new users.
 
     A metric is None if it is not defined: for want of one of the classes, or of ids.
     """
     slices, nobody = slice_metrics(scores), {"rows": 0, "auc": None}
     result = {"gauc": None, "gauc_users": None, "gauc_left_out": None} | slices["all"]
-    for side in ("user", "item"):
-        result |= {f"cold_{side}_{name}": value for name, value in slices.get(f"new_{side}s", nobody).items()}
+    for name in ("rare_item", "new_item", "new_user"):
+        result |= {f"{name}_{metric}": value for metric, value in slices.get(f"{name}s", nobody).items()}
     return result
 
 

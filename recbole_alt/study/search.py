@@ -3,8 +3,9 @@
 import os
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from itertools import islice, product
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,9 +18,11 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from recbole_alt.files import CannotWrite
 from recbole_alt.keys import NOT_OF_ALIGNMENT
-from recbole_alt.study.ranges import Range, combinations
+from recbole_alt.study.ranges import Range
+from recbole_alt.study.store import Record
 
 _SECONDS = 0.5  # between two looks at the trials of other processes
+_DRAWS = 50  # to find parameters that were not tried before
 
 
 class Claim(NamedTuple):
@@ -31,12 +34,12 @@ class Claim(NamedTuple):
 
 
 class Search:
-    """The trials of one tuning, kept in Optuna's journal in its folder, which processes may share.
+    """The trials of one stage, kept in Optuna's journal in a folder of their own, which processes may share.
 
     The parameters of a trial depend only on the seed, its number and the trials that ended before it.
 
     Args:
-        folder: Of the tuning.
+        folder: Of the search.
         ranges: What is tuned.
         algorithm: ``exhaustive`` (every combination of choices), ``random``, or ``bayes`` (Parzen estimators).
         seed: Of the draws.
@@ -52,7 +55,10 @@ class Search:
         self.ranges = {tuned.name: tuned for tuned in ranges}
         self.algorithm, self.seed, self.total, self.early_stop = algorithm, seed, total, early_stop
         self._distributions = {tuned.name: tuned.distribution for tuned in ranges}
-        self._worst = -sys.float_info.max if bigger else sys.float_info.max  # samplers compute with it
+        self.bigger, self._worst = (
+            bigger,
+            -sys.float_info.max if bigger else sys.float_info.max,
+        )  # samplers compute with it
         self._folder, self._journal = folder, folder / "search.journal"
         self._lock = FileLock(folder / ".search")
         optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -63,6 +69,19 @@ class Search:
             self._study = optuna.create_study(
                 storage=storage, study_name="tuning", direction=direction, load_if_exists=True
             )
+
+    def run(self, make: Callable[[Claim], Record]) -> Iterator[tuple[Claim, Record]]:
+        """Make the trials that no other process makes, until the search is over, and yield each with its record.
+
+        ``make`` trains a trial; the ``score`` of the record that it returns is None where training diverged.
+        """
+        while claim := self.ask():
+            try:
+                record = make(claim)
+                self.tell(claim, record["score"])
+            finally:
+                claim.lock.release()
+            yield claim, record
 
     def ask(self) -> Claim | None:
         """Claim the next trial: one whose process has died, or a new one; None if the search is over.
@@ -90,18 +109,28 @@ class Search:
         with self._locked():
             self._study.tell(claim.number - 1, self._worst if score is None else score)
 
+    def scored(self) -> list[tuple[float, dict[str, Any]]]:
+        """Score and parameters of the trials that have ended and did not diverge, the best first, then the earliest."""
+        scored = [(trial.values[0], self._decode(trial)) for trial in self._ended() if trial.values[0] != self._worst]
+        return sorted(scored, key=lambda one: one[0], reverse=self.bigger)
+
     def count_ended(self) -> int:
         """How many trials have ended."""
+        return len(self._ended())
+
+    def _ended(self) -> list[FrozenTrial]:
         with self._locked():
-            return len(self._study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)))
+            return self._study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
 
     def _claim(self, trial: FrozenTrial) -> Claim | None:
-        lock = FileLock(self._folder / "trials" / f"claim-{trial.number + 1}.lock")
+        lock = FileLock(self._folder / f"claim-{trial.number + 1}.lock")
         with suppress(Timeout):
             lock.acquire(timeout=0)
-            parameters = {name: tuned.decode(trial.params[name]) for name, tuned in self.ranges.items()}
-            return Claim(trial.number + 1, parameters, lock)
+            return Claim(trial.number + 1, self._decode(trial), lock)
         return None
+
+    def _decode(self, trial: FrozenTrial) -> dict[str, Any]:
+        return {name: tuned.decode(trial.params[name]) for name, tuned in self.ranges.items()}
 
     def _is_over(self, trials: Sequence[FrozenTrial]) -> bool:
         ended = [trial.number for trial in trials if trial.state == TrialState.COMPLETE]
@@ -109,15 +138,20 @@ class Search:
         return len(trials) >= self.total or (self.early_stop is not None and late >= self.early_stop)
 
     def _draw(self, trials: Sequence[FrozenTrial]) -> dict[str, Any]:
-        """Draw the parameters of the trial that follows ``trials``."""
+        """Draw the parameters of the trial that follows ``trials``, if possible others than theirs."""
         if self.algorithm == "exhaustive":  # keys of the alignment change most seldom
             names = sorted(self.ranges, key=lambda name: name in NOT_OF_ALIGNMENT)
-            return combinations({n: range(len(self.ranges[n].values)) for n in names}, self.total)[len(trials)]
-        seed = int(np.random.SeedSequence([self.seed, len(trials)]).generate_state(1)[0])
+            every = product(*(range(len(self.ranges[name].values)) for name in names))
+            return dict(zip(names, next(islice(every, len(trials), None)), strict=True))
         samplers = {"random": optuna.samplers.RandomSampler, "bayes": optuna.samplers.TPESampler}
-        study = optuna.create_study(sampler=samplers[self.algorithm](seed=seed), direction=self._study.direction)
-        study.add_trials(trials)
-        return study.ask(self._distributions).params
+        for again in range(_DRAWS):
+            seed = int(np.random.SeedSequence([self.seed, len(trials), *[again] * (again > 0)]).generate_state(1)[0])
+            study = optuna.create_study(sampler=samplers[self.algorithm](seed=seed), direction=self._study.direction)
+            study.add_trials(trials)
+            drawn = study.ask(self._distributions).params
+            if all(drawn != trial.params for trial in trials):
+                break
+        return drawn
 
     @contextmanager
     def _locked(self) -> Iterator[None]:

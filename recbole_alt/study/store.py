@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from pathlib import Path
 from time import monotonic
@@ -15,6 +15,7 @@ from filelock import FileLock, Timeout
 from recbole_alt import checkpoints
 from recbole_alt.config import ALTConfig
 from recbole_alt.experiment import MACHINE, Data, Experiment, StageResult, load_data, read_stage
+from recbole_alt.files import read_record, write_record
 from recbole_alt.keys import ALIGNMENT, NOT_OF_ALIGNMENT, keys_of
 from recbole_alt.model.machine import settle_machine
 from recbole_alt.study.progress import logger
@@ -69,23 +70,53 @@ class Store:
         return None if stage == "plain" or config["pretrained_checkpoint"] else digest(config, NOT_OF_ALIGNMENT)
 
     def train(
-        self, config: ALTConfig, stage: str, folder: Path, test: bool = True, kind: type[Experiment] = Experiment
+        self,
+        config: ALTConfig,
+        stage: str,
+        file: Path,
+        *,
+        test: bool = True,
+        kind: type[Experiment] = Experiment,
+        about: Callable[[], Record] = dict,
+        timeout: float = -1,
     ) -> Record:
-        """Train one stage in ``folder``, which must be nobody else's, going on where it was stopped there.
+        """The record of a training in ``file``, made if it is not there; its checkpoints are in a folder beside it.
+
+        A training that was stopped goes on; of one without test scores only these are made if they are wanted now.
 
         Args:
             config: Of the training; :meth:`settle` changes it.
             stage: ``plain``, ``ctr``, ``lm`` or ``joint``.
-            folder: Of its checkpoints.
+            file: Of the record, a ``.json``.
             test: Whether the test set is scored.
             kind: Class of the experiment.
+            about: Makes what else a new record says.
+            timeout: Seconds to wait for another process that is at this training; by default as long as it takes.
 
         Returns:
             ``score`` (the validation metric, None where training diverged, with the reason in ``error``), whether
-            ``bigger`` is better, all ``valid`` and ``test`` metrics, ``pretraining`` (the name of its alignment; None
-            for the plain backbone and a checkpoint of the user's), ``aligned`` (seconds of making that; 0 where another
-            training had), ``wall`` (seconds of everything else), ``costs`` and ``details``.
+            ``bigger`` is better, all ``valid`` and ``test`` metrics, whether it is ``tested``, ``pretraining`` (the
+            name of its alignment; None for the plain backbone and a checkpoint of the user's), ``aligned`` (seconds of
+            making that; 0 where another training had), ``wall`` (seconds of everything else), ``costs``, ``details``.
+
+        Raises:
+            Timeout: Another process is at this training.
         """
+        with FileLock(file.with_suffix(".lock"), timeout=timeout):
+            before = read_record(file) if file.is_file() else None
+            if before and (before["tested"] or not test):
+                return before
+            folder = file.with_suffix("")
+            done = folder / f"{stage}.json"
+            if test and done.is_file() and not read_stage(done).test:
+                done.unlink()  # only the test is missing
+            record = self._train(config, stage, folder, test, kind)
+            if before:  # costs are of its training, not of the test
+                record |= {"wall": before["wall"] + record["wall"], "costs": before["costs"]}
+            write_record(file, about() | record)
+        return read_record(file)
+
+    def _train(self, config: ALTConfig, stage: str, folder: Path, test: bool, kind: type[Experiment]) -> Record:
         begun, given = monotonic(), config["pretrained_checkpoint"]
         name, data = self.settle(config, stage), self.load(config)
         experiment = kind(config, data if test else (*data[:3], None), folder)
@@ -104,6 +135,7 @@ class Store:
             "bigger": bool(config["valid_metric_bigger"]),
             "valid": result.valid if result else {},
             "test": result.test if result else {},
+            "tested": test,
             "error": error,
             "wall": monotonic() - begun - aligned,
             "aligned": aligned,
@@ -166,4 +198,5 @@ class Store:
 
 
 def _costs(result: StageResult | None) -> dict[str, Any]:
-    return {name: getattr(result, name, None) for name in ("seconds", "texts_encoded", "peak_memory_mib")}
+    nothing = StageResult(seconds=0.0, texts_encoded=0)
+    return {name: getattr(result or nothing, name) for name in ("seconds", "texts_encoded", "peak_memory_mib")}

@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
+from recbole_alt.keys import MODES
 from recbole_alt.markdown import markdown_table
-from recbole_alt.study.axes import COMPLETE, PLAIN
+from recbole_alt.study.axes import COMPLETE, PLAIN, arm_of, distinct, is_control
 from recbole_alt.study.statistics import holm, p_value, t_interval
-
-#: Differences that tables show with their interval.
-INTERVALS = {f"vs_{base}_{metric}" for base in ("plain", "complete") for metric in ("auc", "logloss")}
-METRICS = ["valid_auc", "valid_logloss", "auc", "logloss", "gauc", "cold_user_auc", "cold_item_auc"]
 
 Row = dict[str, Any]  # of ``results.json``
 
+METRICS = ["valid_auc", "valid_logloss", "auc", "logloss", "gauc", "rare_item_auc", "new_item_auc", "new_user_auc"]
+_AT_END, _UNTRAINED = "†", "‡"
 _LATEX = str.maketrans(
     {"\\": r"\textbackslash ", **{c: "\\" + c for c in "_%&#{}$"}, "±": r"$\pm$", "Δ": r"$\Delta$", "≥": r"$\ge$"}
-    | {"–": "--", "~": r"\textasciitilde ", "<": "$<$", "`": ""}
+    | {"–": "--", "~": r"\textasciitilde ", "<": "$<$", "`": "", _AT_END: r"\dag", _UNTRAINED: r"\ddag"}
 )
 
 
@@ -34,20 +33,13 @@ class Table:
     rows: list[list[str]]
 
     @classmethod
-    def of(
-        cls, title: str, facts: str, rows: Sequence[Row], columns: Mapping[str, str], *, one_family: bool = False
-    ) -> Table:
-        """Write the cells; the language model has a column where there are several.
-
-        p is corrected by Holm's method for the tests in its column, or in all columns if they are of ``one_family``.
-        """
-        tests = [name for name in columns if name.endswith("_p")]
-        for family in [tests] if one_family else [[name] for name in tests]:
-            corrected = iter(holm([row.get(name) for row in rows for name in family]))
-            rows = [row | {name: next(corrected) for name in family} for row in rows]
-        if len({row["language_model"] for row in rows} - {None}) > 1:
-            columns = {"language_model": "language model", **columns}
-        return cls(title, facts, list(columns.values()), [[write_cell(row, name) for name in columns] for row in rows])
+    def of(cls, title: str, facts: str, rows: Sequence[Row], columns: Columns) -> Table:
+        """Write the cells of all columns that say something; p after Holm for the tests in its column."""
+        for name in (name for name, _ in columns if name.endswith("_p")):
+            rows = [row | {name: p} for row, p in zip(rows, holm([row.get(name) for row in rows]), strict=True)]
+        made = [(title, [write_cell(row, name) for row in rows]) for name, title in columns]
+        made = [(title, cells) for title, cells in made if any(cells)]
+        return cls(title, facts, [title for title, _ in made], list(map(list, zip(*(c for _, c in made), strict=True))))
 
     def markdown(self) -> str:
         """Title, table and facts."""
@@ -64,101 +56,105 @@ class Table:
 
 
 def make_tables(rows: Sequence[Row]) -> list[Table]:
-    """Gains of all; for each dataset and share of it: quality, new users and items, ablations if any, and costs."""
-    tables = [gains_table(rows)]
-    for here in _by(rows, "data", "train_share"):
-        main = [row for row in here if row["variant"] in (PLAIN, COMPLETE)]
-        rest = [row for row in here if row["variant"] not in (PLAIN, COMPLETE)]
-        for title, shown, columns in (
-            ("plain and aligned", main, QUALITY),
-            ("users and items unseen in training", main, COLD),
-            ("baselines and ablations", main + rest if rest else [], ABLATED),
-            ("costs", here, COST),
-        ):
-            if shown:
-                tables.append(Table.of(f"{_name_data(here[0])}: {title}", tell(here), shown, columns))
-    return tables
+    """For each dataset and share of it: the quality of every arm on all rows and on slices of them, and costs."""
+    return [
+        Table.of(f"{_name_data(here[0])}: {title}", tell(here), here, columns)
+        for here in _by(rows, "data", "train_share")
+        for title, columns in TABLES.items()
+        if title not in SLICES or any(row.get(SLICES[title]) is not None for row in here)
+    ]
 
 
-def gains_table(rows: Sequence[Row], only_means: Collection[str] = ()) -> Table:
-    """What the complete method gains in test AUC: a line for each dataset, share of it, model and language model.
+def verdict_table(rows: Sequence[Row], stages: Sequence[str] = ("plain", "ctr")) -> Table:
+    """For each model on its data: what the arm with text that validation prefers gains, and gains over others' texts.
 
-    Below several models of the same data stands the mean over them, with a t-test over models rather than seeds; of the
-    data named in ``only_means`` nothing else does.
+    Only arms of the given ``stages`` count, by default those that serve without a language model.
     """
-    plain = {_place(row): row for row in rows if row["variant"] == PLAIN}
-    aligned = [row for row in rows if row["variant"] == COMPLETE and _place(row) in plain]
-    lines = []
-    for modes in _by(aligned, "data", "train_share", "model", "language_model"):
-        line = plain[_place(modes[0])] | {"language_model": modes[0]["language_model"]}
-        for row in modes:
-            line |= {f"vs_plain_{row['stage']}{end}": row.get(f"vs_plain_auc{end}") for end in ("", "_p")}
-        lines.append(line)
-    stages = distinct(row["stage"] for row in aligned)
+    best = []
+    for here in _by(rows, "data", "train_share", "model"):
+        plain = [row for row in here if row["variant"] == PLAIN]
+        arms = [row for row in here if row["stage"] in stages and row["valid_auc"] is not None]
+        if plain and (arms := [row for row in arms if row["variant"] != PLAIN and not is_control(row["variant"])]):
+            best.append(max(arms, key=lambda row: row["valid_auc"]) | {"plain_auc": plain[0]["auc"]})
+    facts = f"Of the arms with text in the modes {' and '.join(stages)} the one that validation prefers. {_STATISTICS}"
+    return Table.of("verdict", facts, best, VERDICT)
+
+
+def gains_table(rows: Sequence[Row]) -> Table:
+    """What the complete method gains in test AUC by mode: a line for each model, and the mean over those of a dataset.
+
+    p of the mean is by a t-test over models rather than seeds.
+    """
     shown: list[Row] = []
-    facts = "Less the plain model with the same seed, mean over seeds; p by a two-sided paired t-test over seeds"
-    facts += ", after Holm's correction for all tests of the table"
-    for here in _by(lines, "data", "train_share"):
-        shown += [] if here[0]["data"] in only_means else here
-        shown += [_mean_of(models, stages) for models in _by(here, "language_model") if len(models) > 1]
-    if any(row["model"].startswith("mean of ") for row in shown):
-        facts += ", of means over models by a two-sided t-test over models, all of which share their rows"
-    columns = {"data": "data", "model": "model", "seeds": "seeds", "auc": "plain test AUC"}
-    for stage in stages:
-        columns |= _compared(f"Δ {stage}", f"vs_plain_{stage}")
-    return Table.of("gains in test AUC", f"{facts}.", shown, columns, one_family=True)
+    for here in _by((row for row in rows if row["variant"] in (PLAIN, COMPLETE)), "data", "train_share"):
+        lines = [line for of_model in _by(here, "model") if (line := _gains_of(of_model))]
+        shown += lines
+        if len(lines) > 1:
+            mean = lines[0] | {"model": f"mean of {len(lines)}"}
+            for name in ("plain_auc", *(f"vs_{mode}_auc" for mode in MODES)):
+                values = [line[name] for line in lines if line.get(name) is not None]
+                known = len(values) == len(lines)
+                mean |= {name: fmean(values) if known else None, f"{name}_p": p_value(values) if known else None}
+                mean[f"{name}_sd"] = None
+            shown.append(mean)
+    facts = f"{_STATISTICS} Of means over models p is by a t-test over models."
+    return Table.of("gains in test AUC", facts, shown, GAINS)
 
 
-def _mean_of(models: Sequence[Row], stages: Sequence[str]) -> Row:
-    """The mean over models of their mean over seeds; of a mode that some of them lack, nothing."""
-    seeds = min((row["seeds"] for row in models), key=lambda seeds: len(seeds.split()))
-    diverged = sum(row["diverged"] for row in models)
-    mean = models[0] | {"model": f"mean of {len(models)}", "seeds": seeds, "diverged": diverged, "auc_sd": None}
-    for name in ("auc", *(f"vs_plain_{stage}" for stage in stages)):
-        values = [row[name] for row in models if row.get(name) is not None]
-        known = len(values) == len(models)
-        mean |= {name: fmean(values) if known else None, f"{name}_p": p_value(values) if known else None}
-    return mean
+def _gains_of(rows: Sequence[Row]) -> Row | None:
+    """The rows of one model in one line; None without its plain model, or without any other."""
+    plain, others = ([row for row in rows if row["variant"] == variant] for variant in (PLAIN, COMPLETE))
+    if not plain or not others:
+        return None
+    line = plain[0] | {"plain_auc": plain[0]["auc"], "plain_auc_sd": plain[0]["auc_sd"]}
+    for row in others:
+        line |= {f"vs_{row['stage']}_{end}": row.get(f"vs_plain_{end}") for end in ("auc", "auc_sd", "auc_p", "pairs")}
+    return line
 
 
 # -- facts -------------------------------------------------------------------------------------------------
+
+_STATISTICS = (
+    "Differences are between runs with the same seed; 95 % t-intervals over seeds, and p by a two-sided paired t-test "
+    "over seeds after Holm's correction for the tests in its column."
+)
 
 
 def tell(rows: Sequence[Row]) -> str:
     """The facts that ``rows`` of one dataset and share of it have in common, as a paragraph."""
 
-    def each(name: str, rows: Sequence[Row] = rows) -> str:
-        return " / ".join(distinct(str(row[name]) for row in rows))
-
     def counts(name: str) -> str:
-        return "/".join(map(str, sorted({row[name] for row in rows} - {None, 0})))
+        return "/".join(map(str, sorted({int(row[name]) for row in rows if row.get(name)})))
 
-    aligned = [row for row in rows if row["stage"] != "plain"]
-    complete = [row for row in aligned if row["variant"] == COMPLETE] or aligned
+    aligned = [row for row in rows if row["alignment_steps"] is not None]
+    facts = [" / ".join(distinct(str(row[name]) for row in rows)) for name in ("dataset", "label_rule", "split")]
     parts = "{train_rows:,} training, {valid_rows:,} validation and {test_rows:,} test rows"
-    facts = [each("dataset"), each("label_rule"), f"split {each('split')}"]
     facts.append("/".join(distinct(parts.format(**row) for row in rows)))
+    slices = {"rare_item": "rare items (1 to 9 training rows)", "new_item": "new items", "new_user": "new users"}
+    facts += [
+        f"{counts(f'{name}_rows')} test rows of {what}" for name, what in slices.items() if counts(f"{name}_rows")
+    ]
+    for name, what in (("encoder", "language model"), ("prompt_scope", "prompt scope")):
+        facts += [f"{what} {said}" for said in (" / ".join(distinct(r[name] for r in rows if r[name])),) if said]
     if aligned:
-        facts += [f"language model {each('encoder', complete)}", f"prompt scope {each('prompt_scope', complete)}"]
-    if spent := [row for row in complete if row["alignment_steps"] is not None]:
-        steps = "/".join(f"{steps:.0f}" for steps in sorted({row["alignment_steps"] for row in spent}))
-        texts, seen = (fmean(row[f"alignment_{n}"] for row in spent) for n in ("texts_encoded", "interactions_seen"))
+        steps = "/".join(f"{steps:.0f}" for steps in sorted({row["alignment_steps"] for row in aligned}))
+        texts, seen = (fmean(row[f"alignment_{n}"] for row in aligned) for n in ("texts_encoded", "interactions_seen"))
         facts.append(f"alignment of {steps} steps, on average {texts:,.0f} texts and {seen:,.0f} interactions")
     facts.append(f"seeds {', '.join(sorted({seed for row in rows for seed in row['seeds'].split()}, key=int))}")
     if tried := counts("tuning_seeds"):
-        facts.append(f"parameters chosen with {tried} of these")
+        facts.append(f"parameters chosen with {tried} of these, of {counts('tuning_trials')} tried for each arm")
     facts.append(f"GAUC leaves out {counts('gauc_left_out') or 'no'} users with one class")
-    facts.append(
-        "differences are to the plain backbone with the same seed; 95 % t-intervals over seeds, and p by a two-sided "
-        "paired t-test over seeds after Holm's correction for the tests in its column"
-    )
+    said = f"{'; '.join(facts)}. {_STATISTICS}"
+    if ends := distinct(f"{_name_row(row)} ({', '.join(row['at_ends'])})" for row in rows if row["at_ends"]):
+        said += f" {_AT_END} A value at the end of its range was chosen: {'; '.join(ends)}."
+    if untrained := distinct(f"{_name_row(row)} ({row['base_entropy']:.4f})" for row in rows if _is_untrained(row)):
+        said += f" {_UNTRAINED} LogLoss above the entropy of the base rate, so not trained: {'; '.join(untrained)}."
     commands, versions = (distinct(one for row in rows for one in json.loads(row[n])) for n in ("commands", "versions"))
-    return f"{'; '.join(facts)}. {'; '.join(f'`{command}`' for command in commands)}. {' / '.join(versions)}."
+    return f"{said} {'; '.join(f'`{command}`' for command in commands)}. {' / '.join(versions)}."
 
 
-def distinct(texts: Iterable[str]) -> list[str]:
-    """``texts`` without repetitions, in order."""
-    return list(dict.fromkeys(texts))
+def _is_untrained(row: Row) -> bool:
+    return row["logloss"] is not None and row["base_entropy"] is not None and row["logloss"] > row["base_entropy"]
 
 
 def _by(rows: Iterable[Row], *names: str) -> list[list[Row]]:
@@ -169,31 +165,27 @@ def _by(rows: Iterable[Row], *names: str) -> list[list[Row]]:
     return list(groups.values())
 
 
-def _place(row: Row) -> tuple[str, float, str]:
-    return row["data"], row["train_share"], row["model"]
-
-
 # -- cells -------------------------------------------------------------------------------------------------
 
 
 def write_cell(row: Row, name: str) -> str:
     """The value of a column as text, with its spread or interval; empty where the row lacks it."""
-    value = row.get(name)
-    spread = row.get(f"{name}_sd")
+    value, spread = row.get(name), row.get(f"{name}_sd")
+    if name == "arm":
+        marks = (_AT_END if row["at_ends"] else "") + (_UNTRAINED if _is_untrained(row) else "")
+        return f"{arm_of(row)} {marks}".rstrip()
     if value is None:
         return "diverged" if name in METRICS and row["diverged"] else ""
     if name == "data":
         return _name_data(row)
     if name == "seeds":
         return f"{len(value.split())}" + (f" ({row['diverged']} diverged)" if row["diverged"] else "")
-    if name == "variant":
-        return value.replace("_", " ") + (", tuned alone" if row["tuned_alone"] else "")
     if name.endswith("_p"):
         return "< 0.001" if value < 0.001 else f"{value:.3f}"
     if name.startswith("vs_"):
         ends = interval_of(row, name)
-        return f"{value:+.4f}" + (f" [{ends[0]:+.4f}, {ends[1]:+.4f}]" if ends and name in INTERVALS else "")
-    if name in METRICS:
+        return f"{value:+.4f}" + (f" [{ends[0]:+.4f}, {ends[1]:+.4f}]" if ends else "")
+    if name in METRICS or name == "plain_auc":
         return f"{value:.4f}" + ("" if spread is None else f" ± {spread:.4f}")
     return value if isinstance(value, str) else f"{value:,.0f}"
 
@@ -209,21 +201,41 @@ def _name_data(row: Row) -> str:
     return row["data"] if share == 1 else f"{row['data']}, {share:.0%} of the training interactions"
 
 
-def _compared(title: str, name: str) -> dict[str, str]:
-    return {name: title, f"{name}_p": "p"}
+def _name_row(row: Row) -> str:
+    return f"{row['model']} {arm_of(row)}"
 
 
-# The columns of each table: key of a row → title.
-_WHAT = {"model": "model", "stage": "mode", "seeds": "seeds"}
-_AUC = {"valid_auc": "valid AUC", "auc": "test AUC"}
-QUALITY = _WHAT | _AUC | _compared("ΔAUC [95 %]", "vs_plain_auc")
-QUALITY |= {"logloss": "LogLoss"} | _compared("ΔLogLoss [95 %]", "vs_plain_logloss")
-QUALITY |= {"gauc": "GAUC"} | _compared("ΔGAUC", "vs_plain_gauc")
-COLD = _WHAT | {"cold_user_rows": "rows of new users", "cold_user_auc": "AUC", "vs_plain_cold_user_auc": "ΔAUC"}
-COLD |= {"cold_item_rows": "rows of new items", "cold_item_auc": "AUC", "vs_plain_cold_item_auc": "ΔAUC"}
-ABLATED = {"variant": "variant"} | _WHAT | _AUC | _compared("to plain [95 %]", "vs_plain_auc")
-ABLATED |= _compared("to complete [95 %]", "vs_complete_auc")
-COST = {"variant": "variant"} | _WHAT
-COST |= {"alignment_seconds": "alignment seconds", "alignment_texts_encoded": "its texts"}
-COST |= {"alignment_interactions_seen": "its interactions", "alignment_peak_memory_mib": "its peak MiB"}
-COST |= {"seconds": "seconds", "texts_encoded": "texts encoded", "peak_memory_mib": "peak MiB"}
+# The columns of each table: key of a row, and title.
+Columns = Sequence[tuple[str, str]]
+_WHAT = (("model", "model"), ("language_model", "language model"), ("arm", "arm"), ("seeds", "seeds"))
+_TO = {"vs_plain": "to plain", "vs_others": "to others' texts", "vs_complete": "to ALT"}
+
+
+def _compared(metric: str, *bases: str) -> Columns:
+    return [
+        pair for base in bases for pair in ((f"{base}_{metric}", f"Δ {_TO[base]} [95 %]"), (f"{base}_{metric}_p", "p"))
+    ]
+
+
+#: Title → the metric whose rows it is about.
+SLICES = {"rare items": "rare_item_auc", "new items": "new_item_auc", "new users": "new_user_auc"}
+TABLES: dict[str, Columns] = {
+    "all rows": (
+        *_WHAT, ("valid_auc", "valid AUC"), ("auc", "test AUC"), *_compared("auc", *_TO),
+        ("logloss", "LogLoss"), ("gauc", "GAUC"),
+    ),
+    **{title: (*_WHAT, (metric, "test AUC"), *_compared(metric, *_TO)) for title, metric in SLICES.items()},
+    "costs": (
+        *_WHAT, ("alignment_seconds", "alignment seconds"), ("alignment_texts_encoded", "its texts"),
+        ("alignment_peak_memory_mib", "its peak MiB"), ("seconds", "seconds"), ("texts_encoded", "texts encoded"),
+        ("peak_memory_mib", "peak MiB"),
+    ),
+}  # fmt: skip
+GAINS: Columns = (
+    ("data", "data"), ("model", "model"), ("seeds", "seeds"), ("plain_auc", "plain AUC"),
+    *((f"vs_{mode}_auc{end}", title) for mode in MODES for end, title in (("", f"Δ {mode} [95 %]"), ("_p", "p"))),
+)  # fmt: skip
+VERDICT: Columns = (
+    ("data", "data"), ("model", "model"), ("seeds", "seeds"), ("plain_auc", "plain AUC"), ("arm", "arm"),
+    *_compared("auc", "vs_plain", "vs_others"),
+)  # fmt: skip

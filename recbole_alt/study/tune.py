@@ -58,18 +58,13 @@ class Trials:
                 raise ValueError(f"{key} is tuned, and --{key} on the command line fixes it; leave one")
         config["finetune_modes"] = [] if self.stage == "plain" else [self.stage]
         config["finetune"] = override(config["finetune"], self.stage, config.variable_config_dict)
-        folder = self.folder / "trials" / digest(config, FREE)
-        file, begun = folder.with_suffix(".json"), time()
-        with FileLock(folder.with_suffix(".lock")), quiet():
-            kept = file.is_file()
-            if not kept:
-                record = self.store.train(config, self.stage, folder)
-                seconds = {"seconds": record["costs"]["seconds"] or 0.0, "pretrain_seconds": record["aligned"]}
-                trial = {"trial": number, "parameters": dict(parameters)}
-                write_record(file, {**trial, **record, **seconds, "begun": begun})
-            shutil.rmtree(folder, ignore_errors=True)
+        file, begun = self.folder / "trials" / f"{digest(config, FREE)}.json", time()
+        trial = {"trial": number, "parameters": dict(parameters), "begun": begun}
+        with quiet():
+            record = self.store.train(config, self.stage, file, about=lambda: trial)
+        shutil.rmtree(file.with_suffix(""), ignore_errors=True)
         self.drop_alignments(KEPT_ALIGNMENTS)
-        return read_record(file), kept
+        return record, record["begun"] != begun
 
     def read(self) -> list[Record]:
         """The trials that finished, by number."""
@@ -164,14 +159,8 @@ def _search(search: Search, trials: Trials, configure: Callable[[dict[str, Any]]
     """Run the trials of ``search`` that nobody else runs, with a line after each."""
     total, clock = search.total, Clock()
     shares = not search.ranges.keys() & keys_of(ALIGNMENT)  # else every trial may need an alignment of its own
-    while claim := search.ask():
-        try:
-            record, kept = trials.run(configure(claim.parameters), claim.parameters, claim.number)
-            search.tell(claim, record["score"])
-        finally:
-            claim.lock.release()
-        if not kept:
-            clock.measure(trials.stage, record["wall"] + (0.0 if shares else record["aligned"]))
+    for claim, record in search.run(lambda one: trials.run(configure(one.parameters), one.parameters, one.number)[0]):
+        clock.measure(trials.stage, record["wall"] + (0.0 if shares else record["aligned"]))
         said = f"trial {claim.number} of {total} with {show(claim.parameters)}: {show_outcome(record)}"
         if best := best_of(trials.read()):
             said += f"; best so far {best['score']:.4f} ({show(best['parameters'])})"
@@ -259,5 +248,5 @@ def objective_function(
         _begun[place] = Trials(_make_folder(config, stage), stage)
         logger.info(f"This tuning's folder: {_begun[place].folder}")
     record, kept = _begun[place].run(config, config_dict or {})
-    costs = {key: record[key] for key in ("seconds", "pretrain_seconds", "error")}
-    return {"model": config["model"], **_as_recbole(record), **costs, "kept": kept}
+    costs = {"seconds": record["costs"]["seconds"], "pretrain_seconds": record["aligned"]}
+    return {"model": config["model"], **_as_recbole(record), **costs, "error": record["error"], "kept": kept}

@@ -9,16 +9,16 @@ from itertools import product
 from typing import Any
 
 from recbole_alt.config import PREFIX, ALTConfig, registered_models
-from recbole_alt.keys import KEYS, MODES
-from recbole_alt.study.axes import ABLATIONS, COMPLETE, PLAIN, SPLITS, DataSpec, Run
-from recbole_alt.study.ranges import combinations, read_grid
+from recbole_alt.keys import KEYS, MODES, check_values
+from recbole_alt.study.axes import ABLATIONS, COMPLETE, CONTROL, PLAIN, SPLITS, DataSpec, Run, is_control
+from recbole_alt.study.ranges import read_ranges
 
 #: Keys of the configuration that a campaign sets itself.
 _OWN_KEYS = {
     "model", "dataset", "seed", "train_share", "finetune_modes", "finetune_mode", "plain_baseline", "resume",
     "result_file", "pretrained_checkpoint",
 }  # fmt: skip
-_MAY_BE_EMPTY = ("modes", "ablations", "budgets", "tuned_alone")
+_MAY_BE_EMPTY = ("modes", "ablations", "budgets", "controls", "tuned_alone")
 
 
 @dataclass
@@ -32,28 +32,33 @@ class Campaign:
     models: list[str]  #: CTR models, as RecBole names them; ``all`` for every one there is.
     datasets: list[DataSpec]
     language_models: list[str | None] = field(default_factory=lambda: [None])  #: None for the configured one.
-    seeds: list[int] = field(default_factory=lambda: [2020, 2021, 2022])  #: The first one also splits.
+    seeds: list[int] = field(default_factory=lambda: list(range(2020, 2025)))  #: The first one also splits.
     modes: list[str] = field(default_factory=lambda: list(MODES))  #: Of finetuning.
     ablations: list[str] = field(default_factory=list)  #: Names from :data:`ABLATIONS`.
     variants: dict[str, dict[str, Any]] = field(default_factory=dict)  #: More of these, name → changes.
     budgets: list[int] = field(default_factory=list)  #: Further ``pretrain_steps``, as variants ``steps_<n>``.
+    controls: list[str] = field(default_factory=list)  #: Variants to be made with others' texts, too, or ``all``.
     tuned_alone: list[str] = field(default_factory=list)  #: Variants with parameters of their own, or ``all``.
     train_shares: list[float] = field(default_factory=lambda: [1.0])  #: Of the training interactions.
     params_file: str = "compatibility"  #: Ranges searched on validation for each mode, or ``none``.
-    tuning_trials: int = 6  #: At most so many combinations of these are tried,
-    tuning_seeds: int = 1  #: each with so many of the first seeds; their mean chooses.
+    tuning_trials: int = 10  #: At most so many draws from these are tried,
+    tuning_seeds: int | None = None  #: each with so many of the first seeds, 2 by default; their mean chooses.
+    widenings: int = 2  #: So often ranges become wider where a value at an end was chosen; half as many trials each.
     keys: dict[str, Any] = field(default_factory=dict)  #: Of the configuration, for every run.
 
     def __post_init__(self) -> None:
-        self.grid: dict[str, list[Any]] = {} if self.params_file == "none" else read_grid(self.params_file)
+        self.ranges = [] if self.params_file == "none" else read_ranges(self.params_file)
         self._configs: dict[Run, ALTConfig] = {}
         self._check_variants()
+        with_texts = [name for name in self.changes if not is_control(name)]
+        self.controls = with_texts if self.controls == ["all"] else self.controls
         changed = [name for name in self.changes if name != COMPLETE]
         models = [name.removeprefix(PREFIX) for name in registered_models()]
         self.models = models if self.models == ["all"] else self.models
         self.tuned_alone = changed if self.tuned_alone == ["all"] else self.tuned_alone
         known = {"models": models, "modes": MODES, "ablations": list(ABLATIONS), "tuned_alone": changed}
-        for axis, values in vars(self).items():
+        known["controls"] = with_texts
+        for axis, values in ((axis, getattr(self, axis)) for axis in AXES):
             for value in values if isinstance(values, list) else ():
                 if value not in known.get(axis, values):
                     allowed = ", ".join(known[axis]) or "the ablations, variants and budgets, of which there are none"
@@ -65,8 +70,10 @@ class Campaign:
         self._specs = {data.label: data for data in self.datasets}
         if len(self._specs) < len(self.datasets):
             raise ValueError("datasets: two have the same name; name their files otherwise")
+        self.tuning_seeds = min(2, len(self.seeds)) if self.tuning_seeds is None else self.tuning_seeds
         if not 1 <= self.tuning_seeds <= len(self.seeds):
             raise ValueError(f"tuning_seeds must be between 1 and the {len(self.seeds)} seeds, not {self.tuning_seeds}")
+        self._check_ranges()
         self._check_keys("", self.keys, _OWN_KEYS | (set() if self.language_models == [None] else {"language_model"}))
         if self.keys.get("split_seed", 0) is None:
             raise ValueError("split_seed: paired runs share one split; give a number, or leave it out")
@@ -75,25 +82,38 @@ class Campaign:
         if not isinstance(self.variants, dict):
             raise ValueError(f"variants must be 'name: {{key: value}}' pairs, not {self.variants!r}")
         for name, changes in self.variants.items():
-            if not re.fullmatch(r"(?!steps_)[A-Za-z]\w*", str(name)) or name in (PLAIN, COMPLETE, *ABLATIONS):
+            word = re.fullmatch(r"(?!steps_)[A-Za-z]\w*", str(name))
+            if not word or is_control(name) or name in (PLAIN, COMPLETE, *ABLATIONS):
                 raise ValueError(f"variants: {name!r} is taken, or no word of letters, digits and underscores")
             if not isinstance(changes, dict):
                 raise ValueError(f"variants: {name} must hold 'key: value' pairs, not {changes!r}")
             self._check_keys(f"variants: {name}: ", changes, _OWN_KEYS - {"finetune_modes"})
 
+    def _check_ranges(self) -> None:
+        for tuned in self.ranges:
+            if tuned.name not in KEYS or not KEYS[tuned.name].stages:
+                raise ValueError(
+                    f"{tuned.where}: {tuned.name} is no key of finetuning; only such keys are tuned, so that all modes "
+                    "share one alignment"
+                )
+            for value in tuned.samples:
+                check_values({tuned.name: value})
+
     def _check_keys(self, where: str, given: Mapping[str, Any], own: set[str]) -> None:
         for key in given:
             if key in own:
                 raise ValueError(f"{where}{key} is what the campaign itself sets; leave it out")
-            if key in self.grid:
-                raise ValueError(f"{where}{key} is tuned, and given; leave one, or name another grid in params_file")
+            if any(key == tuned.name for tuned in self.ranges):
+                raise ValueError(f"{where}{key} is tuned, and given; leave one, or name other ranges in params_file")
 
     @property
     def changes(self) -> dict[str, dict[str, Any]]:
         """Changes of the configuration: the complete method's, ablations', variants' and other budgets'."""
         budgets = {f"steps_{steps}": {"pretrain_steps": steps} for steps in self.budgets}
         ablations = {name: ABLATIONS.get(name, {}) for name in self.ablations}
-        return {COMPLETE: {}, **ablations, **self.variants, **budgets}
+        changes = {COMPLETE: {}, **ablations, **self.variants, **budgets}
+        others = {f"{name}{CONTROL}": changes.get(name, {}) | {"shuffle_texts": "item"} for name in self.controls}
+        return changes | others
 
     def runs(self) -> list[Run]:
         """All runs; those that share data or an alignment stand together."""
@@ -105,23 +125,22 @@ class Campaign:
                     made.append(Run(data, share, model, language, variant, stage, seed))
         return made
 
-    def tuned_with(self, run: Run) -> list[Run]:
-        """The runs, each with another seed, whose validation scores choose the parameters of ``run``.
+    def tuned_as(self, run: Run) -> Run | None:
+        """What, without a seed, the parameters of ``run`` are chosen for; None where nothing is tuned.
 
-        They are of the complete method where ``run`` is of an ablation that is not tuned alone.
+        It is the complete method where ``run`` is of an ablation that is not tuned alone.
         """
         variant = run.variant if run.variant in (PLAIN, *self.tuned_alone) else COMPLETE
-        return [replace(run, variant=variant, seed=seed) for seed in self.seeds[: self.tuning_seeds] if self.grid]
+        return replace(run, variant=variant, seed=None) if self.ranges else None
 
-    def trials(self, run: Run) -> list[dict[str, Any]]:
-        """Parameters to try for ``run``; one empty combination where nothing is tuned."""
-        config = self.config(run, {})
-        usable = {
-            name: values
-            for name, values in self.grid.items()
-            if as_override(name, 0, config) and not (run.stage == "lm" and "drop" in name)  # it has no CTR model
-        }
-        return combinations(usable, self.tuning_trials)
+    def tuned_with(self, run: Run) -> list[Run]:
+        """The runs, each with another seed, whose validation scores choose the parameters of ``run``."""
+        cell = self.tuned_as(run)
+        return [replace(cell, seed=seed) for seed in self.seeds[: self.tuning_seeds]] if cell else []
+
+    def reads(self, run: Run, key: str) -> bool:
+        """Whether the training of ``run`` reads a key of finetuning, under whatever name its model has for it."""
+        return run.stage in KEYS[key].stages and bool(as_override(key, 0, self.config(run, {})))
 
     def config(self, run: Run, parameters: Mapping[str, Any]) -> ALTConfig:
         """The configuration of ``run`` with tuned ``parameters``, which win over everything in finetuning."""
@@ -131,7 +150,7 @@ class Campaign:
         whole = self._configs[cell]
         config = ALTConfig.__new__(ALTConfig)
         config.__dict__.update(vars(whole), final_config_dict=dict(whole.final_config_dict))
-        config["seed"] = run.seed
+        config["seed"] = self.seeds[0] if run.seed is None else run.seed
         overrides = dict((config["finetune"] or {}).get(run.stage) or {})
         for name, value in parameters.items():
             overrides |= as_override(name, value, config)
@@ -145,7 +164,7 @@ class Campaign:
         data = self._specs[run.data]
         if data.split:
             keys["eval_args"] = SPLITS[data.split]
-        keys |= {"seed": run.seed, "train_share": run.train_share, "plain_baseline": run.stage == "plain"}
+        keys |= {"seed": self.seeds[0], "train_share": run.train_share, "plain_baseline": run.stage == "plain"}
         keys |= {"finetune_modes": [] if run.stage == "plain" else [run.stage], "pretrained_checkpoint": None}
         return ALTConfig(PREFIX + run.model, data.name, [data.file] if data.file else [], keys)
 
