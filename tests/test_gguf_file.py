@@ -7,7 +7,7 @@ import json
 import shutil
 import struct
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -105,10 +105,14 @@ def saved(folder: Path) -> dict[str, Tensor]:
 
 
 @pytest.fixture(autouse=True)
-def _another_process() -> Iterator[None]:
+def _another_process() -> None:
+    _forget()
+
+
+def _forget() -> None:
+    """Be as another process, which has read nothing."""
     gguf_file._folder_of.cache_clear()
     pretrained._load_tokenizer.cache_clear()
-    yield
 
 
 def refused(name: Any, *words: str) -> None:
@@ -151,7 +155,7 @@ def test_quantised_weights_are_read_in_32_bits(folder: Path, saved: dict[str, Te
 def test_it_is_read_once(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = load_language_model(str(file)).state_dict()
     monkeypatch.setattr(gguf_file, "_read", lambda *_: pytest.fail("read again"))
-    gguf_file._folder_of.cache_clear()
+    _forget()
     shutil.move(file, "moved.gguf")
     torch.testing.assert_close(load_language_model("moved.gguf").state_dict(), before, rtol=0, atol=0)
 
@@ -172,7 +176,7 @@ def test_what_is_kept_and_damaged_is_made_again(file: Path, name: str, caplog: p
     content[-5] ^= 1
     kept.unlink()  # the weights above are mapped from it
     kept.write_bytes(content)
-    gguf_file._folder_of.cache_clear()
+    _forget()
     torch.testing.assert_close(load_language_model(str(file)).state_dict(), before, rtol=0, atol=0)
     assert f"{str(kept.parent)!r} is damaged" in caplog.text
 
@@ -185,10 +189,15 @@ def test_what_a_killed_process_left_is_deleted(file: Path) -> None:
     assert not left.exists()
 
 
-def test_files_beside_it_are_not_read(file: Path, folder: Path) -> None:
+def test_files_beside_it_are_not_read(file: Path) -> None:
+    before = pretrained.load_tokenizer(str(file))(CORPUS[0])
+    keys = {"model_type": "bert", "tokenizer_class": "BertTokenizer", "auto_map": {"AutoModel": "code.Model"}}
     for name in ("config.json", "tokenizer_config.json", "adapter_config.json"):
-        (file.parent / name).write_text('{"model_type": "bert", "auto_map": {"AutoModel": "code.Model"}}')
+        (file.parent / name).write_text(json.dumps(keys))
+    _forget()
+    shutil.rmtree("cache")
     assert load_language_model(str(file)).encoder.config.model_type == "qwen2"
+    assert pretrained.load_tokenizer(str(file))(CORPUS[0]) == before
 
 
 # -- packages ----------------------------------------------------------------------------------------------
