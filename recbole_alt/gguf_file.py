@@ -78,7 +78,9 @@ def _versions(file: Path) -> dict[str, str]:
     try:
         return {name: importlib.metadata.version(name) for name in _PACKAGES}
     except importlib.metadata.PackageNotFoundError as error:
-        raise unusable(file, f"is a GGUF file, which {error.name} reads: pip install 'recbole_alt[gguf]'") from None
+        raise unusable(
+            file, f"is a GGUF file; to read it, {error.name} is needed: pip install 'recbole_alt[gguf]'"
+        ) from None
 
 
 def _kept(root: Path, key: str) -> Path | None:

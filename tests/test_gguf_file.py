@@ -296,7 +296,7 @@ def test_a_missing_package(file: Path, name: str, monkeypatch: pytest.MonkeyPatc
         return found(asked)
 
     monkeypatch.setattr(importlib.metadata, "version", version)
-    refused(file, f"which {name} reads: pip install 'recbole_alt[gguf]'")
+    refused(file, f"{name} is needed: pip install 'recbole_alt[gguf]'")
 
 
 def test_a_cache_that_can_not_be_written(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
