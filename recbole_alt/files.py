@@ -158,6 +158,11 @@ def _damaged(file: str | os.PathLike[str], reason: str) -> ValueError:
 # -- folders -----------------------------------------------------------------------------------------------
 
 
+def cache_folder() -> Path:
+    """Where this user's programs keep for us what can be made again at any time: ``~/.cache/recbole_alt``."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "recbole_alt"
+
+
 def new_folder(folder: Path) -> Path:
     """Make ``folder``, or ``folder-2``, ``-3``, … where runs started in the same second; see :class:`CannotWrite`."""
     number, candidate = 1, folder

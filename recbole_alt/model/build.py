@@ -1,6 +1,5 @@
 """Where configuration becomes towers and objectives."""
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from pkgutil import resolve_name
@@ -10,6 +9,7 @@ import torch
 from torch import Tensor
 
 from recbole_alt.data.prompts import PromptTable
+from recbole_alt.files import cache_folder
 from recbole_alt.key_table import OBJECTIVES
 from recbole_alt.model.alignment import AlignmentModel
 from recbole_alt.model.backbones import Backbone
@@ -102,8 +102,7 @@ def state_folder(config: Any) -> StateFolder | None:
     given = config["text_cache_dir"]
     if given is None:
         return None
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    root = cache / "recbole_alt" if given == "auto" else Path(given).expanduser()
+    root = cache_folder() if given == "auto" else Path(given).expanduser()
     return StateFolder(root, int(config["text_cache_gib"] * 2**30))
 
 
