@@ -107,6 +107,18 @@ def slice_metrics(scores: Scores) -> dict[str, dict[str, float | int | None]]:
     return found
 
 
+def flat_metrics(scores: Scores) -> dict[str, float | int | None]:
+    """AUC, LogLoss and GAUC over all rows at once, and the AUC of the rows of rare items, new items and new users.
+
+    A metric is None if it is not defined: for want of one of the classes, or of ids.
+    """
+    slices, nobody = slice_metrics(scores), {"rows": 0, "auc": None}
+    result = {"gauc": None, "gauc_users": None, "gauc_left_out": None} | slices["all"]
+    for name in ("rare_item", "new_item", "new_user"):
+        result |= {f"{name}_{metric}": value for metric, value in slices.get(f"{name}s", nobody).items()}
+    return result
+
+
 def popularity_bins(seen: np.ndarray) -> dict[str, np.ndarray]:
     """Rows [N] (bool) of each bin of :data:`POPULARITY`."""
     bins = np.digitize(seen, list(POPULARITY.values())) - 1

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from interruptions import Stopped, counted
 
-from recbole_alt import experiment, run_recbole_alt
+from recbole_alt import experiment, run_recbole_alt, scores
 from recbole_alt.config import ALTConfig
-from recbole_alt.study import ABLATIONS, Campaign, compare, run_campaign, scores
+from recbole_alt.study import ABLATIONS, Campaign, compare, run_campaign
 from recbole_alt.study.axes import COMPLETE, DataSpec, Run
 from recbole_alt.study.report import read_runs, write_report
 from recbole_alt.study.store import Store

@@ -15,10 +15,11 @@ from interruptions import counted
 from scipy.stats import t, ttest_1samp
 from sklearn.metrics import roc_auc_score
 
+from recbole_alt import scores
 from recbole_alt.cli import main
 from recbole_alt.files import read_record, write_record
 from recbole_alt.scores import Scores
-from recbole_alt.study import Campaign, report, run_campaign, scores, tables
+from recbole_alt.study import Campaign, report, run_campaign, tables
 from recbole_alt.study.axes import COMPLETE
 from recbole_alt.study.report import join_reports, write_report
 from recbole_alt.trainer.finetune import ALTTrainer
@@ -112,7 +113,7 @@ def record(
     made.save(folder / "scores.npz")
     run = {"data": "d", "train_share": 1.0, "model": "DCN", "language_model": None, "stage": stage, "seed": seed}
     run["variant"] = "plain" if stage == "plain" else COMPLETE
-    found = {name: value for name, value in scores.metrics(made).items() if value is not None}
+    found = {name: value for name, value in scores.flat_metrics(made).items() if value is not None}
     rest = {"valid": {"auc": 0.5, "logloss": 0.7}, "error": None, "costs": {}, "parameters": {}}
     rest |= {"at_ends": [], "tuned_alone": False, "tuning_seeds": 0, "tuning_trials": 6}
     config = {"dataset": "d", "threshold": None, "val_interval": None, "split_seed": 1, "language_model": "small"}

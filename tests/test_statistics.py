@@ -11,9 +11,8 @@ from hypothesis import strategies as st
 from scipy.stats import ttest_1samp, ttest_rel
 from sklearn.metrics import log_loss, roc_auc_score
 
-from recbole_alt import metrics
+from recbole_alt import metrics, scores, statistics, study
 from recbole_alt.scores import Scores, popularity_bins
-from recbole_alt.study import scores, statistics
 
 LABELS = st.lists(st.integers(0, 1), min_size=2, max_size=40)
 
@@ -54,7 +53,7 @@ def test_gauc_and_cold_slices_against_loops(labels: list[int], seed: int) -> Non
     if values:
         assert found[0] == pytest.approx(np.average(values, weights=weights), abs=1e-12)
     seen = rng.integers(0, 2, n)
-    made = scores.metrics(Scores(score.astype(np.float32), label, user, user, seen, 1 - seen))
+    made = scores.flat_metrics(Scores(score.astype(np.float32), label, user, user, seen, 1 - seen))
     for name, cold in (
         ("user", [i for i in range(n) if seen[i] == 0]),
         ("item", [i for i in range(n) if seen[i] == 1]),
@@ -113,7 +112,7 @@ def test_reliability_and_scores_files(tmp_path: Path) -> None:
     np.savez(tmp_path / "bad.npz", score=np.array([object()], dtype=object), label=score)
     with pytest.raises(ValueError, match="holds no scores"):
         Scores.load(tmp_path / "bad.npz")
-    files = [Path(metrics.__file__).with_name("scores.py"), *Path(statistics.__file__).parent.glob("*.py")]
+    files = [Path(metrics.__file__).with_name("scores.py"), *Path(study.__file__).parent.glob("*.py")]
     source = "".join(file.read_text() for file in files)
     assert "allow_pickle=False" in source and "import pickle" not in source and "torch.load" not in source
 

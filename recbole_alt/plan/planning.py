@@ -12,8 +12,8 @@ import torch
 from recbole_alt import checkpoints
 from recbole_alt.compat import trainers_without_curves
 from recbole_alt.experiment import Experiment
+from recbole_alt.plan.record import Plan
 from recbole_alt.plan.remedies import find_remedies
-from recbole_alt.plan.report import Plan
 from recbole_alt.plan.stages import Measurement
 from recbole_alt.plan.texts import count_texts, distinct_texts
 from recbole_alt.trainer.start import seed_stage

@@ -24,11 +24,10 @@ from recbole_alt.result import result_record
 from recbole_alt.stopping import going_on
 from recbole_alt.study.axes import Run
 from recbole_alt.study.campaign import Campaign
-from recbole_alt.study.progress import Clock, logger, quiet, show, show_outcome
+from recbole_alt.study.console import Clock, logger, quiet, show, show_outcome
 from recbole_alt.study.ranges import Range, count_combinations, widen
 from recbole_alt.study.report import write_report
-from recbole_alt.study.scores import ScoredExperiment
-from recbole_alt.study.store import Record, Store, digest
+from recbole_alt.study.store import Record, ScoredExperiment, Store, digest
 
 if TYPE_CHECKING:
     from recbole_alt.study.search import Claim
@@ -162,8 +161,8 @@ class Comparison:
         """The mean score of a trial over the seeds, None if one of them diverged."""
         records = []
         for run in self.campaign.tuned_with(cell):
-            records.append(self._train(run, claim.parameters, test=False))
             self._trials_left[run] -= 1
+            records.append(self._train(run, claim.parameters, test=False))
         scores = [record["score"] for record in records]
         return {"score": None if None in scores else fmean(scores)}
 

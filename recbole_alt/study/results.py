@@ -11,7 +11,7 @@ import yaml
 from recbole_alt.config import ALTConfig
 from recbole_alt.files import replacing, write_json, write_text
 from recbole_alt.markdown import markdown_table
-from recbole_alt.study.progress import show
+from recbole_alt.study.console import show
 from recbole_alt.study.ranges import Range
 from recbole_alt.study.store import Record, best_of
 

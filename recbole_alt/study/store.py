@@ -18,8 +18,10 @@ from recbole_alt.experiment import MACHINE, Data, Experiment, StageResult, load_
 from recbole_alt.files import read_record, write_record
 from recbole_alt.keys import ALIGNMENT, NOT_OF_ALIGNMENT, keys_of
 from recbole_alt.model.machine import settle_machine
-from recbole_alt.study.progress import logger
+from recbole_alt.scores import flat_metrics
+from recbole_alt.study.console import logger
 from recbole_alt.trainer.diverged import Diverged
+from recbole_alt.trainer.finetune import ALTTrainer
 
 #: What came of a training, as :meth:`Store.train` describes it.
 Record = dict[str, Any]
@@ -200,3 +202,14 @@ class Store:
 def _costs(result: StageResult | None) -> dict[str, Any]:
     nothing = StageResult(seconds=0.0, texts_encoded=0)
     return {name: getattr(result or nothing, name) for name in ("seconds", "texts_encoded", "peak_memory_mib")}
+
+
+class ScoredExperiment(Experiment):
+    """An experiment that keeps the score of every test row, or leaves the test set untouched."""
+
+    def _test(self, trainer: ALTTrainer, stage: str, progress: bool) -> dict[str, float]:
+        super()._test(trainer, stage, progress)
+        if trainer.scores is None:  # a trial: nothing but validation may choose
+            return {}
+        trainer.scores.save(self.folder / "scores.npz")
+        return {name: value for name, value in flat_metrics(trainer.scores).items() if value is not None}

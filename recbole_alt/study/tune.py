@@ -22,7 +22,7 @@ from recbole_alt.keys import ALIGNMENT, FREE, STAGES, keys_of
 from recbole_alt.kinds import choice, whole
 from recbole_alt.registry import make_config
 from recbole_alt.stopping import going_on
-from recbole_alt.study.progress import Clock, logger, quiet, show, show_outcome
+from recbole_alt.study.console import Clock, logger, quiet, show, show_outcome
 from recbole_alt.study.ranges import Range, check_ranges, count_trials, read_ranges
 from recbole_alt.study.results import override, write_results
 from recbole_alt.study.store import Record, Store, best_of, digest, values_of
