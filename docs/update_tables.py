@@ -10,6 +10,7 @@ campaigns in one table: of the second only those with 20 % of the training inter
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +18,7 @@ from statistics import mean, stdev
 from typing import Any
 
 from matplotlib.figure import Figure
+from scipy.stats import ttest_1samp
 
 from recbole_alt.files import read_json
 from recbole_alt.markdown import markdown_table
@@ -48,6 +50,9 @@ def block(file: str, title: str | None, told: set[str]) -> str:
         return f"\n{probe.to_markdown([probe.Probe(**one) for one in record])}\n"
     if "with_histories" in record[0]:
         return f"\n{histories_table(record)}\n\n"
+    if "keys" in record[0]:
+        command = f"python benchmarks/choices.py {Path(file).stem} --json={file}"
+        return f"\n```\n{command}\n```\n\n{choices_table(record)}\n\n"
     table = speed_table if "ratio" in record[0] else shortcut_table
     if record[0].get("name", "").startswith("gpu_"):
         table = gpu_tables
@@ -141,6 +146,30 @@ def shortcut_table(runs: list[dict[str, Any]]) -> str:
             cells.append(f"{mean(reached):.4f}" + (f" ± {stdev(reached):.4f}" if len(reached) > 1 else ""))
         rows.append([name, str(len(group)), *cells])
     return markdown_table(header, rows, "lr", pad=False)
+
+
+def choices_table(runs: list[dict[str, Any]]) -> str:
+    """The table of ``benchmarks/choices.py``: each variant, and its paired difference from the first of its mode."""
+    settings: dict[tuple[str, ...], list[dict[str, Any]]] = {}
+    for run in runs:
+        settings.setdefault(tuple(json.dumps(run[key]) for key in ("data", "mode", "variant", "keys")), []).append(run)
+    most = max(len(group) for group in settings.values())
+    header = ["data", "mode", "variant", "seeds", "valid AUC", "test AUC", "Δ test AUC, 95 % interval", "new users"]
+    rows, first = [], {}
+    for group in (group for group in settings.values() if len(group) == most):  # the others were tried for one seed
+        data, mode, variant = (group[0][key] for key in ("data", "mode", "variant"))
+        test = {run["seed"]: run["test"]["auc"] for run in group}
+        reference = first.setdefault((data, mode), test)
+        difference = ""
+        if reference is not test:
+            of_seeds = [auc - reference[seed] for seed, auc in test.items()]
+            low, high = ttest_1samp(of_seeds, 0).confidence_interval()
+            difference = f"{mean(of_seeds):+.4f} [{low:+.4f}, {high:+.4f}]"
+        shown = [[run["valid"]["auc"] for run in group], list(test.values())]
+        shown.append([run["slices"]["test"]["new_users"] for run in group])
+        cells = ["" if None in values else f"{mean(values):.4f} ± {stdev(values):.4f}" for values in shown]
+        rows.append([data, f"`{mode}`", variant, str(len(group)), *cells[:2], difference, cells[2]])
+    return markdown_table(header, rows, "lllrrrrr", pad=False)
 
 
 def histories_table(gains: list[dict[str, Any]]) -> str:

@@ -181,7 +181,7 @@ KEYS: dict[str, Key] = {
     "precision": _towers(choice("auto", "fp32", "bf16", "fp16"), "number format of the encoder; auto = the fastest"),
     "compile_language_model": _towers(FLAG, "compile the layers of a language model that is trained, by torch.compile"),
     "encoder_runtime": _towers(
-        choice("torch", "onnx-int8"), "what runs a language model that is not trained; onnx-int8 = ONNX Runtime, 8 bits"
+        choice("torch", "onnx"), "what runs a language model that is not trained; onnx = ONNX Runtime, in 32 bits"
     ),
     "gradient_checkpointing": _towers(FLAG, "use less memory and more time"),
     "frozen_layers": _towers(

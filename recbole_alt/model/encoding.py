@@ -12,9 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
 
 from recbole_alt.model.language import LanguageModel
 
@@ -40,11 +38,11 @@ def encode_each(
     language_model: LanguageModel,
     texts: Sequence[bytes],
     device: torch.device,
-    runtime: Callable[[Sequence[bytes]], list[Tensor]] | None = None,
+    runtime: Callable[[Tensor, Tensor], Tensor] | None = None,
 ) -> Iterator[Encoded]:
     """Encode each of ``texts``, the bytes of its token ids as :func:`token_bytes` gives them, in batches.
 
-    A ``runtime`` makes the states [n, H] of each text by itself, instead of the language model.
+    A ``runtime`` makes the states [N, L, H] of ids and attention mask [N, L], instead of the language model.
     """
     lengths = np.array([len(text) for text in texts], dtype=np.int64) // np.dtype(np.int64).itemsize
     for part, rows, length in _batches(lengths, TOKENS.get(device.type, TOKENS["cuda"])):
@@ -60,9 +58,8 @@ def encode_each(
         if runtime is None:
             states, pooled = language_model.encode_padded(ids, mask)
         else:
-            states = pad_sequence(runtime(some), batch_first=True)
-            pooled = language_model.pool(states, mask[:n, : states.shape[1]])
-            states = F.pad(states, (0, 0, 0, length - states.shape[1]))
+            states = runtime(ids, mask)
+            pooled = language_model.pool(states, mask)
         language_model.texts_encoded += n
         yield Encoded(some, ids[:n], mask[:n], states[:n], pooled[:n])
 

@@ -14,8 +14,8 @@ from typing import Any
 import torch
 
 from recbole_alt.model import encoding
-from recbole_alt.model.eight_bits import require_onnx
 from recbole_alt.model.language import LanguageModel
+from recbole_alt.model.onnx_runtime import require_onnx
 from recbole_alt.model.precision import fastest_precision
 
 _NOT_OF_STATES = ("_name_or_path", "transformers_version")  # of the architecture, but where it was found
@@ -40,7 +40,7 @@ def fingerprint(language_model: LanguageModel, device: torch.device) -> str:
         "attention": getattr(language_model.encoder.config, "_attn_implementation", None),
         "precision": fastest_precision(device) if precision == "auto" else precision,
         "batches": [encoding.STEP, encoding.TOKENS],
-        "runtime": require_onnx() if language_model.eight_bits else "torch",
+        "runtime": require_onnx() if language_model.uses_onnx else "torch",
         "torch": [torch.__version__, torch.get_float32_matmul_precision()],
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else _processor(),
     }

@@ -37,7 +37,8 @@ class LanguageModel(nn.Module):
         texts_encoded: how many texts it has encoded.
         state_folder: where the states of texts are kept for other runs; None if they are not.
         packs: whether its encoder reads packed texts; see :mod:`recbole_alt.model.gpu`.
-        eight_bits: whether a :class:`~recbole_alt.model.text_cache.TextCache` encodes in 8 bits; not if it is trained.
+        uses_onnx: whether ONNX Runtime encodes what a :class:`~recbole_alt.model.text_cache.TextCache` keeps; not if it
+            is trained.
     """
 
     def __init__(self, encoder: Any, *, pooling: str = "mean", precision: str = "fp32"):
@@ -48,7 +49,7 @@ class LanguageModel(nn.Module):
         self.hidden_size = int(encoder.config.hidden_size)
         self.texts_encoded = 0
         self.state_folder: StateFolder | None = None
-        self.eight_bits = self.packs = False
+        self.uses_onnx = self.packs = False
 
     @property
     def is_fixed(self) -> bool:

@@ -14,11 +14,11 @@ from torch.nn.utils.rnn import pad_sequence
 from recbole_alt.data.prompts import DistinctTexts, SegmentBatch
 from recbole_alt.data.steps import total_memory
 from recbole_alt.model.attention import SegmentStates
-from recbole_alt.model.eight_bits import EightBitEncoder
 from recbole_alt.model.encoding import Encoded, encode_each, token_bytes
-from recbole_alt.model.fingerprint import fingerprint, weights_digest
+from recbole_alt.model.fingerprint import fingerprint
 from recbole_alt.model.language import LanguageModel
 from recbole_alt.model.objectives.batch import MaskedTexts, TextKeys
+from recbole_alt.model.onnx_runtime import OnnxEncoder
 from recbole_alt.model.state_store import StateStore
 from recbole_alt.progress import progress
 
@@ -70,7 +70,7 @@ class TextCache:
         self._unsaved: dict[str, _States] = {kind: {} for kind in _KINDS}
         self._bytes = self._bytes_unsaved = 0
         self._store: StateStore | None = None
-        self._runtime: EightBitEncoder | None = None
+        self._runtime: OnnxEncoder | None = None
 
     def pooled(self, texts: DistinctTexts, device: torch.device) -> Tensor:
         """Pooled states of the distinct texts, [N, H], on ``device``; those not yet known are encoded."""
@@ -150,6 +150,8 @@ class TextCache:
                 found[kind] |= stored
             missing[kind] = {text: None for text in new if text not in found[kind]}
         unknown = list(dict.fromkeys(chain(*missing.values())))
+        if unknown and self._runtime is None and self._language_model.uses_onnx:
+            self._runtime = OnnxEncoder(self._language_model.encoder)
         with progress(title="Encode texts", total=len(unknown), shown=shown, unit=" texts") as bar:
             for made in encode_each(self._language_model, unknown, device, self._runtime):
                 for kind, states in self._by_kind(made, missing).items():
@@ -188,15 +190,10 @@ class TextCache:
                 self.save()
 
     def _open(self, device: torch.device) -> None:
-        """Open what belongs to these weights, if they are not trained: the states on disk, and the other runtime."""
+        """Open the states on disk that belong to these weights, if they are not trained."""
         language_model, folder = self._language_model, self._language_model.state_folder
-        if not language_model.is_fixed:
-            return
-        if self._store is None and folder is not None:
+        if self._store is None and folder is not None and language_model.is_fixed:
             self._store = StateStore(folder, fingerprint(language_model, device))
-        if self._runtime is None and language_model.eight_bits:
-            root = folder.root if folder is not None else None
-            self._runtime = EightBitEncoder(language_model.encoder, weights_digest(language_model), root)
 
     def _most(self, device: torch.device) -> float:
         """The most bytes of token states to keep."""

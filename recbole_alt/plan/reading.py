@@ -15,6 +15,7 @@ from torch import Tensor
 
 from recbole_alt.memory import PeakMemory
 from recbole_alt.model.language import LanguageModel
+from recbole_alt.model.onnx_runtime import OnnxEncoder
 
 _SECONDS = 1.5  # to measure with
 _FIRST = 8  # texts that are read at first; twice as many as long as that is quick
@@ -84,14 +85,14 @@ class Rate:
 def blank(language_model: LanguageModel | None) -> Iterator[Reading]:
     """Let a language model return random states at once and count what it is given; None reads nothing.
 
-    States on disk are looked up, and none are added to them. Another runtime is planned at the speed of torch.
+    States on disk are looked up, and none are added to them.
     """
     reading = Reading()
     if language_model is None:
         yield reading
         return
     trains, before = not language_model.is_fixed, language_model.texts_encoded
-    language_model.eight_bits = False
+    uses_onnx, language_model.uses_onnx = language_model.uses_onnx, False
     if language_model.state_folder is not None:
         language_model.state_folder = replace(language_model.state_folder, read_only=True)
 
@@ -112,6 +113,7 @@ def blank(language_model: LanguageModel | None) -> Iterator[Reading]:
     finally:
         for name in blanks:
             del vars(language_model)[name]
+        language_model.uses_onnx = uses_onnx
         reading.texts, language_model.texts_encoded = language_model.texts_encoded - before, before
 
 
@@ -121,8 +123,12 @@ def measure_rate(
     """Read a sample of the texts of ``reading``, and train the language model on them if there is an optimiser."""
     trains = optimizer is not None
     language_model.train(trains)
+    encoder = OnnxEncoder(language_model.encoder) if reading.shaped and language_model.uses_onnx else None
 
     def read(input_ids: Tensor, attention_mask: Tensor) -> None:
+        if encoder is not None:
+            encoder(input_ids, attention_mask)
+            return
         with torch.set_grad_enabled(trains):
             act = language_model.encode_padded if reading.shaped else language_model
             states, pooled = act(input_ids, attention_mask)

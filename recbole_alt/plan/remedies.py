@@ -7,6 +7,7 @@ from recbole_alt.plan.stages import StagePlan
 from recbole_alt.pretrained import load_config
 
 _BACKWARD = 2 / 3  # of the time of a step of training, at least
+_BY_ONNX = 1 / 2  # of the time that PyTorch in 32 bits takes to read, at least (docs/speed.md)
 _WORTH, _MOST = 0.1, 3  # the share of all seconds that a remedy saves at least, and the number of remedies
 
 
@@ -32,6 +33,9 @@ def find_remedies(config: Any, stages: Mapping[str, StagePlan]) -> dict[str, flo
         by_row = sum(stage.seconds - (0.0 if stage.trains else stage.reading_seconds) for stage in finetuning)
         saved[f"--train_share={(config['train_share'] or 1) / 2:g}"] = by_row / 2
     if reading := sum(stage.reading_seconds for stage in stages.values()):
+        in_32_bits = config["device"].type == "cpu" and config["precision"] == "fp32"
+        if in_32_bits and config["encoder_runtime"] == "torch" and not any(stage.trains for stage in stages.values()):
+            saved["--encoder_runtime=onnx"] = reading * _BY_ONNX
         layers = config["language_model_layers"] or load_config(config["language_model"]).num_hidden_layers
         if layers > 1:
             saved[f"--language_model_layers={layers // 2}"] = reading * (1 - layers // 2 / layers)

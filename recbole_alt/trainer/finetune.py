@@ -85,9 +85,18 @@ class ALTTrainer(Trainer):
         best = saved and (self.start_epoch < self.epochs or not self.epochs)  # a finished run keeps the one it has
         result = super().fit(train_data, valid_data, verbose, best, **kwargs)
         self.seconds = monotonic() - self._began
+        self._say_if_overfitted()
         if saved:
             self._save_last(self.epochs, 0, None, [])  # over: resuming goes straight to the test
         return result
+
+    def _say_if_overfitted(self) -> None:
+        """Log what to try where the first epoch was the best of several at one learning rate."""
+        since = self.cur_step * self.eval_step  # the best epoch
+        constant = (self.config["schedule"] or "constant") == "constant"
+        if constant and since and len(self.train_loss_dict) - since <= self.eval_step:
+            tried = f"--schedule=cosine --epochs={2 * self.eval_step}"
+            self.logger.info(f"All that followed the first validation overfits; {tried} may be better")
 
     def _keep_texts(self, *loaders: Any) -> None:
         for loader in loaders:
