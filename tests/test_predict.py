@@ -10,12 +10,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from conftest import ITEMS, USERS, interactions
 
 import recbole_alt
 from recbole_alt import Prediction, predict, run_recbole_alt
 from recbole_alt.cli import main
 from recbole_alt.experiment import Experiment
+from recbole_alt.prediction.rows import NewRows
 from recbole_alt.scores import Scores
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -186,8 +188,24 @@ def test_text_vectors_of_new_items(run: Callable[..., str]) -> None:
     others = predict(folder, new, items=items.assign(title=items["title"].iloc[::-1].to_numpy())).scores
     nothing = predict(folder, new).scores
     assert not np.allclose(right, others, atol=1e-7) and not np.allclose(right, nothing, atol=1e-7)
-    _, model, dataset, *_ = recbole_alt.load_data_and_model(Path(folder, "plain.pth"))
+    model = recbole_alt.load_data_and_model(Path(folder, "plain.pth"))[1]
     assert model.backbone.text_fields == ("item_text",)
+
+
+def test_a_new_entity_has_the_features_of_a_known_one_that_is_like_it(run: Callable[..., str]) -> None:
+    folder = run(**EVERYTHING, seq_len={"genre": 1, "scores": 2, "visits": 1}, finetune_modes=[])
+    _, model, dataset, *_ = recbole_alt.load_data_and_model(Path(folder, "plain.pth"))
+    items = described(ITEMS).assign(item_id=lambda f: "x" + f.item_id.str[1:])
+    users = described(USERS).assign(user_id=lambda f: "v" + f.user_id.str[1:])
+    names = {f"i{n}": f"x{n}" for n in range(1, 6)} | {f"u{n}": f"v{n}" for n in range(1, 5)}
+    new = NewRows(model, dataset, renamed(rows(1), **names), {"user": users, "item": items})
+    known = NewRows(model, dataset, rows(1), {})
+    batches, compared = (new.part(0, 20)[0], known.part(0, 20)[0]), set(EVERYTHING["numerical_features"])  # type: ignore
+    for name in compared | {"year", "genre", "age", "gender", "device"}:
+        assert torch.equal(batches[0][name], batches[1][name]), name
+        assert not (batches[0][name] == 0).all(), name
+    beyond = NewRows(model, dataset, renamed(rows(1), **names), {"user": users.assign(height="9"), "item": items})
+    assert beyond.part(0, 20)[0]["height"][:, 1].unique().tolist() == [3]  # the last bucket
 
 
 # -- files and frames --------------------------------------------------------------------------------------
