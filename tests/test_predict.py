@@ -76,7 +76,9 @@ def test_rows(folder: Path, keys: Any) -> pd.DataFrame:
 test_rows.__test__ = False  # type: ignore[attr-defined]
 
 
-@pytest.mark.parametrize("given", [{}, {"template": {"exclude": []}, "prompt_scope": "interaction"}])
+@pytest.mark.parametrize(
+    "given", [{"seq_len": {"genre": 1, "scores": 1}}, {"template": {"exclude": []}, "prompt_scope": "interaction"}]
+)
 def test_own_test_rows_score_as_in_the_run(given: dict[str, Any], keys: Keys, kept: dict[str, Scores]) -> None:
     result = run_recbole_alt("ALT_DCN", "tiny", None, keys(**EVERYTHING, **given, epochs=1))
     own = test_rows(Path(result["folder"]), keys)
@@ -119,7 +121,9 @@ def scored_with_zeros(file: Path, frame: pd.DataFrame, item: str, *, hidden: boo
     _, model, dataset, *_ = recbole_alt.load_data_and_model(file)
     table = model.backbone.model.token_embedding_table.embedding.weight
     linear = model.backbone.model.first_order_linear.token_embedding_table.embedding.weight
-    first = dict(zip(model.backbone.model.token_field_names, model.backbone.model.token_embedding_table.offsets))
+    first = dict(
+        zip(model.backbone.model.token_field_names, model.backbone.model.token_embedding_table.offsets, strict=True)
+    )
     for weight in (table, linear):
         row = int(first["item_id"]) + dataset.token2id("item_id", item)
         weight.data[row] = weight.data[int(first["item_id"])] if hidden else 0

@@ -34,14 +34,12 @@ class Features:
 def read_features(dataset: Any, frame: pd.DataFrame, names: Sequence[str]) -> Features:
     """The columns ``names`` of ``frame`` as ``dataset`` has them.
 
-    A value that the run's data do not have becomes id 0, and in a sequence it is left out. Sequences are as long as
-    the run's, or as the longest of them is if ``seq_len`` allows.
+    A value that the run's data do not have becomes id 0, and in a sequence it is left out. Sequences are cut to the
+    length of the run's longest one.
     """
     made, found = {}, Features()
     for name in names:
         column, kind = frame[name], dataset.field2type[name]
-        if kind.value.endswith("seq"):
-            column = cut(dataset, name, column)
         if kind == FeatureType.TOKEN:
             made[name] = _ids(dataset, name, column, found)
         elif kind == FeatureType.TOKEN_SEQ:
@@ -51,12 +49,6 @@ def read_features(dataset: Any, frame: pd.DataFrame, names: Sequence[str]) -> Fe
     if len(frame) and names:
         found.columns = dataset._dataframe_to_interaction(pd.DataFrame(made)).interaction
     return found
-
-
-def cut(dataset: Any, name: str, column: pd.Series) -> pd.Series:
-    """Sequences of at most as many members as the run keeps."""
-    most = (dataset.config["seq_len"] or {}).get(name)
-    return column if most is None else pd.Series([members[:most] for members in column], dtype=object)
 
 
 def _ids(dataset: Any, name: str, column: pd.Series, found: Features) -> np.ndarray:

@@ -10,7 +10,6 @@ import pandas as pd
 import torch
 
 from recbole_alt.data.prompts import PromptTable
-from recbole_alt.prediction.features import cut
 
 #: What stands before the name of a prompt field in the column with the entries of its words.
 ENTRY = "alt_entry_"
@@ -35,8 +34,9 @@ class NewWords:
     def entries(self, name: str, column: pd.Series) -> np.ndarray:
         """The entry of each cell of a column of the field ``name``, [n]; 0 where nothing is said."""
         _, kind = self._dataset.column_of(name)
-        if kind.endswith("seq"):
-            column = cut(self._dataset, name, column)
+        most = (self._dataset.config["seq_len"] or {}).get(name)
+        if most is not None and kind.endswith("seq"):
+            column = pd.Series([members[:most] for members in column], dtype=object)
         return np.fromiter((self._entry(name, kind, cell) for cell in column), np.int64, len(column))
 
     def _entry(self, name: str, kind: str, cell: Any) -> int:
