@@ -139,4 +139,4 @@ def with_text_fields(config: Any, dataset: Any, vectors: Mapping[str, Tensor]) -
 def as_sequence(vectors: Tensor) -> Tensor:
     """Vectors [n, K] as RecBole holds a ``float_seq``, [n, K, 2]; see :func:`with_text_fields`."""
     size = vectors.shape[1]
-    return torch.stack([size * vectors, torch.arange(1.0, size + 1).expand_as(vectors)], dim=-1)
+    return torch.stack([size * vectors, torch.arange(1, size + 1, dtype=vectors.dtype).expand_as(vectors)], dim=-1)
