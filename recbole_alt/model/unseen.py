@@ -1,6 +1,6 @@
 """What values without a training row start finetuning with."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any, Literal
 
@@ -40,10 +40,36 @@ def set_unseen_values(backbone: Backbone, dataset: Any, to: Literal["hidden", "z
     return changed
 
 
+#: The tables that a model reads for a field, each with the row of id 0, which stands for no value.
+RowsOfNoValue = list[tuple[nn.Embedding, int]]
+
+
 @torch.no_grad()
-def rows_of_no_value(backbone: Backbone, dataset: Any) -> dict[str, list[tuple[nn.Embedding, int]]]:
-    """Token field → each embedding table that the model reads for it, with the row that stands for no value, id 0."""
-    found: dict[str, list[tuple[nn.Embedding, int]]] = {}
+def zero_unknown(backbone: Backbone, parts: Sequence[Any]) -> dict[str, RowsOfNoValue]:
+    """Give values that the data do not have, id 0, embeddings of zeros, in place; for ``unseen_values: zero``.
+
+    Where the data have gaps in a field, id 0 stands for a missing value and keeps what was learned of it.
+
+    Args:
+        parts: all parts of the split, the training part first.
+
+    Returns:
+        The token fields with gaps, and their rows of id 0.
+    """
+    with_gaps = {}
+    for name, rows in rows_of_no_value(backbone, parts[0]).items():
+        if any(bool((part.column(name) == 0).any()) for part in parts):
+            with_gaps[name] = rows
+        else:
+            for table, row in rows:
+                table.weight[row] = 0
+    return with_gaps
+
+
+@torch.no_grad()
+def rows_of_no_value(backbone: Backbone, dataset: Any) -> dict[str, RowsOfNoValue]:
+    """The rows of id 0 of each token field that has any value; ``dataset`` has two rows or more."""
+    found: dict[str, RowsOfNoValue] = {}
     with _reading(backbone) as read:
         hidden = _read_by(backbone, read, _hiding(backbone, dataset))
         for field in backbone.fields:

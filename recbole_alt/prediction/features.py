@@ -52,7 +52,7 @@ def read_features(dataset: Any, frame: pd.DataFrame, names: Sequence[str]) -> Fe
 
 
 def _ids(dataset: Any, name: str, column: pd.Series, found: Features) -> np.ndarray:
-    ids = column.map(dataset.field2token_id[name])
+    ids = column.map(dataset.field2token_id[name]).astype(np.float64)
     found.unknown[name] = (ids.isna() & column.notna()).to_numpy()
     found.new_values[name] = set(column[found.unknown[name]])
     return ids.fillna(0).to_numpy(dtype=np.int64)

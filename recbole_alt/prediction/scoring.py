@@ -13,14 +13,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from torch import nn
 
 from recbole_alt import checkpoints
 from recbole_alt.data.template import ITEM, USER
 from recbole_alt.experiment import Data, load_data_of
 from recbole_alt.finished import finetuned_file
 from recbole_alt.model.backbones import select_rows
-from recbole_alt.model.unseen import rows_of_no_value
+from recbole_alt.model.unseen import RowsOfNoValue, zero_unknown
 from recbole_alt.prediction.rows import NewRows
 from recbole_alt.prediction.tables import Source
 from recbole_alt.progress import progress
@@ -73,14 +72,16 @@ def predict(
     """Score rows, whether or not a run has seen their users, items and other values.
 
     Values that are new to the run are scored as its ``unseen_values`` says: with an embedding of zeros, or (``hidden``
-    and ``initial``) as a value that is not there. In a sequence they are left out.
+    and ``initial``) as a missing value. In a sequence they are left out. With ``zero``, a missing value has an
+    embedding of zeros, too, in fields without gaps in the run's data, from which nothing was learned of it.
 
     Args:
         run: folder of a run, or one of its checkpoints.
         rows: a frame, or a file that ends in ``.inter``, ``.csv`` or ``.parquet``: the ids, and the columns of the
             interactions that the model reads. Other columns are passed over.
         mode: ``plain``, ``ctr``, ``lm`` or ``joint``; by default the one that is best on validation.
-        users, items: describe new ones, as the run's ``.user`` and ``.item`` files did; a frame or a file.
+        users: describes new ones, as the run's ``.user`` file did; a frame or a file.
+        items: the same for items.
         data: what :func:`~recbole_alt.experiment.load_data` made for the run, so as not to read it again.
 
     Raises:
@@ -88,10 +89,12 @@ def predict(
     """
     file = finetuned_file(run, mode)
     state = checkpoints.load(file)
-    train = load_data_of(state, file, data)[1]._dataset
-    model = load_model(state, train, file).eval()
-    new = NewRows(model, train, rows, {USER: users, ITEM: items})
-    scores, counts = _score(model, train, new, show_progress)
+    parts = [loader._dataset for loader in load_data_of(state, file, data)[1:] if loader is not None]
+    model = load_model(state, parts[0], file).eval()
+    as_zeros = state["config"]["unseen_values"] == "zero" and model.backbone is not None
+    zeroed = zero_unknown(model.backbone, parts) if as_zeros else {}
+    new = NewRows(model, parts[0], rows, {USER: users, ITEM: items})
+    scores, counts = _score(model, new, zeroed, state["config"]["eval_batch_size"], show_progress)
     frame = new.frame[[side.field for side in new.sides]].assign(score=scores)
     described = {side.side: side.described for side in new.sides if side.is_given}
     found = Prediction(str(file), frame, counts, described)
@@ -100,16 +103,15 @@ def predict(
 
 
 @torch.no_grad()
-def _score(model: Any, train: Any, new: NewRows, show_progress: bool) -> tuple[np.ndarray, dict[str, dict[str, int]]]:
+def _score(
+    model: Any, new: NewRows, zeroed: Mapping[str, RowsOfNoValue], size: int, show_progress: bool
+) -> tuple[np.ndarray, dict[str, dict[str, int]]]:
     """Scores [N], and the new values of each field as :class:`Prediction` counts them.
 
-    Batches are those of the run's own evaluation; rows that have new values are scored apart, in batches of rows in
-    which the same fields are new.
+    Batches are those of the run's own evaluation; rows in which the same fields of ``zeroed`` have new values make
+    batches of their own, for which the rows of embedding tables there are zeros.
     """
-    scores, size = np.empty(len(new), dtype=np.float32), int(train.config["eval_batch_size"])
-    zeroed: Mapping[str, Any] = {}
-    if train.config["unseen_values"] == "zero" and model.backbone is not None:
-        zeroed = rows_of_no_value(model.backbone, train)
+    scores = np.empty(len(new), dtype=np.float32)
     rows: Counter[str] = Counter()
     values: defaultdict[str, set[str]] = defaultdict(set)
     at_once = max(1, _ROWS_AT_ONCE // size) * size
@@ -120,9 +122,8 @@ def _score(model: Any, train: Any, new: NewRows, show_progress: bool) -> tuple[n
             for name, is_new in found.unknown.items():
                 rows[name] += int(is_new.sum())
                 values[name] |= found.new_values[name]
-            for names, part in _alike(
-                {name: found.unknown[name] for name in zeroed if name in found.unknown}, len(batch)
-            ):
+            new_ones = {name: found.unknown[name] for name in zeroed if name in found.unknown}
+            for names, part in _alike(new_ones, len(batch)):
                 with _as_zeros([table_row for name in names for table_row in zeroed[name]]):
                     for begin in range(0, len(part), size):
                         some = part[begin : begin + size]
@@ -144,7 +145,7 @@ def _alike(unknown: Mapping[str, np.ndarray], size: int) -> Iterator[tuple[list[
 
 
 @contextmanager
-def _as_zeros(rows: list[tuple[nn.Embedding, int]]) -> Iterator[None]:
+def _as_zeros(rows: RowsOfNoValue) -> Iterator[None]:
     """For the while, these rows of embedding tables are zeros."""
     kept = [table.weight[row].clone() for table, row in rows]
     for table, row in rows:

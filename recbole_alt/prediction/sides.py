@@ -53,7 +53,7 @@ class Side:
     ):  # fmt: skip
         self.side, self.field = side, dataset.uid_field if side == USER else dataset.iid_field
         self.size = len(dataset.field2id_token[self.field])
-        known = ids.map(dataset.field2token_id[self.field])
+        known = ids.map(dataset.field2token_id[self.field]).astype(np.float64)
         self.is_new = (known.isna() & ids.notna()).to_numpy()
         self.new_ids = set(ids[self.is_new])
         frame, self.is_given = pd.DataFrame({self.field: []}), source is not None
@@ -62,7 +62,7 @@ class Side:
             frame = self._read(dataset, source, [name for name in said if name != self.field])
         self.described = len(frame)
         places = dict(zip(frame[self.field], range(self.size, self.size + len(frame)), strict=True))
-        self.place = known.fillna(ids.map(places)).fillna(0).to_numpy(dtype=np.int64)
+        self.place = known.fillna(ids.map(places).astype(np.float64)).fillna(0).to_numpy(dtype=np.int64)
         self.features: Features = read_features(dataset, frame, features if len(frame) else ())
         feat = getattr(dataset, f"{side}_feat")
         self.columns = {name: below(feat[name], self.features.columns.get(name)) for name in features}

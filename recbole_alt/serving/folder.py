@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from recbole_alt import __version__, checkpoints, pretrained
+from recbole_alt import checkpoints, pretrained
 from recbole_alt.experiment import load_data_of
 from recbole_alt.export import trained_language_model
 from recbole_alt.files import check_folder, replacing, write_text
-from recbole_alt.model.unseen import rows_of_no_value
+from recbole_alt.model.unseen import zero_unknown
 from recbole_alt.prediction.rows import NewRows
 from recbole_alt.quick_start import load_model
 from recbole_alt.serving.exporting import OPSET, difference, require_exporter, write_graph
@@ -90,14 +91,23 @@ def _write_model(state: dict[str, Any], file: str | os.PathLike[str], root: Path
     data = load_data_of(state, file)
     train = data[1]._dataset
     model = load_model(state, train, file).eval()
-    as_zeros = zero_unknown(model, train, [loader._dataset for loader in data[1:]])
+    parts = [loader._dataset for loader in data[1:] if loader is not None]
+    as_zeros: list[str] = []
+    if config["unseen_values"] == "zero" and model.backbone is not None:
+        with_gaps = zero_unknown(model.backbone, parts)
+        as_zeros = [one.name for one in model.backbone.fields if one.name not in with_gaps]
     graph = ServedModel(model, train)
     inputs = graph.inputs
     write_graph(
         graph, [one.example(2) for one in inputs], (tuple(one.dynamic for one in inputs),),
         [one.name for one in inputs], ["probability"], root / MODEL,
     )  # fmt: skip
-    about = {"recbole_alt": __version__, "model": config["model"], "mode": Path(file).stem, "opset": OPSET}
+    about = {
+        "recbole_alt": import_module("recbole_alt").__version__,
+        "model": config["model"],
+        "mode": Path(file).stem,
+        "opset": OPSET,
+    }
     about |= describe(train, inputs, as_zeros)
     pooled = pooled_by_id(model, train, about["tables"])
     tables = {side: table_of(train, side, inputs, pooled) for side in about["tables"]}
@@ -107,25 +117,6 @@ def _write_model(state: dict[str, Any], file: str | os.PathLike[str], root: Path
             np.savez(stream, **table)
     written.files += [root / MODEL, root / ABOUT, *(root / f"{side}.npz" for side in tables)]
     written.differences[MODEL] = _compare(model, train, about, tables, root / MODEL)
-
-
-@torch.no_grad()
-def zero_unknown(model: Any, train: Any, parts: Sequence[Any]) -> list[str]:
-    """Give id 0 an embedding of zeros where the run gives these to unseen values and id 0 stands for nothing else.
-
-    Where data have gaps in a field, id 0 stands for them, and keeps what the model learned of it.
-
-    Returns:
-        The fields.
-    """
-    if train.config["unseen_values"] != "zero" or model.backbone is None:
-        return []
-    rows = rows_of_no_value(model.backbone, train)
-    found = [name for name in rows if not any((part.column(name) == 0).any() for part in parts)]
-    for name in found:
-        for table, row in rows[name]:
-            table.weight[row] = 0
-    return found
 
 
 @torch.no_grad()

@@ -36,7 +36,7 @@ def describe(dataset: Any, inputs: Sequence[Input], as_zeros: Sequence[str]) -> 
     for one in inputs:
         described[one.name] = {"kind": one.kind, "of": owner_of(dataset, one)}
         if "token" in one.kind:
-            unknown = "zeros" if one.name in as_zeros else "left out" if one.kind == "token_seq" else "as missing"
+            unknown = "left out" if one.kind == "token_seq" else "zeros" if one.name in as_zeros else "as missing"
             described[one.name]["unknown"] = unknown
     tables = {side: field for side, field in ((USER, dataset.uid_field), (ITEM, dataset.iid_field)) if field}
     fields = dict.fromkeys([*tables.values(), *(one.name for one in inputs if "token" in one.kind)])
