@@ -32,7 +32,7 @@ EVERYTHING = {
         "item": ["item_id", "year", "genre", "length", "price", "scores"],
     },
     "numerical_features": ["dwell", "height", "income", "length", "price", "visits", "scores"],
-    "normalize_field": ["dwell", "price"],
+    "normalize_field": ["dwell", "price", "income", "visits", "scores"],
     "discretization": {"height": {"method": "ED", "bucket": 3}, "length": {"method": "LD"}},
     "eval_batch_size": 7,
 }
@@ -265,7 +265,7 @@ def test_command_line(run: Callable[..., str], tmp_path: Path, capsys: pytest.Ca
     assert main(["predict", folder, "rows.csv", "--out=out/scores.csv", "--mode=ctr", "--item=new.item"]) == 0
     printed = capsys.readouterr().out
     assert "20 rows scored by" in printed and "item_id: 4 rows with values that are new to the run (1)" in printed
-    assert "1 new items were described" in printed and "Written: out/scores.csv" in printed
+    assert "new items that are described: 1" in printed and "Written: out/scores.csv" in printed
     written = pd.read_csv("out/scores.csv", dtype={"score": np.float32})
     found = predict(folder, frame, mode="ctr", items="new.item")
     assert isinstance(found, Prediction) and list(written) == ["user_id", "item_id", "score"]

@@ -22,6 +22,7 @@ ONLY_IDS = {
         "item": ["item_id", "year", "genre", "scores"],
     },
     "numerical_features": ["height", "scores"],
+    "normalize_field": ["scores"],
     "unseen_values": "zero",
 }
 

@@ -55,7 +55,7 @@ class Prediction:
         lines = [f"{len(self.frame):,} rows scored by {self.file}"]
         for name, count in self.new_values.items():
             lines.append(f"{name}: {count['rows']:,} rows with values that are new to the run ({count['values']:,})")
-        lines += [f"{count:,} new {side}s were described" for side, count in self.described.items()]
+        lines += [f"new {side}s that are described: {count:,}" for side, count in self.described.items()]
         return "\n".join(lines)
 
 
