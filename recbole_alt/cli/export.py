@@ -1,6 +1,7 @@
 """``recbole-alt export``: the models of a run for other programs."""
 
 from argparse import ArgumentParser, Namespace
+from pathlib import Path
 
 from recbole_alt.cli.command import Command
 
@@ -19,7 +20,8 @@ def _work(options: Namespace, _: list[str]) -> None:
 
     if not (options.recbole or options.huggingface or options.onnx):
         raise ValueError("nothing to do: give --recbole=FILE, --huggingface=FOLDER, --onnx=FOLDER, or several of them")
-    file = finetuned_file(options.model_file, options.mode)
+    is_run = options.mode is not None or Path(options.model_file).is_dir()
+    file = finetuned_file(options.model_file, options.mode) if is_run else options.model_file
     if options.recbole:
         to_recbole(file, options.recbole)
         print(f"Written: {options.recbole}, {options.recbole}.yaml")
