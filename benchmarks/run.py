@@ -14,6 +14,7 @@ import pretraining
 import prompts
 import reading
 import scoring
+import serving
 from harness import Result, write
 
 BENCHMARKS: dict[str, Callable[[bool, str], Iterator[Result]]] = {
@@ -24,6 +25,7 @@ BENCHMARKS: dict[str, Callable[[bool, str], Iterator[Result]]] = {
     "step_overhead": pretraining.step_overhead,
     "score_lm": scoring.score_lm,
     "score_ctr": scoring.score_ctr,
+    "serving": serving.serving,
     "prompts": prompts.prompts,
     "reading": reading.reading,
     "memory": pretraining.memory,

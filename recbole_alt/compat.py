@@ -19,7 +19,7 @@ from recbole.data.dataset import Dataset
 from recbole.data.dataset import dataset as datasets
 from recbole.evaluator.base_metric import LossMetric
 from recbole.model.abstract_recommender import ContextRecommender
-from recbole.model.context_aware_recommender.dssm import DSSM
+from recbole.model.context_aware_recommender import dssm
 from recbole.model.context_aware_recommender.fwfm import FwFM
 from recbole.model.layers import FLEmbedding, FMEmbedding
 from recbole.trainer import trainer as trainers
@@ -236,10 +236,14 @@ def _embed_users_numbers_first(original: Callable[..., Any], self: Any, interact
     return original(Except(self, embed_input_fields=lambda _: (sparse, dense)), interaction)
 
 
-@replaces(DSSM, "forward")
-def _keep_single_rows(original: Callable[..., Tensor], self: Any, interaction: Any) -> Tensor:
-    """Cause: a batch of one row is squeezed to no row at all, which the loss then refuses."""
-    return original(self, interaction).view(-1)
+def _cosines_as_a_column(*args: Any, **kwargs: Any) -> Tensor:
+    """Cause: ``DSSM`` squeezes the scores [B], so that a batch of one row has no row at all, which the loss refuses,
+    and a graph in ONNX no batch of any other size.
+    """
+    return torch.cosine_similarity(*args, **kwargs).unsqueeze(-1)
+
+
+vars(dssm).update(torch=Except(torch, cosine_similarity=_cosines_as_a_column))
 
 
 @replaces(FwFM, "__init__")

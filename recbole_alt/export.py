@@ -78,19 +78,28 @@ def to_huggingface(model_file: str | os.PathLike[str], folder: str | os.PathLike
         ValueError: no such file, it holds no language model, or the folder can't be written.
     """
     state = checkpoints.load(model_file)
-    weights = _under("language_model.", state.get("text")) or _under("text.language_model.", state.get("state_dict"))
-    if not weights:
-        raise ValueError(f"{str(model_file)!r} holds no language model: give pretrain.pth, lm.pth or joint.pth")
+    _, encoder = trained_language_model(state, model_file)
     check_folder("huggingface", folder)
-    model: LanguageModel = load_configured_language_model(state["config"])
-    load_weights(model, weights, f"{str(model_file)!r} does not fit the language_model of its configuration")
-    encoder = model.encoder.merge_and_unload() if isinstance(model, AdapterState) else model.encoder
     tokenizer = pretrained.load_tokenizer(state["config"]["language_model"])
     try:
         encoder.save_pretrained(folder)
     except SafetensorError as error:  # of the operating system, in words of another language
         raise ValueError(f"{str(folder)!r} can't be written ({error}): make room, or give another folder") from None
     tokenizer.save_pretrained(folder)
+
+
+def trained_language_model(state: dict[str, Any], file: str | os.PathLike[str]) -> tuple[LanguageModel, Any]:
+    """The language model in the checkpoint ``state``, read from ``file``, and its encoder with LoRA adapters merged in.
+
+    Raises:
+        ValueError: it holds none.
+    """
+    weights = _under("language_model.", state.get("text")) or _under("text.language_model.", state.get("state_dict"))
+    if not weights:
+        raise ValueError(f"{str(file)!r} holds no language model: give pretrain.pth, lm.pth or joint.pth")
+    model: LanguageModel = load_configured_language_model(state["config"])
+    load_weights(model, weights, f"{str(file)!r} does not fit the language_model of its configuration")
+    return model, model.encoder.merge_and_unload() if isinstance(model, AdapterState) else model.encoder
 
 
 def _under(prefix: str, state: dict[str, Any] | None) -> dict[str, Any]:

@@ -116,6 +116,7 @@ CALLED = {
     "tune": ("recbole_alt.study.run_hyper_alt", []),
     "compare": ("recbole_alt.study.run_campaign", ["--out=x", "--models=DCN", "--datasets=tiny"]),
     "convert": ("recbole_alt.cli.convert.convert", ["ml-1m", "x"]),
+    "predict": ("recbole_alt.prediction.predict", ["x", "y", "--out=z.csv"]),
     "export": ("recbole_alt.export.to_recbole", ["x", "--recbole=y"]),
     "probe": ("recbole_alt.questions.probe.probe", ["x"]),
     "diagnose": ("recbole_alt.questions.diagnose.diagnose", ["x"]),

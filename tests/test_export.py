@@ -86,4 +86,6 @@ def test_command_line(keys: Callable[..., dict[str, Any]], capsys: pytest.Captur
     assert main(["export", f"{folder}/none.pth", "--huggingface=out"]) == 2
     assert "none.pth" in capsys.readouterr().err
     assert main(["export", f"{folder}/plain.pth"]) == 2
-    assert capsys.readouterr().err == "error: nothing to do: give --recbole=FILE, --huggingface=FOLDER, or both\n"
+    assert capsys.readouterr().err == (
+        "error: nothing to do: give --recbole=FILE, --huggingface=FOLDER, --onnx=FOLDER, or several of them\n"
+    )

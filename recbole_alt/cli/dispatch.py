@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from recbole_alt import __version__
 from recbole_alt.arguments import parse_arguments
-from recbole_alt.cli import compare, convert, export, keys, questions, run, tune
+from recbole_alt.cli import compare, convert, export, keys, predict, questions, run, tune
 from recbole_alt.cli.command import Command
 from recbole_alt.cli.parser import Parser
 
@@ -14,6 +14,7 @@ COMMANDS: dict[str, Command] = {
     "tune": tune.COMMAND,
     "compare": compare.COMMAND,
     "convert": convert.COMMAND,
+    "predict": predict.COMMAND,
     "export": export.COMMAND,
     "probe": questions.PROBE,
     "diagnose": questions.DIAGNOSE,

@@ -4,6 +4,7 @@ The CTR model sees exactly what RecBole's own ``Dataset`` gives it. The words of
 files before RecBole fills gaps, normalises or discretises; the prompts are made when they are first used.
 """
 
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -13,10 +14,10 @@ from recbole.data.interaction import Interaction
 from recbole.utils import FeatureSource, FeatureType
 
 from recbole_alt import compat
+from recbole_alt.data.as_trained import MeasuredDataset
 from recbole_alt.data.identity import DataIdentity
 from recbole_alt.data.labels import check_parts
 from recbole_alt.data.prompts import PromptTable
-from recbole_alt.data.reading import AtomicDataset
 from recbole_alt.data.template import CONTEXT, ITEM, USER, build_template
 from recbole_alt.data.words import FieldWords, exchange, float_words, sequence_words
 from recbole_alt.keys import check_values
@@ -37,13 +38,12 @@ _CHUNK = 200_000
 _COMPARED = 32  # rows whose texts are compared with the tokens of the whole sentence
 
 
-class ALTDataset(AtomicDataset):
+class ALTDataset(MeasuredDataset):
     """RecBole's ``Dataset`` with prompts.
 
     Attributes:
         identity: the record of the ids and the split, which :meth:`build` makes; the parts of the split share it.
         text_vectors: ``user`` or ``item`` → the vectors of their texts, once they are made; shared by the parts.
-        number_ranges: numeric field that is normalised or discretised → its least and greatest value.
     """
 
     def __init__(self, config: Any):
@@ -52,7 +52,6 @@ class ALTDataset(AtomicDataset):
         self._prompts: list[PromptTable] = []  # one at most, shared by the parts of the split
         self.identity: DataIdentity | None = None
         self.text_vectors: dict[str, torch.Tensor] = {}
-        self.number_ranges: dict[str, tuple[float, float]] = {}
         super().__init__(config)
 
     # -- loading -----------------------------------------------------------------------------------------
@@ -74,18 +73,6 @@ class ALTDataset(AtomicDataset):
             for name in names:
                 self._del_col(getattr(self, f"{source}_feat"), name)
         super()._fill_nan()
-
-    def _normalize(self) -> None:
-        """As RecBole's, which does not keep the ranges."""
-        by_range = set(self.config["normalize_field"] or []) | set(self.config["discretization"] or {})
-        numerical = self.config["numerical_features"] or []
-        for name in numerical if self.config["normalize_all"] else [name for name in numerical if name in by_range]:
-            for feat in self.field2feats(name):
-                is_sequence = self.field2type[name] == FeatureType.FLOAT_SEQ
-                values = np.concatenate(feat[name].tolist()) if is_sequence else feat[name].to_numpy()
-                if len(values):
-                    self.number_ranges[name] = float(values.min()), float(values.max())
-        super()._normalize()
 
     # -- words -------------------------------------------------------------------------------------------
 
@@ -198,6 +185,20 @@ class ALTDataset(AtomicDataset):
         return parts
 
     # -- prompts -----------------------------------------------------------------------------------------
+
+    @property
+    def field_words(self) -> Mapping[str, FieldWords]:
+        """The words of each field of the prompts."""
+        return self._field_words
+
+    def column_of(self, name: str) -> tuple[str, str]:
+        """Whom a loaded column describes, as :meth:`side_of`, and its type; ``text`` if only prompts have it."""
+        segments = {"user": USER, "item": ITEM}
+        for suffix, names in self._columns.prompt_only.items():
+            if name in names:
+                return segments.get(suffix, CONTEXT), "text"
+        suffix, columns = next((suffix, of) for suffix, of in self._columns.loaded.items() if name in of)
+        return segments.get(suffix, CONTEXT), columns[name]
 
     @property
     def prompts(self) -> PromptTable:

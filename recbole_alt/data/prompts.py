@@ -8,6 +8,7 @@ Joined clauses equal the tokens of the whole sentence, because clauses meet at w
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -97,6 +98,17 @@ class PromptTable:
             columns = [self.fields.index(name) for name in segment.fields]
             self.segments.append(SegmentTokens(segment, tables, columns, prefix["input_ids"], self.special, max_tokens))
         self.value_token_ids = np.unique(np.concatenate(value_ids))  # what a masked token can be
+
+    def reading(
+        self, pieces: Mapping[str, Callable[[Any], np.ndarray]], words: Mapping[str, Sequence[str]] | None = None
+    ) -> PromptTable:
+        """A table of these prompts, or with other ``words`` of these templates, that reads entries by ``pieces``."""
+        if words is not None:
+            longest = self.segments[0].max_tokens
+            return PromptTable(self.template, self._tokenizer, words, pieces, max_tokens=longest)
+        other = copy.copy(self)
+        other._pieces = pieces
+        return other
 
     @property
     def token_ids(self) -> np.ndarray:

@@ -97,6 +97,15 @@ class AtomicDataset(Dataset):
             frame[name] = [members[:most] for members in frame[name]]
         return min(most, longest)
 
+    def raw(self, suffix: str) -> pd.DataFrame:
+        """The loaded columns of ``inter``, ``user`` or ``item``, read again: all rows, as the files have them."""
+        columns, texts = self._columns.loaded[suffix], self._columns.prompt_only.get(suffix, ())
+        frames = []
+        for file in self._files[suffix]:
+            frames.append(file.read(columns, texts))
+            file.release()
+        return pd.concat(frames, ignore_index=True)
+
     # -- ids ---------------------------------------------------------------------------------------------
 
     @property

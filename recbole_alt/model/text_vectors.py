@@ -14,6 +14,7 @@ from recbole.utils import FeatureSource, FeatureType
 from torch import Tensor
 
 from recbole_alt import checkpoints
+from recbole_alt.data.prompts import PromptTable
 from recbole_alt.model.language import LanguageModel
 from recbole_alt.model.text_cache import TextCache
 
@@ -49,21 +50,25 @@ def text_vectors(dataset: Any, side: str, load: Callable[[], LanguageModel], key
     """
     if side not in dataset.text_vectors:
         before = checkpoints.rng_state()
-        dataset.text_vectors[side] = _make_vectors(dataset, side, load, key)
+        everyone = {id_field(dataset, side, key): torch.arange(dataset.num(id_field(dataset, side, key)))}
+        dataset.text_vectors[side] = make_vectors(dataset, side, load, key, dataset.prompts, everyone)
         checkpoints.set_rng_state(before)
     return dataset.text_vectors[side]
 
 
 @torch.no_grad()
-def _make_vectors(dataset: Any, side: str, load: Callable[[], LanguageModel], key: str) -> Tensor:
+def make_vectors(
+    dataset: Any, side: str, load: Callable[[], LanguageModel], key: str, prompts: PromptTable, entities: Any
+) -> Tensor:
+    """:func:`text_vectors` of ``entities``, columns that determine their ``prompts``: all ids, and new ones behind."""
     owner = id_field(dataset, side, key)
-    segment = next((segment for segment in dataset.prompts.segments if segment.name == side), None)
+    segment = next((segment for segment in prompts.segments if segment.name == side), None)
     if segment is None:
         raise ValueError(
             f"{key}: the {side}s have no texts of their own: load fields that describe them, or list these in "
             f"prompt_only, with prompt_scope: entity; or leave {side} out"
         )
-    texts = dataset.prompts.distinct_of(segment, {owner: torch.arange(dataset.num(owner))})
+    texts = prompts.distinct_of(segment, entities)
     language_model = load().eval()
     states = TextCache(language_model).pooled(texts, next(language_model.parameters()).device).cpu()
     said = torch.from_numpy(texts.pieces.any(1))
@@ -127,6 +132,11 @@ def with_text_fields(config: Any, dataset: Any, vectors: Mapping[str, Tensor]) -
             raise ValueError(f"text_field: there is no .{side} file: give one, or leave {side} out")
         view.field2type[name], view.field2source[name] = FeatureType.FLOAT_SEQ, _SOURCES[side]
         view.field2seqlen[name], view.field2bucketnum[name] = size, size + 1
-        places = torch.arange(1.0, size + 1).expand_as(of_side)
-        feat.update(Interaction({name: torch.stack([size * of_side, places], dim=-1)}))
+        feat.update(Interaction({name: as_sequence(of_side)}))
     return config, view
+
+
+def as_sequence(vectors: Tensor) -> Tensor:
+    """Vectors [n, K] as RecBole holds a ``float_seq``, [n, K, 2]; see :func:`with_text_fields`."""
+    size = vectors.shape[1]
+    return torch.stack([size * vectors, torch.arange(1, size + 1, dtype=vectors.dtype).expand_as(vectors)], dim=-1)

@@ -1,0 +1,196 @@
+"""Columns of a file or a frame, read as the columns of a run's atomic files are."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import pandas as pd
+
+from recbole_alt.data.atomic import AtomicFile
+from recbole_alt.data.columns import listed
+from recbole_alt.data.numbers import fit, number, numbers
+from recbole_alt.kinds import did_you_mean
+
+#: What is read: a file, or a frame in memory.
+Source: TypeAlias = str | os.PathLike[str] | pd.DataFrame
+
+#: The kind of a column that is only read as text, whatever its type is.
+TEXT = "text"
+
+_ATOMIC = (".inter", ".user", ".item")
+
+
+@dataclass(frozen=True)
+class Form:
+    """How a run writes its atomic files: the separators of cells and of the members of a sequence, and the encoding."""
+
+    separator: str
+    encoding: str | None
+    seq_separator: str
+
+    @classmethod
+    def of(cls, config: Any) -> Form:
+        """The form that a configuration says."""
+        return cls(config["field_separator"], config["encoding"], config["seq_separator"])
+
+
+def read_columns(source: Source, what: str, kinds: Mapping[str, str], form: Form) -> pd.DataFrame:
+    """Read the columns in ``kinds``.
+
+    Args:
+        source: a frame, or a file that ends in ``.inter``, ``.user`` or ``.item`` (atomic, with types in its first
+            line), ``.csv`` (with commas and a first line of names) or ``.parquet``. Members of a sequence are a list,
+            or a text with ``seq_separator`` between them.
+        what: says in errors what a frame is of.
+        kinds: name → ``token``, ``float``, ``token_seq`` or ``float_seq``, as the run has it, or :data:`TEXT`.
+
+    Returns:
+        [rows, columns] with texts, float64, and an array for each sequence; what is missing is NaN, a missing sequence
+        an array of length 0.
+
+    Raises:
+        ValueError: no such file, a column that is missing or of another type, or a cell without the number that it
+            must hold; names the file, the row and the column.
+    """
+    if isinstance(source, pd.DataFrame):
+        return _parsed(source, f"the frame of {what}", kinds, form)
+    path = Path(source)
+    if not path.is_file():
+        raise ValueError(f"{what}: {str(path)!r} does not exist" + (": it is a folder" if path.is_dir() else ""))
+    if path.suffix in _ATOMIC:
+        return _read_atomic(AtomicFile(str(path), form.separator, form.encoding, form.seq_separator), kinds)
+    readers: dict[str, Callable[[Path], pd.DataFrame]] = {".csv": _read_csv, ".parquet": _read_parquet}
+    if path.suffix not in readers:
+        known = ", ".join([*_ATOMIC, *readers])
+        raise ValueError(f"{what}: the name of {str(path)!r} must end in one of {known}")
+    return _parsed(readers[path.suffix](path), str(path), kinds, form)
+
+
+def require_parquet() -> None:
+    """Refuse to read or write Parquet where the package for it is missing."""
+    try:
+        import pyarrow  # noqa: F401
+    except ImportError:
+        raise ValueError("Parquet files need pyarrow: pip install 'recbole_alt[parquet]', or use .csv") from None
+
+
+def _read_csv(path: Path) -> pd.DataFrame:
+    try:
+        return pd.read_csv(path, dtype=str, keep_default_na=False, na_values=[""], encoding="utf-8-sig")
+    except (ValueError, pd.errors.ParserError) as error:
+        raise ValueError(f"{str(path)!r} can't be read as UTF-8 text with commas ({_line(error)})") from None
+
+
+def _read_parquet(path: Path) -> pd.DataFrame:
+    require_parquet()
+    try:
+        return pd.read_parquet(path)
+    except Exception as error:  # of pyarrow, of almost any type
+        raise ValueError(f"{str(path)!r} can't be read as Parquet ({_line(error)})") from None
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]
+
+
+def _require(names: Mapping[str, str], has: list[str], where: str) -> None:
+    for name in names:
+        if name not in has:
+            hint = did_you_mean(name, has, ": add it")
+            raise ValueError(f"{where} has no column {name!r}, which the run reads; it has {listed(has)}{hint}")
+
+
+def _read_atomic(file: AtomicFile, kinds: Mapping[str, str]) -> pd.DataFrame:
+    header = file.header()
+    _require(kinds, list(header), str(file))
+    for name, kind in kinds.items():
+        if kind not in (TEXT, header[name]):
+            raise ValueError(
+                f"{file}, line 1: column {name!r} is of type {header[name]}, and {kind} in the run: write {name}:{kind}"
+            )
+    if (fault := file.fault()) is not None and not file.trails():
+        raise ValueError(f"{fault}: give each row one cell per column")
+    texts = [name for name, kind in kinds.items() if kind == TEXT]
+    frame = file.read([name for name in kinds if name not in texts], texts)
+    file.release()
+    return frame
+
+
+# -- cells -------------------------------------------------------------------------------------------------
+
+
+def _parsed(frame: pd.DataFrame, where: str, kinds: Mapping[str, str], form: Form) -> pd.DataFrame:
+    """The columns in ``kinds`` of a frame whose cells may be of any type."""
+    _require(kinds, [str(name) for name in frame], where)
+    read: dict[str, Any] = {}
+    for name, kind in kinds.items():
+        column = frame[name]
+        if isinstance(column, pd.DataFrame):
+            raise ValueError(f"{where} has two columns that are called {name!r}: rename one, or take it out")
+        if kind in (TEXT, "token"):
+            read[name] = _tokens(column)
+        elif kind == "float":
+            read[name] = _floats(column, where)
+        elif kind == "token_seq":
+            read[name] = [_members(cell, form.seq_separator) for cell in column]
+        else:
+            read[name] = [numbers(map(str, _members(cell, form.seq_separator))) for cell in column]
+            _refuse_none(column, read[name], where, "holds no finite numbers")
+    return pd.DataFrame(read)
+
+
+def _tokens(column: pd.Series) -> np.ndarray:
+    """Texts [n], NaN where there is none; a whole number is written without its decimals."""
+    if pd.api.types.is_integer_dtype(column) and not column.hasnans:
+        return column.astype(str).to_numpy(dtype=object)
+    made = [np.nan if (text := _token(cell)) is None else text for cell in column]
+    return np.array(made, dtype=object)
+
+
+def _token(cell: Any) -> str | None:
+    if _is_missing(cell):
+        return None
+    if isinstance(cell, (float, np.floating)):
+        return str(int(cell)) if float(cell).is_integer() else repr(float(cell))
+    return str(cell) or None
+
+
+def _is_missing(cell: Any) -> bool:
+    return cell is None or cell is pd.NA or cell is pd.NaT or (isinstance(cell, (float, np.floating)) and cell != cell)
+
+
+def _floats(column: pd.Series, where: str) -> np.ndarray:
+    if pd.api.types.is_numeric_dtype(column):
+        values = column.to_numpy(dtype=np.float64, na_value=np.nan)
+        if fit(values):
+            return values
+        column = pd.Series([None if value != value else str(value) for value in values], name=column.name)
+    parsed = [number("" if _is_missing(cell) else str(cell)) for cell in column]
+    _refuse_none(column, parsed, where, "holds no finite number")
+    return np.array(parsed, dtype=np.float64)
+
+
+def _members(cell: Any, separator: str) -> np.ndarray:
+    """The members of a sequence as texts."""
+    if isinstance(cell, str):
+        texts = [text for text in cell.split(separator) if text]
+    elif isinstance(cell, (list, tuple, np.ndarray)):
+        texts = [text for member in cell if (text := _token(member)) is not None]
+    else:
+        texts = [] if (text := _token(cell)) is None else [text]
+    return np.array(texts, dtype=object)
+
+
+def _refuse_none(column: pd.Series, parsed: list[Any], where: str, why: str) -> None:
+    rows = [row for row, value in enumerate(parsed) if value is None]
+    if rows:
+        cell, more = repr(str(column.iloc[rows[0]])[:60]), f" (so do {len(rows)} rows)" if len(rows) > 1 else ""
+        raise ValueError(
+            f"{where}, row {rows[0] + 1}: column {column.name!r} {why}: {cell}{more}; write numbers such as 1234.5, or "
+            "leave the cell empty"
+        )
