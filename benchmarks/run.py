@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import encoding
+import plain
 import pretraining
 import prompts
 import reading
@@ -26,6 +27,7 @@ BENCHMARKS: dict[str, Callable[[bool, str], Iterator[Result]]] = {
     "score_ctr": scoring.score_ctr,
     "prompts": prompts.prompts,
     "reading": reading.reading,
+    "plain": plain.plain,
     "memory": pretraining.memory,
     "scaling": pretraining.scaling,
 }
