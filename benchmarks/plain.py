@@ -10,7 +10,9 @@ from statistics import geometric_mean
 from typing import Any
 
 from harness import Result, alternate, rate
+from reading import Unquoted
 from recbole.config import Config
+from recbole.data import data_preparation
 from recbole.model import layers
 from recbole.model.abstract_recommender import ContextRecommender
 from recbole.model.layers import FLEmbedding, FMEmbedding
@@ -56,7 +58,8 @@ def _compare(dataset: str, path: str, model: str, batch_size: int, epochs: int, 
         "use_gpu": False,
     }
     stock = Config(model, dataset, None, released | {"show_progress": False, "state": "ERROR"})
-    stock_loaders = prepare(stock)
+    init_seed(stock["seed"], stock["reproducibility"])
+    stock_loaders = data_preparation(stock, Unquoted(stock))
     trained: dict[str, Any] = {}
 
     def train_ours() -> float:
