@@ -26,6 +26,7 @@ from recbole_alt.stages import stage_config
 from recbole_alt.trainer.finetune import ALTTrainer
 from recbole_alt.trainer.start import seed_stage, start_afresh
 
+_FAST = "/fast_kernels"
 _BATCH_SIZES = (512, 4096)
 _MODELS = ("DCN", "DeepFM")
 _SHARED = ("load_col", "threshold", "LABEL_FIELD", "eval_args", "seed", "embedding_size")
@@ -35,29 +36,31 @@ _REPLACED = ((FMEmbedding, "forward"), (FLEmbedding, "forward"), (ContextRecomme
 
 
 def plain(quick: bool, data_path: str) -> Iterator[Result]:
-    """Training rows a second, validation and checkpoints included; then the geometric mean of all cases."""
-    medians = []
-    for dataset, path, epochs in (("ml-100k", "", 1 if quick else 5), (*ml_1m(data_path), 1 if quick else 2)):
-        for model in _MODELS:
-            for batch_size in _BATCH_SIZES[:1] if quick and path else _BATCH_SIZES:
-                result = _compare(dataset, path, model, batch_size, epochs, 1 if quick else 5)
-                medians.append(result.ratio)
-                yield result
-    yield Result.of("plain/mean", [geometric_mean(medians)], 1.5)
+    """Training rows a second, validation and checkpoints included; then the geometric mean of all cases.
+
+    Without and with ``fast_kernels``; without, the weights have the same bits as RecBole's.
+    """
+    for fast in (False, True):
+        medians = []
+        for dataset, path, epochs in (("ml-100k", "", 1 if quick else 5), (*ml_1m(data_path), 1)):
+            for model in _MODELS:
+                for batch_size in _BATCH_SIZES[:1] if quick and path else _BATCH_SIZES:
+                    keys = {"train_batch_size": batch_size, "epochs": epochs, "fast_kernels": fast}
+                    result = _compare(dataset, path, model, keys, 1 if quick else 3)
+                    medians.append(result.ratio)
+                    yield result
+        yield Result.of(f"plain/mean{_FAST * fast}", [geometric_mean(medians)], 1.5)
 
 
-def _compare(dataset: str, path: str, model: str, batch_size: int, epochs: int, rounds: int) -> Result:
-    folder = tempfile.mkdtemp()
-    keys: dict[str, Any] = {"train_batch_size": batch_size, "epochs": epochs, "stopping_step": epochs}
-    keys |= {"checkpoint_dir": folder, "finetune_modes": [], "weight_decay": 0.0, "schedule": "constant"}
-    keys |= {"unseen_values": "initial", "learning_rate": 1e-3} | ({"data_path": path} if path else {})
+def _compare(dataset: str, path: str, model: str, keys: dict[str, Any], rounds: int) -> Result:
+    name = f"plain/{dataset}/{model}/{keys['train_batch_size']}{_FAST * keys['fast_kernels']}"
+    fixed = {"finetune_modes": [], "weight_decay": 0.0, "schedule": "constant", "unseen_values": "initial"}
+    of_case = {"learning_rate": 1e-3, "stopping_step": keys["epochs"], "checkpoint_dir": tempfile.mkdtemp()}
+    keys = keys | fixed | of_case | ({"data_path": path} if path else {})
     config = configure(dataset, f"ALT_{model}", **keys)
     own_loaders = prepare(config)
-    released = {key: config[key] for key in _SHARED} | {
-        "data_path": os.path.dirname(config["data_path"]),
-        "use_gpu": False,
-    }
-    stock = Config(model, dataset, None, released | {"show_progress": False, "state": "ERROR"})
+    released = {key: config[key] for key in _SHARED} | {"show_progress": False, "state": "ERROR", "use_gpu": False}
+    stock = Config(model, dataset, None, released | {"data_path": os.path.dirname(config["data_path"])})
     init_seed(stock["seed"], stock["reproducibility"])
     stock_loaders = data_preparation(stock, Unquoted(stock))
     trained: dict[str, Any] = {}
@@ -85,7 +88,7 @@ def _compare(dataset: str, path: str, model: str, batch_size: int, epochs: int, 
     ratios = [mine / other for mine, other in zip(ours, theirs, strict=True)]
     same = parameters_equal(trained["ours"], trained["stock"])
     details = {"rows_per_second": ours, "recbole": theirs, "same_weights": same}
-    return Result.of(f"plain/{dataset}/{model}/{batch_size}", ratios, 1.0, **details)
+    return Result.of(name, ratios, 1.0, **details)
 
 
 def _fit(trainer: Any, train: Any, valid: Any) -> int:

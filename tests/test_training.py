@@ -198,7 +198,9 @@ FROZEN_CUTS = [(ALTPretrainTrainer, None, 1, 4), (ALTPretrainTrainer, None, 3, 4
 
 @pytest.mark.parametrize(
     ("trainer", "stage", "steps", "total", "how"),
-    [(*cut, how) for how in HOW for cut in CUTS] + [(*cut, FROZEN) for cut in FROZEN_CUTS],
+    [(*cut, how) for how in HOW for cut in CUTS]
+    + [(*cut, FROZEN) for cut in FROZEN_CUTS]
+    + [(*cut, {"fast_kernels": True}) for cut in CUTS[2:4]],
     ids=str,
 )
 def test_a_stopped_run_goes_on_as_if_never_stopped(
