@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import encoding
+import plain
 import pretraining
 import prompts
 import reading
@@ -28,6 +29,7 @@ BENCHMARKS: dict[str, Callable[[bool, str], Iterator[Result]]] = {
     "serving": serving.serving,
     "prompts": prompts.prompts,
     "reading": reading.reading,
+    "plain": plain.plain,
     "memory": pretraining.memory,
     "scaling": pretraining.scaling,
 }

@@ -258,6 +258,9 @@ KEYS: dict[str, Key] = {
     "language_weight_decay": _tower_rate("weight decay of the language model; empty = weight_decay", stages=_TEXT),
     "freeze_language_model": _finetuning(FLAG, "train only the layers after the encoder", stages=_TEXT),
     "text_batch_size": _finetuning(whole(2), "most rows in a step that trains the encoder", empty=True, stages=_TEXT),
+    "fast_kernels": _finetuning(
+        FLAG, "without a GPU, train the CTR model with faster kernels, whose results are rounded otherwise"
+    ),
     "schedule": _finetuning(_SCHEDULE, "schedule of the learning rates", empty=True),
     "warmup_ratio": _finetuning(number(least=0, most=1), "share of steps with rising learning rates", empty=True),
     "eval_step": _finetuning(whole(0), "number of epochs between validations; 0 = no validation"),

@@ -18,12 +18,14 @@ import torch
 from recbole.data import create_dataset
 from recbole.data.dataset import Dataset
 from recbole.data.dataset import dataset as datasets
+from recbole.model import layers
 from recbole.model.abstract_recommender import ContextRecommender
 from recbole.model.context_aware_recommender import dssm
 from recbole.model.context_aware_recommender.dssm import DSSM
 from recbole.model.context_aware_recommender.fignn import FiGNN
 from recbole.model.context_aware_recommender.fwfm import FwFM
 from recbole.model.context_aware_recommender.kd_dagfm import KD_DAGFM
+from recbole.model.layers import MLPLayers
 from recbole.utils import init_seed
 
 from recbole_alt import checkpoints, compat, load_data_and_model, run_recbole_alt
@@ -426,3 +428,27 @@ def test_a_model_can_be_copied_after_a_forward(model_class: type, keys: dict[str
         copy.deepcopy(b.model)
     compat.drop_activations(b.model)
     assert torch.equal(copy.deepcopy(b.model)(b.rows), before)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("p", [0.0, 0.2, 0.5, 1.0])
+def test_dropout_draws_and_scales_as_torchs(p: float, dtype: torch.dtype) -> None:
+    """The same values, gradients and state of the generator, bit for bit, also of tensors that are not contiguous."""
+    whole = torch.randn(37, 50, dtype=dtype)
+    for rows in (whole, whole.t(), whole[:, ::2], whole[:0]):
+        for training in (True, False):
+            found = []
+            for module in (layers.nn.Dropout(p), torch.nn.Dropout(p)):
+                torch.manual_seed(5)
+                leaf = rows.detach().requires_grad_()
+                dropped = module.train(training)(leaf)
+                (dropped * dropped.detach()).sum().backward()
+                found.append((dropped, leaf.grad, torch.get_rng_state()))
+            assert all(map(torch.equal, *found))
+    assert MLPLayers([4, 2], dropout=p).mlp_layers[0]._get_name() == "_Dropout"
+
+
+def test_dropout_is_torchs_where_it_draws_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compat, "_draws_alike", lambda: False)
+    monkeypatch.setattr(torch, "rand_like", None)
+    assert layers.nn.Dropout(0.5)(torch.ones(1000)).unique().tolist() == [0.0, 2.0]

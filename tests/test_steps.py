@@ -9,9 +9,19 @@ import pytest
 import torch
 from recbole.data import create_dataset, data_preparation
 from recbole.utils import get_model, init_seed
+from torch.utils.data import DataLoader
 
 from recbole_alt.data.batches import BlockBatches, ShuffledBatches
 from recbole_alt.data.steps import build_batches, training_loader
+
+SAMPLED: dict[str, Any] = {
+    "inter": "user_id:token\titem_id:token\n" + "\n".join(f"u{i % 20}\ti{i % 31}" for i in range(200)),
+    "train_neg_sample_args": {"distribution": "uniform", "sample_num": 2},
+    "eval_args": {"split": {"RS": [0.8, 0.1, 0.1]}, "order": "RO", "group_by": None, "mode": "full"},
+    "metrics": ["Recall"],
+    "valid_metric": "Recall@10",
+    "threshold": None,
+}
 
 
 class Rows(SimpleNamespace):
@@ -86,3 +96,25 @@ def test_rows_weigh_alike_where_finetuning_trains_the_encoder(tiny: Any, small_b
     assert np.std(losses) > 1e-3
     assert np.average(losses, weights=sizes) == pytest.approx(whole, rel=1e-5)
     assert np.mean(losses) == pytest.approx(whole, abs=np.ptp(losses) / sizes.min())  # a row more or less in a block
+
+
+@pytest.mark.parametrize("keys", [{}, {"shuffle": False}, SAMPLED], ids=["shuffled", "in order", "negatives"])
+def test_rows_come_in_the_order_of_recboles_loader(tiny: Any, own: Any, keys: dict[str, Any]) -> None:
+    """Over three epochs the batches, and the state of every generator after each, are the same."""
+    config = own("few", train_batch_size=48, **keys) if keys is SAMPLED else tiny(train_batch_size=48, **keys)
+    read: list[list[Any]] = []
+    for fast in (False, True):
+        init_seed(3, True)
+        train = data_preparation(config, create_dataset(config))[0]
+        loader = training_loader(config, train, encodes_texts=False)
+        if not fast:
+            loader = loader._loader
+        assert isinstance(loader, DataLoader) != fast
+        seen: list[Any] = []
+        for _ in range(3):
+            batches = list(loader)
+            assert len(batches) == len(loader) > 2
+            seen += [column for rows in batches for column in rows.interaction.values()]
+            seen += [loader.generator.get_state(), torch.get_rng_state(), torch.from_numpy(np.random.get_state()[1])]
+        read.append(seen)
+    assert len(read[0]) == len(read[1]) and all(map(torch.equal, *read))

@@ -11,6 +11,7 @@ import torch
 from interruptions import Stopped, stop_at
 from recbole.config import Config
 from recbole.data import create_dataset, data_preparation
+from recbole.model import layers
 from recbole.trainer import Trainer
 from recbole.utils import get_model, init_seed
 from torch import Tensor
@@ -51,11 +52,18 @@ STAGES = ("pretrain", "ctr", "lm", "joint", "plain")
 
 
 @pytest.mark.parametrize("name", ["DCN", "DeepFM", "xDeepFM"])
-def test_the_plain_stage_is_stock_recbole(name: str, tiny: Callable[..., Any], data_path: Path) -> None:
-    """Same configuration, data, weights and results as RecBole's own model, dataset and trainer."""
+def test_the_plain_stage_is_stock_recbole(
+    name: str, tiny: Callable[..., Any], data_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Same configuration, data, losses of all steps, weights and results as RecBole's model, dataset and trainer."""
+    losses: list[float] = []
+    real = get_model(name).calculate_loss
+    monkeypatch.setattr(get_model(name), "calculate_loss", lambda *a: losses.append(real(*a)) or losses[-1])
     ours = tiny(f"ALT_{name}", learner="adam", epochs=3, finetune_modes=[], weight_decay=0.0, train_batch_size=32)
     experiment = Experiment(ours)
     experiment.finetune("plain")
+    of_ours = [losses.pop(0) for _ in range(len(losses))]
+    monkeypatch.setattr(layers, "nn", torch.nn)  # as released
 
     same = ("load_col", "threshold", "embedding_size", "mlp_hidden_size", "train_batch_size", "epochs", "learner")
     same += ("learning_rate", "weight_decay", "metrics", "valid_metric", "metric_decimal_place", "eval_batch_size")
@@ -77,6 +85,7 @@ def test_the_plain_stage_is_stock_recbole(name: str, tiny: Callable[..., Any], d
     trainer._save_checkpoint = lambda *a, **k: best.append({n: v.clone() for n, v in model.state_dict().items()})
     score, result = trainer.fit(train, valid, saved=True)
 
+    assert of_ours == losses and len(losses) == 12
     mine = {key.removeprefix("backbone.model."): v for key, v in weights(experiment.folder, "plain").items()}
     assert differing(mine, best[-1]) == []
     stage = experiment.stages["plain"]
@@ -189,7 +198,9 @@ FROZEN_CUTS = [(ALTPretrainTrainer, None, 1, 4), (ALTPretrainTrainer, None, 3, 4
 
 @pytest.mark.parametrize(
     ("trainer", "stage", "steps", "total", "how"),
-    [(*cut, how) for how in HOW for cut in CUTS] + [(*cut, FROZEN) for cut in FROZEN_CUTS],
+    [(*cut, how) for how in HOW for cut in CUTS]
+    + [(*cut, FROZEN) for cut in FROZEN_CUTS]
+    + [(*cut, {"fast_kernels": True}) for cut in CUTS[2:4]],
     ids=str,
 )
 def test_a_stopped_run_goes_on_as_if_never_stopped(

@@ -70,7 +70,7 @@ def training_loader(config: Any, loader: Any, *, encodes_texts: bool) -> Any:
     """
     fresh = type(loader)(config, loader._dataset, loader._sampler, shuffle=config["shuffle"])
     if not encodes_texts:
-        return fresh
+        return fresh if config["worker"] else RowLoader(fresh)
     return BatchLoader(fresh, build_batches(config, loader._dataset, config["text_batch_size"]))
 
 
@@ -96,6 +96,30 @@ class BatchLoader:
     def get_model(self, model: Any) -> None:
         """For RecBole's dynamic negative sampling."""
         self._loader.get_model(model)
+
+
+class RowLoader(BatchLoader):
+    """The batches of RecBole's loader, in the same order, without a Python list of the rows of each.
+
+    Attributes:
+        generator: the one that RecBole's loader shuffles with, left in the same state after each epoch.
+    """
+
+    def __init__(self, loader: Any):
+        self._loader = loader
+        self.dataset = self._dataset = loader._dataset
+        self.shuffle, self.generator = loader.shuffle, loader.generator
+
+    def __len__(self) -> int:
+        return len(self._loader)
+
+    def __iter__(self) -> Iterator[Any]:
+        rows = self._loader.sample_size
+        torch.empty((), dtype=torch.int64).random_(generator=self.generator)  # DataLoader draws a seed for workers
+        order = torch.randperm(rows, generator=self.generator) if self.shuffle else torch.arange(rows)
+        yield from map(self._loader.collate_fn, order.split(self._loader.step))
+        if self.shuffle:
+            torch.randperm(rows, generator=self.generator)  # RandomSampler draws a second order, for no row
 
 
 def texts_in_memory(config: Any, dataset: Any) -> int:

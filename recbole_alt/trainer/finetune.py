@@ -15,6 +15,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from recbole_alt import checkpoints
 from recbole_alt.config import ALTConfig
 from recbole_alt.data.identity import record_of, require_same_data
+from recbole_alt.model.kernels import use_fast_linear
 from recbole_alt.model.precision import gradient_scaler
 from recbole_alt.model.weights import load_finetuned
 from recbole_alt.progress import progress
@@ -42,6 +43,8 @@ class ALTTrainer(Trainer):
         super().__init__(config, model)
         if config["compile_language_model"] and model.encodes_texts:
             model.text.language_model.compile_layers()
+        if self._uses_fast_kernels and model.backbone is not None:
+            use_fast_linear(model.backbone)
         trains_in_fp16 = model.encodes_texts and config["precision"] == "fp16"
         self.scaler = gradient_scaler(self.device, enabled=self.enable_scaler or trains_in_fp16)
         self.scheduler: torch.optim.lr_scheduler.LambdaLR | None = None
@@ -66,7 +69,14 @@ class ALTTrainer(Trainer):
             rate, decay = self.config[f"{group}_learning_rate"], self.config[f"{group}_weight_decay"]
             rates[group] = self.learning_rate if rate is None else rate
             decays[group] = self.weight_decay if decay is None else decay
-        return super()._build_optimizer(params=parameter_groups(self.model, rates, decays))
+        groups = parameter_groups(self.model, rates, decays)
+        if self._uses_fast_kernels and self.learner.lower() != "rmsprop":  # which torch has not fused
+            groups = [group | {"fused": True} for group in groups]
+        return super()._build_optimizer(params=groups)
+
+    @property
+    def _uses_fast_kernels(self) -> bool:
+        return bool(self.config["fast_kernels"]) and self.device.type == "cpu"
 
     def fit(
         self, train_data: Any, valid_data: Any = None, verbose: bool = True, saved: bool = True, **kwargs: Any
