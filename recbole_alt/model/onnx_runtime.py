@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import importlib.metadata
-import logging
 import tempfile
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from recbole_alt.quiet import quiet_exporter
 
 _PACKAGES = ("onnx", "onnxruntime")
 _OPSET = 17  # the first with layer normalisation
@@ -71,7 +69,7 @@ def _export(encoder: Any, file: Path) -> None:
     attention_mask = torch.ones_like(input_ids).tril(6)  # with padding, lest the mask is left out
     axes = {0: "texts", 1: "tokens"}
     try:
-        with _quiet():
+        with quiet_exporter():
             encoder.set_attn_implementation("eager")  # which ONNX Runtime recognises and replaces by one operation
             torch.onnx.export(
                 _States(encoder).eval(), (input_ids, attention_mask), file, dynamo=False, opset_version=_OPSET,
@@ -85,15 +83,3 @@ def _export(encoder: Any, file: Path) -> None:
     finally:
         encoder.set_attn_implementation(attention)
         encoder.train(was_training)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without what the exporter says about itself."""
-    logging.disable(logging.WARNING)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(logging.NOTSET)

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
-import logging
 import os
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -17,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from recbole_alt.files import replacing
+from recbole_alt.quiet import quiet_exporter
 
 #: The version of ONNX's operators.
 OPSET = 18
@@ -59,7 +57,7 @@ def write_graph(
     """
     graph.eval()
     graph(*example)  # what RecBole's layers make in their first forward is a constant then
-    with TemporaryDirectory() as folder, _quiet():
+    with TemporaryDirectory() as folder, quiet_exporter():
         written = Path(folder, "graph.onnx")
         try:
             torch.onnx.export(
@@ -72,18 +70,6 @@ def write_graph(
             raise ValueError(f"onnx: this model can't be exported ({said})") from None
         with replacing(file) as stream:
             stream.write(written.read_bytes())
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without what the exporter says about itself."""
-    logging.disable(logging.WARNING)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(logging.NOTSET)
 
 
 def difference(
