@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Load by transformers without the report of weights that are rightly left out (pooler, heads) and the bar for one small file."""
+    """Load by transformers without the report of unused weights (pooler, heads) and the bar for one small file."""
     from transformers.utils import logging as hf_logging
 
     level, bar = hf_logging.get_verbosity(), hf_logging.is_progress_bar_enabled()
