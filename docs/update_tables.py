@@ -5,6 +5,7 @@ it; everything up to ``<!-- end -->`` is replaced. ``<!-- table: docs/results/NA
 tables of a campaign's report whose title ends so, and below them, folded and once a page, what they are made from.
 ``<!-- table: gains: docs/results/ONE docs/results/OTHER@0.2 docs/results/THIRD#mean -->`` puts the gains of several
 campaigns in one table: of the second only those with 20 % of the training interactions, of the third only the mean.
+``<!-- table: verdict: docs/results/ONE docs/results/OTHER -->`` shows the best arm with text of each of them.
 ``python docs/update_tables.py``
 """
 
@@ -25,7 +26,7 @@ from recbole_alt.markdown import markdown_table
 from recbole_alt.questions import probe
 from recbole_alt.result_table import result_table
 from recbole_alt.study import plots
-from recbole_alt.study.tables import gains_table, make_tables
+from recbole_alt.study.tables import gains_table, make_tables, verdict_table
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS, PLOTS = ROOT / "docs" / "results", ROOT / "docs" / "plots"
@@ -41,6 +42,10 @@ def block(file: str, title: str | None, told: set[str]) -> str:
     """The table made from ``file``, and what it is made from; of a report the tables whose title ends in ``title``."""
     if file == "gains":
         return gains_block((title or "").split())
+    if file == "verdict":
+        folders = (title or "").split()
+        table = verdict_table([row for folder in folders for row in read_json(ROOT / folder / "results.json")])
+        return f"\n{markdown_table(table.header, table.rows)}\n\n{table.facts}\n\n"
     if title is not None:
         return report_block(file, title, told)
     record = read_json(ROOT / file)
