@@ -46,13 +46,12 @@ _BY_TIME = {"eval_args": {"split": {"RS": [0.8, 0.1, 0.1]}, "order": "TO", "grou
 
 STUDIES = {
     "encoder-runtime": Study(
-        data={"ml-100k": {"dataset": "ml-100k"}},
+        data={"ml-100k": {"dataset": "ml-100k", "pretrain_steps": 100}},
         variants={
-            "PyTorch, 32 bits": {"precision": "fp32"},
-            "ONNX Runtime, 32 bits": {"precision": "fp32", "encoder_runtime": "onnx"},
-            "PyTorch, bf16": {"precision": "bf16"},
+            "PyTorch": {"precision": "fp32"},
+            "ONNX Runtime": {"precision": "fp32", "encoder_runtime": "onnx"},
         },
-        modes=["ctr", "lm", "joint"],
+        modes=["ctr", "joint"],
     ),
     "unseen-values": Study(
         data={
