@@ -40,7 +40,8 @@ model (the input of the linear layers with one output), and if there is none, it
 representation was found, field embeddings are joined only with `join_field_embeddings: true`, and only if the model's
 forward pass calls `concat_embed_input_fields`; a declaration can say `Captures(..., join=True)`. Declare keys that
 your model reads by a class attribute `keys = ("my_width",)`; other keys that RecBole does not have are refused as
-misspelt. """
+misspelt.
+"""
 
 FAMILY = ("family", "`model_type`", "a token's state sees", "`pooling`", "keys to shorten, freeze or adapt it")
 
