@@ -19,6 +19,7 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from multiprocessing.context import ForkServerContext
 from pathlib import Path
 
 import pytest
@@ -43,12 +44,17 @@ BUDGETS = {
     "convert": ["--any_size"],
 }
 
+_SETUP = "packages are downloaded; what runs then is run here, or is these tests"
 _HUB = "the language model is downloaded"
 _LONG = "takes an hour of a quiet machine"
 #: What is not run here, and why; a single word is a program.
 NOT_HERE = {
-    "pip": "downloads",
-    "make": "downloads, but for `make docs`, which test_site.py does",
+    "pip": "packages are downloaded",
+    "make demo": _SETUP,
+    "make demo PYTHON=python3.12": _SETUP,
+    "make demo PYTHON=python3.13": _SETUP,
+    "make test": _SETUP,
+    "make docs": "test_site.py does it",
     "source": "the environment is that of the tests",
     "from recbole_alt import run_recbole_alt": "test_tutorial.py runs it",
     "recbole-alt run --language_model=prajjwal1/bert-tiny": _HUB,
@@ -152,11 +158,11 @@ by_text = {"ids": lambda command: f"{command.page}: {command.text}"}
 
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A checkout that is not the real one, with what readers have in it."""
+    """A copy of the checkout, but for the package, with what readers have in it."""
     folder = tmp_path_factory.mktemp("checkout")
-    for name in (*SCRIPTS, "recbole_alt_command.py", "README.md"):
+    for name in (*SCRIPTS, "README.md"):
         shutil.copy(ROOT / name, folder)
-    for name in ("docs", "examples", "properties", "recbole_alt"):
+    for name in ("docs", "examples", "properties"):
         shutil.copytree(ROOT / name, folder / name)
     shutil.copytree(DOCS / "results" / "ablations", folder / "docs" / "results" / "NAME")
     for page in PAGES:
@@ -236,7 +242,7 @@ def raw(folder: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def forks() -> multiprocessing.context.ForkServerContext:
+def forks() -> ForkServerContext:
     """Processes that begin where everything is imported, which takes seconds."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["recbole_alt.api", "optuna", "recbole_alt.study.report", "matplotlib.figure"])
@@ -253,13 +259,14 @@ def begin(folder: Path, words: list[str], log: Path) -> None:
     sys.path.insert(0, str(folder))
     sys.argv = [program, *rest] if program == "recbole-alt" else rest
     os.environ["XDG_CACHE_HOME"] = str(folder / "cache")
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     if program == "recbole-alt":
         sys.exit(recbole_alt_command.main())
     runpy.run_path(rest[0], run_name="__main__")
 
 
-def follow(forks: multiprocessing.context.ForkServerContext, folder: Path, command: Command, until: str = "") -> str:
-    """Run ``command`` as a reader does, and return what it prints; stop it when there is a new file like ``until``."""
+def follow(forks: ForkServerContext, folder: Path, command: Command, until: str = "") -> None:
+    """Run ``command`` as a reader does; stop it when there is a new file like ``until``."""
     log = folder / "printed.txt"
     log.write_text("")
     before = set(folder.glob(until)) if until else set()
@@ -267,13 +274,11 @@ def follow(forks: multiprocessing.context.ForkServerContext, folder: Path, comma
     process.start()
     while until and process.is_alive():
         if set(folder.glob(until)) - before:
-            os.kill(process.pid, signal.SIGINT)
-            break
+            os.kill(process.pid, signal.SIGINT)  # once more if it comes in a destructor, where Python passes over it
+            process.join(5)
         time.sleep(0.02)
     process.join()
-    printed = log.read_text()
-    assert process.exitcode == (130 if until else 0), f"{command.text}\n{printed[-4000:]}"
-    return printed
+    assert process.exitcode == (130 if until else 0), f"{command.text}\n{log.read_text()[-4000:]}"
 
 
 def words_of(command: Command, folder: Path) -> list[str]:
@@ -304,7 +309,7 @@ def fill(text: str, folder: Path) -> str:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("command", HERE, **by_text)
-def test_commands_work(checkout: Path, forks: multiprocessing.context.ForkServerContext, command: Command) -> None:
+def test_commands_work(checkout: Path, forks: ForkServerContext, command: Command) -> None:
     for module in NEEDS.get(command.text, ()):
         pytest.importorskip(module, reason="of RecBole's quick_start and HyperTuning", exc_type=ImportError)
     if before := BEFORE.get(command.text):
