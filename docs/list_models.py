@@ -34,12 +34,13 @@ this. It concerns only alignment: scores are always the plain model's.
 ### A model of your own
 
 `recbole_alt.register(MyCTR)` makes `ALT_MyCTR` from a context-aware model of your own. From the command line, use
-`--model=ALT --backbone=my_package.models.MyCTR`. The representation is declared by a class attribute `captures`;
-otherwise it is found by running the model (the input of the linear layers with one output), and if there is none, it
-is the field embeddings. If the representation was found, field embeddings are joined only with
-`join_field_embeddings: true`, and only if the model's forward pass calls `concat_embed_input_fields`; a declaration
-can say `Captures(..., join=True)`. Declare keys that your model reads by a class attribute `keys = ("my_width",)`;
-other keys that RecBole does not have are refused as misspelt.
+`--model=ALT --backbone=my_package.models.MyCTR`, with `my_package` installed, or the folder that holds it in
+`PYTHONPATH`. The representation is declared by a class attribute `captures`; otherwise it is found by running the
+model (the input of the linear layers with one output), and if there is none, it is the field embeddings. If the
+representation was found, field embeddings are joined only with `join_field_embeddings: true`, and only if the model's
+forward pass calls `concat_embed_input_fields`; a declaration can say `Captures(..., join=True)`. Declare keys that
+your model reads by a class attribute `keys = ("my_width",)`; other keys that RecBole does not have are refused as
+misspelt.
 """
 
 FAMILY = ("family", "`model_type`", "a token's state sees", "`pooling`", "keys to shorten, freeze or adapt it")

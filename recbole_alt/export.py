@@ -27,7 +27,7 @@ def to_recbole(model_file: str | os.PathLike[str], file: str | os.PathLike[str])
     """Write the CTR model as plain RecBole's class has it, and its configuration beside it as ``file`` + ``.yaml``.
 
     RecBole's ``Trainer.evaluate(data, model_file=file)`` reads the one, its ``Config`` the other; neither needs this
-    package.
+    package. A split at random is the run's only after RecBole's ``init_seed`` with the configuration's ``seed``.
 
     Args:
         model_file: ``pretrain.pth``, ``ctr.pth``, ``joint.pth`` or ``plain.pth`` of a run.
@@ -56,6 +56,8 @@ def to_recbole(model_file: str | os.PathLike[str], file: str | os.PathLike[str])
     theirs = {key: values[key] for key in _keys_of_recbole(model) if values.get(key) is not None}
     if theirs["train_neg_sample_args"]["distribution"] == "none":  # which RecBole writes, but does not read
         theirs["train_neg_sample_args"] = None
+    if values["split_seed"] is not None:  # plain RecBole has one seed, which splits
+        theirs["seed"] = values["split_seed"]
     theirs |= {"model": model, "dataset": values["dataset"], "data_path": str(Path(values["data_path"]).parent)}
     write_text(f"{os.fspath(file)}.yaml", yaml.safe_dump(theirs, allow_unicode=True))
 

@@ -13,6 +13,7 @@ DOCS = ROOT / "docs"
 PAGES = [ROOT / "README.md", *sorted(DOCS.glob("*.md")), *sorted((DOCS / "evidence").glob("*.md"))]
 
 _BLOCK = re.compile(r'^```(\w*)(?: title="([^"]+)")?\n(.*?)^```$', re.MULTILINE | re.DOTALL)
+_CODE = re.compile(_BLOCK.pattern + r"|(?<!`)`([^`]+)`(?!`)", _BLOCK.flags)
 
 
 @dataclass(frozen=True)
@@ -42,3 +43,9 @@ class Block:
 def blocks(page: Path) -> list[Block]:
     """The blocks of code of a page, in their order."""
     return [Block(*found) for found in _BLOCK.findall(page.read_text(encoding="utf-8"))]
+
+
+def code(page: Path) -> list[Block]:
+    """The blocks of code of a page, and the code within its sentences as blocks of the language ``inline``."""
+    found = _CODE.findall(page.read_text(encoding="utf-8"))
+    return [Block("inline", "", " ".join(span.split())) if span else Block(*block) for *block, span in found]
