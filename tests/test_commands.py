@@ -34,7 +34,7 @@ from recbole_alt.convert import convert
 from recbole_alt.study import Campaign
 
 SCRIPTS = {"run_recbole_alt.py": "run", "run_hyper_alt.py": "tune", "run_compatibility.py": "compare"}
-_STEPS = ["--epochs=1", "--pretrain_steps=2", "--pretrain_batch_size=64"]
+_STEPS = ["--epochs=1", "--finetune={'lm': {'epochs': 1}}", "--pretrain_steps=2", "--pretrain_batch_size=64"]
 _RUN = [*_STEPS, "--language_model_layers=1", "--show_plan=False"]
 #: What a command is given where it does not say so itself.
 BUDGETS = {
