@@ -46,12 +46,12 @@ _BY_TIME = {"eval_args": {"split": {"RS": [0.8, 0.1, 0.1]}, "order": "TO", "grou
 
 STUDIES = {
     "encoder-runtime": Study(
-        data={"ml-100k": {"dataset": "ml-100k", "pretrain_steps": 100}},
+        data={"ml-100k": {"dataset": "ml-100k", "pretrain_steps": 60}},
         variants={
             "PyTorch": {"precision": "fp32"},
             "ONNX Runtime": {"precision": "fp32", "encoder_runtime": "onnx"},
         },
-        modes=["ctr", "joint"],
+        modes=["lm", "ctr"],
     ),
     "unseen-values": Study(
         data={
