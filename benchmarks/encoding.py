@@ -5,17 +5,14 @@
 
 from __future__ import annotations
 
-import tempfile
-import warnings
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from harness import Result, rate
 from setup import configure, ml_1m, prepare
-from torch import Tensor, nn
+from torch import Tensor
 
 from recbole_alt.model.encoding import encode_each, token_bytes
 from recbole_alt.model.language import LanguageModel, load_language_model
@@ -79,14 +76,14 @@ def _texts(dataset: str, data_path: str, most: int, **keys: Any) -> tuple[list[s
 def _contenders(texts: list[str], ids: list[bytes]) -> dict[str, Encode]:
     """Who → encodes all texts into pooled states [n, H], in the order of ``texts``."""
     fp32, auto = (load_language_model(LANGUAGE_MODEL, frozen_layers="all", precision=p) for p in ("fp32", "auto"))
-    runtime, session = OnnxEncoder(fp32.encoder), _session(fp32)
-    fp32.eval()  # which the exporter does not leave as it was
+    fp32.eval()
+    runtime = OnnxEncoder(fp32.encoder)
     return {
         "ours": lambda: _ours(auto.eval(), ids),
         "ours, fp32": lambda: _ours(fp32, ids),
         "ours, onnx": lambda: _ours(fp32, ids, runtime),
         "sentence-transformers": _sentence_transformers(texts),
-        "ONNX Runtime": lambda: _onnx(session, ids),
+        "ONNX Runtime": lambda: _onnx(runtime, ids),
     }
 
 
@@ -106,39 +103,8 @@ def _sentence_transformers(texts: list[str]) -> Encode:
     return lambda: model.encode(texts, batch_size=BATCH, convert_to_tensor=True, show_progress_bar=False)
 
 
-def _session(language_model: LanguageModel) -> Any:
-    """ONNX Runtime with the weights as they are, exported so that it is fastest."""
-    import onnxruntime
-
-    encoder = language_model.encoder
-    encoder.set_attn_implementation("eager")
-    file = Path(tempfile.mkdtemp()) / "encoder.onnx"
-    shapes = {0: "texts", 1: "tokens"}
-    example = torch.ones(2, 8, dtype=torch.long)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        torch.onnx.export(
-            _States(encoder), (example, example), str(file), dynamo=False, opset_version=17,
-            input_names=["input_ids", "attention_mask"], output_names=["states"],
-            dynamic_axes={"input_ids": shapes, "attention_mask": shapes, "states": shapes},
-        )  # fmt: skip
-    encoder.set_attn_implementation("sdpa")
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = torch.get_num_threads()
-    return onnxruntime.InferenceSession(str(file), options)
-
-
-class _States(nn.Module):
-    def __init__(self, encoder: Any):
-        super().__init__()
-        self.encoder = encoder
-
-    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        return self.encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
-
-
-def _onnx(session: Any, ids: list[bytes]) -> Tensor:
-    """The texts by length, in batches that are padded to their longest."""
+def _onnx(runtime: OnnxEncoder, ids: list[bytes]) -> Tensor:
+    """As one would without us: the texts by length, in batches of :data:`BATCH` that are padded to their longest."""
     texts = [np.frombuffer(text, dtype=np.int64) for text in ids]
     order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
     pooled: dict[int, np.ndarray] = {}
@@ -148,7 +114,7 @@ def _onnx(session: Any, ids: list[bytes]) -> Tensor:
         mask = np.zeros_like(input_ids)
         for row, i in enumerate(part):
             input_ids[row, : len(texts[i])], mask[row, : len(texts[i])] = texts[i], 1
-        (states,) = session.run(None, {"input_ids": input_ids, "attention_mask": mask})
+        states = runtime(torch.from_numpy(input_ids), torch.from_numpy(mask)).numpy()
         pooled |= dict(zip(part, (states * mask[..., None]).sum(1) / mask.sum(1, keepdims=True), strict=True))
     return torch.from_numpy(np.stack([pooled[i] for i in range(len(texts))]).astype(np.float32))
 

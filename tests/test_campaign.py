@@ -300,6 +300,25 @@ def test_every_mode_has_the_same_budget_and_the_same_draws(campaign: Made, monke
     assert all(dropout is None for _, dropout, _ in drawn["lm"])  # it has no CTR model
 
 
+def test_variants_have_the_parameters_of_what_they_vary(campaign: Made) -> None:
+    variants = {name: {"text_field": ["item"], "finetune_modes": ["plain"]} for name in ("field", "wide_field")}
+    axes = campaign(models=["DCN"], modes=["ctr"], variants=variants, controls=["all"], tuned_alone=["field"])
+    tuned = {(run.variant, run.stage): axes.tuned_as(run) for run in axes.runs()}
+    assert {run: (cell.variant, cell.stage) for run, cell in tuned.items() if cell} == {
+        ("plain", "plain"): ("plain", "plain"),
+        (COMPLETE, "ctr"): (COMPLETE, "ctr"),
+        ("ALT_shuffled", "ctr"): (COMPLETE, "ctr"),
+        ("field", "plain"): ("field", "plain"),
+        ("field_shuffled", "plain"): ("field", "plain"),
+        ("wide_field", "plain"): ("plain", "plain"),
+        ("wide_field_shuffled", "plain"): ("plain", "plain"),
+    }
+    alone = campaign(models=["DCN"], modes=["ctr"], controls=["ALT"], tuned_alone=["all"])
+    assert {cell.variant for run in alone.runs() if (cell := alone.tuned_as(run))} == {
+        "plain", COMPLETE, "ALT_shuffled"
+    }  # fmt: skip
+
+
 def test_names_that_models_have_for_dropout(campaign: Made) -> None:
     Path("dropout").write_text("dropout_prob uniform 0,0.5\n")
     axes = campaign(models=["LR", "AutoInt"], modes=["ctr"], params_file="dropout")

@@ -107,6 +107,16 @@ def test_the_numbers(keys: Keys) -> None:
     assert list(Path().glob("saved/*")) == [] and list(Path().glob("log_tensorboard/*")) == []
 
 
+def test_texts_that_the_alignment_leaves_on_disk_are_not_read_again(keys: Keys) -> None:
+    given = keys(frozen_layers="all", finetune_modes=["lm", "joint"], plain_baseline=False)
+    by_cache = {cache: plan(given | {"text_cache_dir": cache}).stages for cache in (None, "cache")}
+    assert not [file for file in Path("cache").rglob("*") if file.is_file()]  # a plan keeps nothing
+    done = run(given | {"text_cache_dir": "cache"})["record"]["stages"]
+    for stage in ("lm", "joint"):
+        assert by_cache[None][stage].texts_encoded > by_cache["cache"][stage].texts_encoded
+        assert by_cache["cache"][stage].texts_encoded == done["lm"]["texts_encoded"]  # joint finds what lm leaves, too
+
+
 def test_early_stopping_is_expected(keys: Keys, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("recbole_alt.plan.stages.STEPS_TO_BEST", 20)
     given = keys(epochs=30, finetune_modes=["ctr"], plain_baseline=False, pretrain_steps=1, stopping_step=2)

@@ -73,6 +73,7 @@ class Measurement:
         self._aligned = Path(config["pretrained_checkpoint"] or self._folder / "pretrain.pth")
         self._rates: dict[bool, Rate] = {}  # by whether the language model is trained
         self._finetuned: dict[str, StagePlan] = {}  # by mode and overrides
+        self._on_disk = False  # whether the alignment leaves the states of the training rows' texts there
 
     def alignment(self) -> StagePlan:
         """Plan the alignment. Texts are counted, not read, while steps are timed; a sample of them is read then."""
@@ -84,6 +85,7 @@ class Measurement:
             trainer.save()
             return StagePlan(0.0, 0.0, building, 0.0, 0, memory.mib(), 0)
         language_model = model.text.language_model
+        self._on_disk = language_model.is_fixed and language_model.state_folder is not None
         with blank(language_model) as kept:  # by a language model that is not trained, for all steps
             preparing = seconds_of(trainer.prepare, self._device)
         with blank(language_model) as read:
@@ -125,6 +127,9 @@ class Measurement:
         trainer.prepare(train, loader)
         building, steps = perf_counter() - begun, len(loader)
         language_model = model.text.language_model if model.text is not None else None
+        if self._on_disk and not model.encodes_texts:
+            with blank(language_model):  # not counted
+                trainer.read([train])
         with blank(language_model) as kept:  # once, by a language model that is not trained
             filling = 0.0 if model.encodes_texts else seconds_of(lambda: trainer.read([train, valid]), self._device)
         with blank(language_model) as read:

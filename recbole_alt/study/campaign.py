@@ -128,10 +128,17 @@ class Campaign:
     def tuned_as(self, run: Run) -> Run | None:
         """What, without a seed, the parameters of ``run`` are chosen for; None where nothing is tuned.
 
-        It is the complete method where ``run`` is of an ablation that is not tuned alone.
+        Where ``run`` is of a variant that is not tuned alone, it is what that varies: of a control the same with its
+        own texts, of others the complete method, or the plain model in its mode.
         """
-        variant = run.variant if run.variant in (PLAIN, *self.tuned_alone) else COMPLETE
-        return replace(run, variant=variant, seed=None) if self.ranges else None
+        if not self.ranges:
+            return None
+        for variant in (run.variant, run.variant.removesuffix(CONTROL)):
+            if variant in self.tuned_alone:
+                return replace(run, variant=variant, seed=None)
+        if run.stage == "plain":
+            return replace(run, variant=PLAIN, language_model=None, seed=None)
+        return replace(run, variant=COMPLETE, seed=None)
 
     def tuned_with(self, run: Run) -> list[Run]:
         """The runs, each with another seed, whose validation scores choose the parameters of ``run``."""

@@ -17,6 +17,10 @@ Row = dict[str, Any]  # of ``results.json``
 
 METRICS = ["valid_auc", "valid_logloss", "auc", "logloss", "gauc", "rare_item_auc", "new_item_auc", "new_user_auc"]
 _AT_END, _UNTRAINED = "†", "‡"
+_MARKS = {
+    _AT_END: "A value of the plain model is at the end of its range: it may not be trained to its best",
+    _UNTRAINED: "The plain model's LogLoss is above the entropy of the base rate: it is not trained",
+}
 _LATEX = str.maketrans(
     {"\\": r"\textbackslash ", **{c: "\\" + c for c in "_%&#{}$"}, "±": r"$\pm$", "Δ": r"$\Delta$", "≥": r"$\ge$"}
     | {"–": "--", "~": r"\textasciitilde ", "<": "$<$", "`": "", _AT_END: r"\dag", _UNTRAINED: r"\ddag"}
@@ -75,9 +79,9 @@ def verdict_table(rows: Sequence[Row], stages: Sequence[str] = ("plain", "ctr"))
         plain = [row for row in here if row["variant"] == PLAIN]
         arms = [row for row in here if row["stage"] in stages and row["valid_auc"] is not None]
         if plain and (arms := [row for row in arms if row["variant"] != PLAIN and not is_control(row["variant"])]):
-            best.append(max(arms, key=lambda row: row["valid_auc"]) | {"plain_auc": plain[0]["auc"]})
+            best.append(max(arms, key=lambda row: row["valid_auc"]) | _as_plain(plain[0]))
     facts = f"Of the arms with text in the modes {' and '.join(stages)} the one that validation prefers. {_STATISTICS}"
-    return Table.of("verdict", facts, best, VERDICT)
+    return Table.of("verdict", facts + _explain_marks(best), best, VERDICT)
 
 
 def gains_table(rows: Sequence[Row]) -> Table:
@@ -90,7 +94,8 @@ def gains_table(rows: Sequence[Row]) -> Table:
         lines = [line for of_model in _by(here, "model") if (line := _gains_of(of_model))]
         shown += lines
         if len(lines) > 1:
-            mean = lines[0] | {"model": f"mean of {len(lines)}"}
+            marks = "".join(mark for mark in _MARKS if any(mark in line["plain_marks"] for line in lines))
+            mean = lines[0] | {"model": f"mean of {len(lines)}", "plain_marks": marks}
             for name in ("plain_auc", *(f"vs_{mode}_auc" for mode in MODES)):
                 values = [line[name] for line in lines if line.get(name) is not None]
                 known = len(values) == len(lines)
@@ -98,7 +103,7 @@ def gains_table(rows: Sequence[Row]) -> Table:
                 mean[f"{name}_sd"] = None
             shown.append(mean)
     facts = f"{_STATISTICS} Of means over models p is by a t-test over models."
-    return Table.of("gains in test AUC", facts, shown, GAINS)
+    return Table.of("gains in test AUC", facts + _explain_marks(shown), shown, GAINS)
 
 
 def _gains_of(rows: Sequence[Row]) -> Row | None:
@@ -106,10 +111,15 @@ def _gains_of(rows: Sequence[Row]) -> Row | None:
     plain, others = ([row for row in rows if row["variant"] == variant] for variant in (PLAIN, COMPLETE))
     if not plain or not others:
         return None
-    line = plain[0] | {"plain_auc": plain[0]["auc"], "plain_auc_sd": plain[0]["auc_sd"]}
+    line = plain[0] | _as_plain(plain[0])
     for row in others:
         line |= {f"vs_{row['stage']}_{end}": row.get(f"vs_plain_{end}") for end in ("auc", "auc_sd", "auc_p", "pairs")}
     return line
+
+
+def _as_plain(row: Row) -> Row:
+    """What a line about other models says of their plain one."""
+    return {"plain_auc": row["auc"], "plain_auc_sd": row["auc_sd"], "plain_marks": _marks(row)}
 
 
 # -- facts -------------------------------------------------------------------------------------------------
@@ -141,8 +151,9 @@ def tell(rows: Sequence[Row]) -> str:
         texts, seen = (fmean(row[f"alignment_{n}"] for row in aligned) for n in ("texts_encoded", "interactions_seen"))
         facts.append(f"alignment of {steps} steps, on average {texts:,.0f} texts and {seen:,.0f} interactions")
     facts.append(f"seeds {', '.join(sorted({seed for row in rows for seed in row['seeds'].split()}, key=int))}")
-    if tried := counts("tuning_seeds"):
-        facts.append(f"parameters chosen with {tried} of these, of {counts('tuning_trials')} tried for each arm")
+    if chose := counts("tuning_seeds"):
+        tried = f", of {counts('tuning_trials')} drawn at first" if counts("tuning_trials") else ""
+        facts.append(f"parameters chosen with {chose} of these{tried}")
     facts.append(f"GAUC leaves out {counts('gauc_left_out') or 'no'} users with one class")
     said = f"{'; '.join(facts)}. {_STATISTICS}"
     if ends := distinct(f"{_name_row(row)} ({', '.join(row['at_ends'])})" for row in rows if row["at_ends"]):
@@ -151,6 +162,15 @@ def tell(rows: Sequence[Row]) -> str:
         said += f" {_UNTRAINED} LogLoss above the entropy of the base rate, so not trained: {'; '.join(untrained)}."
     commands, versions = (distinct(one for row in rows for one in json.loads(row[n])) for n in ("commands", "versions"))
     return f"{said} {'; '.join(f'`{command}`' for command in commands)}. {' / '.join(versions)}."
+
+
+def _marks(row: Row) -> str:
+    return (_AT_END if row["at_ends"] else "") + (_UNTRAINED if _is_untrained(row) else "")
+
+
+def _explain_marks(rows: Sequence[Row]) -> str:
+    """A sentence for each mark of a plain model in ``rows``."""
+    return "".join(f" {mark} {what}." for mark, what in _MARKS.items() if any(mark in r["plain_marks"] for r in rows))
 
 
 def _is_untrained(row: Row) -> bool:
@@ -172,8 +192,7 @@ def write_cell(row: Row, name: str) -> str:
     """The value of a column as text, with its spread or interval; empty where the row lacks it."""
     value, spread = row.get(name), row.get(f"{name}_sd")
     if name == "arm":
-        marks = (_AT_END if row["at_ends"] else "") + (_UNTRAINED if _is_untrained(row) else "")
-        return f"{arm_of(row)} {marks}".rstrip()
+        return f"{arm_of(row)} {_marks(row)}".rstrip()
     if value is None:
         return "diverged" if name in METRICS and row["diverged"] else ""
     if name == "data":
@@ -185,8 +204,10 @@ def write_cell(row: Row, name: str) -> str:
     if name.startswith("vs_"):
         ends = interval_of(row, name)
         return f"{value:+.4f}" + (f" [{ends[0]:+.4f}, {ends[1]:+.4f}]" if ends else "")
-    if name in METRICS or name == "plain_auc":
+    if name in METRICS:
         return f"{value:.4f}" + ("" if spread is None else f" ± {spread:.4f}")
+    if name == "plain_auc":
+        return f"{write_cell({'auc': value, 'auc_sd': spread}, 'auc')} {row['plain_marks']}".rstrip()
     return value if isinstance(value, str) else f"{value:,.0f}"
 
 
