@@ -233,6 +233,12 @@ def test_exhaustive_changes_alignments_seldom() -> None:
     assert [ratio for _, ratio in asked] == [0.2, 0.2, 0.6, 0.6]
 
 
+@pytest.mark.parametrize("algo", ["random", "bayes"])
+def test_no_draw_is_tried_twice_while_others_are_left(algo: str) -> None:
+    asked = searched(algo, "learning_rate choice [1e-3, 1e-2, 0.1]\nweight_decay choice [0.0, 0.5]", algo, 6)
+    assert len(set(asked)) == 6
+
+
 def test_bayes_learns_from_scores() -> None:
     bayes, random = (searched(algo, SPACE, algo, 60) for algo in ("bayes", "random"))
     assert sum(rate for rate, *_ in bayes[30:]) > 1.5 * sum(rate for rate, *_ in random[30:])
