@@ -32,9 +32,9 @@ class Served:
 
     def score(self, rows: Rows) -> tuple[list[float], dict[str, int]]:
         """Click probabilities, and column → how many values are new to the model; ValueError if a column is missing."""
-        given, new = {}, {}
+        given, new, size = {}, {}, max(map(len, rows.values()), default=0)
         for name in self.columns:
-            if len(rows.get(name, ())) != len(next(iter(rows.values()))) or not rows[name]:
+            if not size or len(rows.get(name, ())) != size:
                 raise ValueError(f"every column of {self.columns} needs a value for each row, and {name!r} has not")
             values = self._input(name, rows[name])
             if name in self.ids:
