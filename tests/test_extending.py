@@ -1,0 +1,187 @@
+"""New users and items for a finished run: known ids keep their numbers and scores, new ones follow their texts."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from recbole.config import Config
+from recbole.data import create_dataset, data_preparation
+from recbole.utils import get_model, init_seed
+from test_predict import EVERYTHING, described, rows
+
+import recbole_alt
+from recbole_alt import Extension, checkpoints, extend, load_data_and_model, predict, run_recbole_alt
+from recbole_alt.cli import main
+from recbole_alt.export import to_recbole
+from recbole_alt.model.build import load_text_vectors
+from recbole_alt.model.captures import CAPTURES
+from recbole_alt.model.growing import rows_by_field
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+Keys = Callable[..., dict[str, Any]]
+
+IN_CI = ("DCN", "DSSM", "FFM", "LR")
+BACKBONES = [name if name in IN_CI else pytest.param(name, marks=pytest.mark.slow) for name in CAPTURES]
+
+NEW_ITEMS = """item_id:token\ttitle:token_seq\tyear:token\tgenre:token_seq\tlength:float\tprice:float\tscores:float_seq
+x1\tToy Story 2\t1995\tAnimation Comedy\t110\t\t8.6 3
+x2\tThe Crime of the Night\t1967\tCrime\t95\t\t
+"""
+NEW_USERS = """user_id:token\tage:token\tgender:token\theight:float\tincome:float\tvisits:float_seq
+v1\t24\tF\t\t\t4
+"""
+
+
+@pytest.fixture
+def new(tmp_path: Path) -> dict[str, str]:
+    """Files about two new items and a new user."""
+    (tmp_path / "new.item").write_text(NEW_ITEMS)
+    (tmp_path / "new.user").write_text(NEW_USERS)
+    return {"item": "new.item", "user": "new.user"}
+
+
+@pytest.fixture
+def run(keys: Keys) -> Callable[..., str]:
+    """``run(model, **keys)`` → the folder of a short run."""
+
+    def make(model: str = "DCN", **changes: Any) -> str:
+        given = {"epochs": 1, "order_list": [4]} | changes
+        return str(run_recbole_alt(f"ALT_{model}", "tiny", None, keys(**given))["folder"])
+
+    return make
+
+
+def new_rows() -> pd.DataFrame:
+    """Every pair of a known and a new user with a known and a new item, on a phone."""
+    pairs = [(user, item) for user in ("u1", "u3", "v1") for item in ("i2", "x1", "x2")]
+    return pd.DataFrame(pairs, columns=["user_id", "item_id"]).assign(device="phone", dwell="3")
+
+
+def tables(file: Path, name: str) -> list[torch.Tensor]:
+    """The rows of all ids of a field, in each of the model's tables that holds any."""
+    _, model, _, train, *_ = load_data_and_model(file)
+    size = train._dataset.num(name)
+    found = rows_by_field(model.backbone, train._dataset)[name]
+    return [table.weight[first : first + size].detach() for table, first in found.items()]
+
+
+# -- scores ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+def test_old_scores_stay_and_new_ids_score_as_in_recbole(
+    name: str, run: Callable[..., str], new: dict[str, str], data_path: Path, tmp_path: Path
+) -> None:
+    items = shutil.copytree(data_path, tmp_path / "data") / "tiny" / "tiny.item"
+    items.write_text(items.read_text().replace('"', ""))  # which plain RecBole can't read
+    folder = run(name, finetune_modes=[], data_path=str(tmp_path / "data"))
+    extend(folder, "new", **new)
+    before, after = (load_data_and_model(Path(one, "plain.pth")) for one in (folder, "new"))
+    for field, tokens in before[2].field2id_token.items():
+        assert np.array_equal(after[2].field2id_token[field][: len(tokens)], tokens)
+    assert [after[2].token2id("item_id", one) for one in ("x1", "x2")] == [6, 7]
+    assert np.array_equal(predict(folder, rows(8)).scores, predict("new", rows(8)).scores)
+    found = predict("new", new_rows())
+    assert found.new_values == {}
+    batch = after[3]._dataset.join(batch_of(after[2], new_rows()))
+    ours = after[1].eval().predict(batch).detach().numpy()
+    assert np.array_equal(found.scores, ours)
+    to_recbole("new/plain.pth", "plain.pth")
+    config = Config(config_file_list=["plain.pth.yaml"])  # stock RecBole
+    init_seed(config["seed"], config["reproducibility"])
+    train = data_preparation(config, create_dataset(config))[0]._dataset
+    plain = get_model(config["model"])(config, train)
+    plain.load_state_dict(checkpoints.load("plain.pth")["state_dict"])
+    theirs = plain.eval().predict(train.join(batch_of(train, new_rows()))).detach().numpy()
+    assert np.array_equal(theirs.reshape(-1), ours)
+
+
+def batch_of(dataset: Any, frame: pd.DataFrame) -> Any:
+    ids = {name: dataset.token2id(name, frame[name].to_numpy()) for name in ("user_id", "item_id", "device")}
+    return recbole_alt.data.dataset.Interaction(ids)
+
+
+@pytest.mark.parametrize("scope", ["entity", "interaction"])
+def test_every_mode(scope: str, run: Callable[..., str], new: dict[str, str]) -> None:
+    folder = run(**EVERYTHING, prompt_scope=scope, text_field=["item"] if scope == "entity" else [])
+    found = extend(folder, "new", **new)
+    assert set(found.by_neighbours) == {"plain", "ctr", "joint"}
+    for mode in ("plain", "ctr", "lm", "joint"):
+        assert np.array_equal(predict(folder, rows(8), mode=mode).scores, predict("new", rows(8), mode=mode).scores)
+        of_new = predict("new", new_rows(), mode=mode)
+        assert np.isfinite(of_new.scores).all() and of_new.new_values == {}
+    sources = {"items": new["item"], "users": new["user"]}
+    before = predict(folder, new_rows(), mode="lm", **sources)  # the language model knows nothing but the texts
+    np.testing.assert_allclose(predict("new", new_rows(), mode="lm").scores, before.scores, rtol=1e-6)
+
+
+# -- embeddings --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["DCN", "FFM", pytest.param("DSSM", marks=pytest.mark.slow)])
+def test_without_a_map_new_ids_are_where_their_neighbours_are(name: str, run: Callable[..., str]) -> None:
+    folder = run(name, finetune_modes=[], epochs=2)
+    items = described(ITEMS_AGAIN)
+    found = extend(folder, "new", item=items, neighbours=1)
+    known, grown = tables(Path(folder, "plain.pth"), "item_id"), tables(Path("new/plain.pth"), "item_id")
+    assert len(known) == len(grown) == found.by_neighbours["plain"]["item"] > 1
+    for before, after in zip(known, grown, strict=True):
+        assert torch.equal(after[: len(before)], before)
+        assert torch.equal(after[6], before[4]) and torch.equal(after[7], before[1])  # of the same texts
+    extend(folder, "mean", item=items, neighbours=3)
+    for before, after in zip(known, tables(Path("mean/plain.pth"), "item_id"), strict=True):
+        assert not torch.equal(after[6], before[4])
+        low, high = before[1:].min(0).values, before[1:].max(0).values
+        assert ((after[6:] >= low - 1e-6) & (after[6:] <= high + 1e-6)).all()
+
+
+ITEMS_AGAIN = """item_id:token\ttitle:token_seq\tyear:token\tgenre:token_seq
+x4\tSe7en\t1995\tCrime Thriller
+x1\tToy Story\t1995\tAnimation Comedy
+"""
+
+
+def test_grounded_ids_are_where_the_map_puts_their_texts(run: Callable[..., str], new: dict[str, str]) -> None:
+    folder = run(finetune_modes=["ctr"], grounded=["item"])
+    found = extend(folder, "new", **new)
+    assert found.by_map == {stage: {"item": 1, "user": 0} for stage in ("plain", "ctr")}
+    assert found.by_neighbours["ctr"]["item"] == 1  # the first-order weights
+    for stage in ("plain", "ctr"):
+        state = checkpoints.load(Path("new", f"{stage}.pth"))
+        ((path, weight),) = state["grounding_maps"]["item"].items()
+        assert weight.any()
+        config, model, _, train, *_ = load_data_and_model(Path("new", f"{stage}.pth"))
+        vectors = load_text_vectors(config, train._dataset, "item", "extend")
+        size = train._dataset.num("item_id")
+        first = rows_by_field(model.backbone, train._dataset)["item_id"][model.backbone.model.get_submodule(path)]
+        embedded = model.backbone.model.get_submodule(path).weight[first : first + size]
+        assert vectors[6:].any()
+        torch.testing.assert_close(embedded[6:], vectors[6:] @ weight.T)
+    again = extend("new", "again", item=described(ITEMS_AGAIN).replace({"x1": "y1", "x4": "y4"}))
+    assert again.by_map["ctr"] == {"item": 1}
+
+
+@pytest.mark.parametrize("unseen", ["zero", "initial", "hidden"])
+def test_other_new_values(unseen: str, run: Callable[..., str]) -> None:
+    folder = run(finetune_modes=["ctr"], unseen_values=unseen, plain_baseline=False)
+    items = described(ITEMS_AGAIN).assign(year=["2031", None], genre=["Crime Anime", "Romance"])
+    found = extend(folder, "new", item=items)
+    assert found.new_values == {"year": 1, "genre": 1}
+    assert "members of genre, which are new to the run" in " ".join(found.left_out)
+    assert "year: 1 values are new to the run" in found.summary()
+    state, before = (checkpoints.load(Path(one, "ctr.pth")) for one in ("new", folder))
+    for known, grown in zip(tables(Path(folder, "ctr.pth"), "year"), tables(Path("new/ctr.pth"), "year"), strict=True):
+        assert torch.equal(known[1:], grown[1:-1])
+        assert torch.equal(grown[-1], torch.zeros_like(grown[-1]) if unseen == "zero" else known[0])
+    # as predict has them: of an item whose embedding is that of a known one, all else is as without an extension
+    extend(folder, "one", item=items, neighbours=1)
+    frame = rows(1)[lambda f: f.item_id.isin(["i4", "i1"])].reset_index(drop=True)
+    assert state["state_dict"].keys() == before["state_dict"].keys()
+    assert np.isfinite(predict("one", frame.replace({"i4": "x4", "i1": "x1"})).scores).all()
