@@ -31,8 +31,8 @@ IN_CI = ("DCN", "DSSM", "FFM", "LR")
 BACKBONES = [name if name in IN_CI else pytest.param(name, marks=pytest.mark.slow) for name in CAPTURES]
 
 NEW_ITEMS = """item_id:token\ttitle:token_seq\tyear:token\tgenre:token_seq\tlength:float\tprice:float\tscores:float_seq
-x1\tToy Story 2\t1995\tAnimation Comedy\t110\t\t8.6 3
-x2\tThe Crime of the Night\t1967\tCrime\t95\t\t
+x1\tToy Story 2\t1995\tAnimation Comedy\t\t\t8.6 3
+x2\tThe Crime of the Night\t1967\tCrime\t\t\t
 """
 NEW_USERS = """user_id:token\tage:token\tgender:token\theight:float\tincome:float\tvisits:float_seq
 v1\t24\tF\t\t\t4
@@ -133,7 +133,7 @@ def test_without_a_map_new_ids_are_where_their_neighbours_are(name: str, run: Ca
     known, grown = tables(Path(folder, "plain.pth"), "item_id"), tables(Path("new/plain.pth"), "item_id")
     assert len(known) == len(grown) == found.by_neighbours["plain"]["item"] > 1
     for before, after in zip(known, grown, strict=True):
-        assert torch.equal(after[: len(before)], before)
+        assert torch.equal(after[1 : len(before)], before[1:])
         assert torch.equal(after[6], before[4]) and torch.equal(after[7], before[1])  # of the same texts
     extend(folder, "mean", item=items, neighbours=3)
     for before, after in zip(known, tables(Path("mean/plain.pth"), "item_id"), strict=True):
@@ -175,13 +175,142 @@ def test_other_new_values(unseen: str, run: Callable[..., str]) -> None:
     found = extend(folder, "new", item=items)
     assert found.new_values == {"year": 1, "genre": 1}
     assert "members of genre, which are new to the run" in " ".join(found.left_out)
-    assert "year: 1 values are new to the run" in found.summary()
-    state, before = (checkpoints.load(Path(one, "ctr.pth")) for one in ("new", folder))
+    assert "year: 1 value new to the run" in found.summary()
     for known, grown in zip(tables(Path(folder, "ctr.pth"), "year"), tables(Path("new/ctr.pth"), "year"), strict=True):
         assert torch.equal(known[1:], grown[1:-1])
         assert torch.equal(grown[-1], torch.zeros_like(grown[-1]) if unseen == "zero" else known[0])
-    # as predict has them: of an item whose embedding is that of a known one, all else is as without an extension
-    extend(folder, "one", item=items, neighbours=1)
-    frame = rows(1)[lambda f: f.item_id.isin(["i4", "i1"])].reset_index(drop=True)
-    assert state["state_dict"].keys() == before["state_dict"].keys()
-    assert np.isfinite(predict("one", frame.replace({"i4": "x4", "i1": "x1"})).scores).all()
+    # but for the ids' own embeddings, the new items score as predict scores them without an extension
+    _, model, dataset, train, *_ = load_data_and_model("new/ctr.pth")
+    for table, first in rows_by_field(model.backbone, train._dataset)["item_id"].items():
+        table.weight.data[first + 6 : first + 8] = 0 if unseen == "zero" else table.weight.data[first]
+    frame = rows(1)[lambda f: f.item_id.isin(["i1", "i4"]) & f.device.notna()].replace({"i1": "x1", "i4": "x4"})
+    scores = model.eval().predict(train._dataset.join(batch_of(dataset, frame))).detach().numpy()
+    np.testing.assert_allclose(scores, predict(folder, frame, mode="ctr", items=items).scores, rtol=1e-5)
+
+
+# -- the new run -------------------------------------------------------------------------------------------
+
+
+def test_every_command_takes_it(
+    run: Callable[..., str], new: dict[str, str], keys: Keys, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = run(finetune_modes=["joint"])
+    assert main(["extend", folder, "--out=new", "--item=new.item", "--user=new.user", "--neighbours=3"]) == 0
+    printed = capsys.readouterr().out
+    assert "new: 1 user and 2 items added to" in printed
+    assert "joint: new items have embeddings by the softmax-weighted mean of the 3 nearest known items" in printed
+    assert "passed over, as the run does not read them: height, income, visits, length, price, scores" in printed
+    new_rows().to_csv("rows.csv", index=False)
+    assert main(["predict", "new", "rows.csv", "--out=scores.csv", "--mode=joint"]) == 0
+    assert main(["export", "new/joint.pth", "--recbole=plain.pth", "--huggingface=text"]) == 0
+    assert main(["probe", "new"]) == 0
+    assert main(["diagnose", "new"]) == 0
+    with pytest.raises(ValueError, match="resume: 'new' was made by extending a finished run"):
+        run(finetune_modes=["joint"], resume="new")
+    assert [file.name for file in Path().glob("*.partial")] == []
+    given = recbole_alt.checkpoints.load("new/joint.pth")["config"]
+    shutil.rmtree(folder)
+    assert Path(given["data_path"]) == Path("new/data/tiny-extended")
+
+
+def test_onnx_has_the_new_ids(run: Callable[..., str], new: dict[str, str]) -> None:
+    pytest.importorskip("onnxscript", reason="the export needs the extra onnx")
+    from recbole_alt.serving import to_onnx
+
+    extend(run(finetune_modes=[]), "new", **new)
+    written = to_onnx("new/plain.pth", "served")
+    assert written.differences["model.onnx"] is None or written.differences["model.onnx"] < 1e-5
+    assert np.load("served/item.npz")["year"].shape == (8,)
+
+
+@pytest.mark.parametrize(
+    "filters",
+    [
+        {"item_inter_num_interval": "[1,inf)", "user_inter_num_interval": "[1,inf)"},
+        {"val_interval": {"year": ["1967", "1995"]}, "rm_dup_inter": "last", "valid_metric": "LogLoss"},
+    ],
+    ids=["by number", "by value"],
+)
+def test_filters_leave_new_ids_in(filters: dict[str, Any], run: Callable[..., str]) -> None:
+    folder = run(finetune_modes=[], **filters, filter_inter_by_user_or_item=True)
+    extend(folder, "new", item=described(ITEMS_AGAIN).assign(year="2001"))
+    known = predict(folder, rows(8))
+    found = predict("new", rows(8))
+    assert np.array_equal(known.scores, found.scores) and known.new_values == found.new_values
+    assert "item_id" not in predict("new", rows(1).assign(item_id="x4")).new_values
+
+
+def test_numbers_and_long_sequences(run: Callable[..., str], new: dict[str, str]) -> None:
+    """New numbers change neither the range of the known ones nor the width of sequences."""
+    folder = run(**EVERYTHING, finetune_modes=[])
+    items = pd.read_csv("new.item", sep="\t", dtype=str).rename(columns=lambda name: name.split(":")[0])
+    items["scores"] = ["99 1 2 3 4 5 6", None]
+    items["genre"] = ["Crime Comedy Thriller Romance", "Crime"]
+    found = extend(folder, "new", item=items)
+    assert found.left_out["members of genre behind the first 2, which the run's longest one has"] == 2
+    assert found.left_out["members of scores behind the first 3, which the run's longest one has"] == 4
+    assert found.left_out["numbers of scores beyond those of the run, which became the nearest of these"] == 1
+    assert np.array_equal(predict(folder, rows(8)).scores, predict("new", rows(8)).scores)
+    dataset = load_data_and_model("new/plain.pth")[2]
+    assert dataset.item_feat["scores"][6, :, 0].max() == 1  # the greatest of the run
+
+
+def test_bad_input_is_one_line(
+    run: Callable[..., str], new: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    values = {"gender": {"M": "male", "F": "female"}}
+    folder = run(**EVERYTHING, finetune_modes=[], template={"values": values})
+    files = {path: path.read_bytes() for path in Path(folder).iterdir() if path.is_file()}
+
+    def refused(match: str, out: str = "out", **sources: Any) -> None:
+        with pytest.raises(ValueError, match=match) as caught:
+            extend(folder, out, **sources)
+        assert "\n" not in str(caught.value)
+        assert not list(tmp_path.glob("out*"))
+
+    def changed(text: str, before: str, after: str, name: str = "bad.item") -> str:
+        assert before in text
+        (tmp_path / name).write_text(text.replace(before, after))
+        return name
+
+    refused("nothing to do: give new items")
+    refused("neighbours must be 1 or more, not 0", item="new.item", neighbours=0)
+    refused(r"bad\.item, line 3: column 'item_id' 'i2' is an id that the run knows already: leave the row out",
+            item=changed(NEW_ITEMS, "x2", "i2"))  # fmt: skip
+    refused(r"bad\.item, line 3: column 'item_id' 'x1' has the id of bad\.item, line 2: leave one of them out",
+            item=changed(NEW_ITEMS, "x2", "x1"))  # fmt: skip
+    refused(r"bad\.item, line 2: column 'item_id' is empty: give each row an id", item=changed(NEW_ITEMS, "x1", ""))
+    refused(r"bad\.item has no column 'year', which the run reads; it has .*: add it",
+            item=changed(NEW_ITEMS, "year", "jahr"))  # fmt: skip
+    refused(r"bad\.item, line 1: column 'year' is of type float, and token in the run",
+            item=changed(NEW_ITEMS, "year:token", "year:float"))  # fmt: skip
+    refused(r"bad\.item, line 3: column 'item_id' 'x2' has no text: fill .*title",
+            item=changed(NEW_ITEMS, "The Crime of the Night\t1967\tCrime", "\t\t"))  # fmt: skip
+    refused(r"bad\.item, line 2: column 'scores' holds no finite numbers.*'good'",
+            item=changed(NEW_ITEMS, "8.6 3", "good"))  # fmt: skip
+    refused(r"bad\.user, line 2: column 'gender' 'X' has no name in template.values.gender: write one of M, F",
+            user=changed(NEW_USERS, "F", "X", "bad.user"))  # fmt: skip
+    refused(r"the frame of items, row 1: column 'year' '19\\t95' holds a separator or a line break",
+            item=described(NEW_ITEMS).assign(year="19\t95"))  # fmt: skip
+    refused(r"bad\.item, line 2: column 'length' '81.0' is a number, and gaps .*: leave the column empty",
+            item=changed(NEW_ITEMS, "Comedy\t\t", "Comedy\t81\t"))  # fmt: skip
+    refused("'none.item' does not exist", item="none.item")
+    (tmp_path / "taken").mkdir()
+    refused("out: 'taken' is there already: give a new folder", out="taken", item="new.item")
+    assert main(["extend", "nowhere", "--out=out", "--item=new.item"]) == 2
+    assert "holds no finetuned model" in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in Path(folder).iterdir() if path.is_file()} == files
+
+
+def test_runs_that_say_nothing_of_a_side_are_refused(run: Callable[..., str], new: dict[str, str]) -> None:
+    columns = {"inter": ["user_id", "item_id", "rating", "timestamp", "device"], "item": ["item_id", "year"]}
+    folder = run(finetune_modes=[], load_col=columns, prompt_only=None)
+    with pytest.raises(ValueError, match=r"user: the run has read no \.user file"):
+        extend(folder, "out", user="new.user")
+    folder = run(finetune_modes=[], template={"exclude": ["user_id", "item_id", "age", "gender"]})
+    with pytest.raises(ValueError, match="user: the users of the run have no text"):
+        extend(folder, "out", user="new.user")
+    folder = run(finetune_modes=[], shuffle_texts="item")
+    with pytest.raises(ValueError, match="texts dealt out to others"):
+        extend(folder, "out", item="new.item")
+    assert isinstance(Extension("a", "b", 3).summary(), str)

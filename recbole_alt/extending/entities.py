@@ -26,7 +26,8 @@ class NewEntities:
         id_field: the name of the id.
         cells: column of the atomic file → the text of each cell, [n]; empty where nothing is said.
         new_values: token field → how many of its values are new to the run.
-        left_out: what is not taken over as it was given, in words → how many cells or columns.
+        left_out: what is not taken over as it was given, in words → how often.
+        passed_over: the columns that the run does not read.
     """
 
     side: str
@@ -34,6 +35,7 @@ class NewEntities:
     cells: dict[str, list[str]]
     new_values: dict[str, int] = field(default_factory=dict)
     left_out: Counter[str] = field(default_factory=Counter)
+    passed_over: list[str] = field(default_factory=list)
 
     def __len__(self) -> int:
         return len(self.cells[self.id_field])
@@ -57,11 +59,9 @@ def read_entities(dataset: Any, side: str, source: Source) -> NewEntities:
     reader = _Reader(dataset, side, source)
     reader.check_ids()
     reader.check_texts()
-    made = NewEntities(side, reader.field, {})
+    made = NewEntities(side, reader.field, {}, passed_over=reader.passed_over)
     for name, kind in reader.kinds.items():
         made.cells[name] = reader.cells(name, kind, made)
-    for name in reader.passed_over:
-        made.left_out[f"column {name!r}, which the run does not read"] = 1
     return made
 
 
@@ -172,8 +172,8 @@ class _Reader:
         given = column.map(len) > 0 if kind.endswith("seq") else column.notna()
         if kind == "float" and raw.isna().any():
             self._refuse(
-                given, name, "is a number, and gaps in the run's data have the mean of this column, which would change: "
-                "leave the column empty", column,
+                given, name, "is a number, and gaps in the run's data have the mean of this column, which would be "
+                "another one: leave the column empty", column,
             )  # fmt: skip
         if name not in self.dataset.number_ranges:
             return column
