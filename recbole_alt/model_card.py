@@ -13,7 +13,7 @@ import yaml
 
 from recbole_alt.config import base_model_name
 from recbole_alt.data.identity import IDENTITY_KEY
-from recbole_alt.data.template import SLOT
+from recbole_alt.data.template import SLOT, SegmentTemplate
 from recbole_alt.data.wording import read_template
 from recbole_alt.files import read_json
 from recbole_alt.markdown import markdown_table
@@ -74,12 +74,12 @@ def model_card(state: Mapping[str, Any], file: str | os.PathLike[str], *, traine
     result = Path(file).with_name("result.json")
     record = read_json(result) if result.is_file() else {}
     name, backbone = _name(config), base_model_name(config["model"])
-    texts = _texts(config)
+    segments = _segments(config)
     code = _CODE.format(
         hidden_size=hidden_size,
         max_text_tokens=config["max_text_tokens"],
         pooling=_POOLING[config["pooling"]],
-        texts=[re.sub(r"\{value\}", "...", text) for _, text in texts][:2] or ["..."],
+        texts=[one.text({name: f"<{name}>" for name in one.fields}) for one in segments[:2]] or ["..."],
     )
     done = "read, and was not trained" if not trained else "was trained"
     title = f"# {name}, aligned with {backbone} on {config['dataset']}"
@@ -94,7 +94,7 @@ def model_card(state: Mapping[str, Any], file: str | os.PathLike[str], *, traine
         title,
         about,
         f"## Data\n\n{_data(state)}",
-        f"## Texts\n\n{_texts_section(config, texts)}",
+        f"## Texts\n\n{_texts(config, segments)}",
         f"## Training\n\n{_training(config, record)}",
         f"## Results\n\n{_results(record, Path(file).stem)}",
         f"## How to load it\n\n{code}",
@@ -140,19 +140,19 @@ def _data(state: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _texts(config: Any) -> list[tuple[str, str]]:
-    """The texts, by segment, with ``{value}`` for each value; empty where the data are gone."""
+def _segments(config: Any) -> Sequence[SegmentTemplate]:
+    """How the texts are worded; empty where the data are gone."""
     with suppress(ValueError):
-        segments = read_template(config).segments
-        return [(segment.name, segment.text(dict.fromkeys(segment.fields, SLOT))) for segment in segments]
+        return read_template(config).segments
     return []
 
 
-def _texts_section(config: Any, texts: Sequence[tuple[str, str]]) -> str:
+def _texts(config: Any, segments: Sequence[SegmentTemplate]) -> str:
     said = f"At most {config['max_text_tokens']} tokens each; the longest values are cut at their ends."
-    if not texts:
+    if not segments:
         return f"{said} Their wording is in the run's configuration (`template`)."
-    return markdown_table(["of", "text"], [[name, f"`{text}`"] for name, text in texts]) + f"\n\n{said}"
+    rows = [[one.name, f"`{one.text(dict.fromkeys(one.fields, SLOT))}`"] for one in segments]
+    return f"{markdown_table(['of', 'text'], rows)}\n\n{said}"
 
 
 def _training(config: Any, record: Mapping[str, Any]) -> str:
@@ -180,11 +180,7 @@ def _results(record: Mapping[str, Any], stage: str) -> str:
             reached, base = results[mode]["test"].get(name), plain.get(name)
             row.append("" if reached is None else f"{reached:.4f}")
             row.append("" if reached is None or base is None or mode == "plain" else f"{reached - base:+.4f}")
-    of = (
-        "This file's model is the start of `ctr`, `lm` and `joint`"
-        if stage == "pretrain"
-        else f"This is `{stage}`'s model"
-    )
+    of = "the start of `ctr`, `lm` and `joint`" if stage == "pretrain" else f"that of `{stage}`"
     said = (
         f"The model in this folder is {of}; `plain` is the CTR model without it. All are of one seed, and differences "
         "vary with it: a single run proves none."

@@ -64,7 +64,7 @@ def test_the_card_says_what_the_run_recorded(keys: Keys, tmp_path: Path) -> None
     assert re.search(rf"\| lm +\| +{reached['lm']:.4f} \| +{gain} \|", card)
     aligned = result["record"]["stages"]["pretrain"]
     assert f"- alignment, steps: {aligned['steps']}\n" in card
-    assert "| item    | `year is {value}. genre is {value}. title is {value}.` |" in card
+    assert "| item    | `title is {value}. year is {value}. genre is {value}.` |" in card
     assert "- train interactions: 128\n" in card and "- a click: `rating` of 3 or more\n" in card
     assert "was trained" in card and "They are those of the base model" not in card
 
