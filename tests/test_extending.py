@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,9 +15,11 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from pages import DOCS, ROOT, blocks
 from recbole.config import Config
 from recbole.data import create_dataset, data_preparation
 from recbole.utils import get_model, init_seed
+from test_docs import module_of
 from test_predict import EVERYTHING, described, rows
 
 import recbole_alt
@@ -314,3 +320,52 @@ def test_runs_that_say_nothing_of_a_side_are_refused(run: Callable[..., str], ne
     with pytest.raises(ValueError, match="texts dealt out to others"):
         extend(folder, "out", item="new.item")
     assert isinstance(Extension("a", "b", 3).summary(), str)
+
+
+# -- docs and benchmark ------------------------------------------------------------------------------------
+
+
+def test_the_program_of_the_page(run: Callable[..., str], capsys: pytest.CaptureFixture[str]) -> None:
+    (block,) = (block for block in blocks(DOCS / "extending.md") if block.file == "extend.py")
+    text, folder = block.text, run(finetune_modes=[])
+    changes = {"saved/ALT_DCN-ml-100k-…": folder, "movie_title": "title", "release_year": "year", "class": "genre"}
+    for before, after in (changes | {"196": "u1", '["new"]})': '["new"], "device": ["phone"]})'}).items():
+        assert before in text
+        text = text.replace(before, after)
+    exec(compile(text, "extend.py", "exec"), {})
+    printed = capsys.readouterr().out
+    assert "saved/extended: 1 item added to" in printed and "year: 1 value new to the run" in printed
+
+
+@pytest.mark.slow
+def test_the_benchmark(data_path: Path, small_bert: str, tmp_path: Path) -> None:
+    """On made-up data in the form of BookCrossing."""
+    users, items = [f"u{n}" for n in range(12)], [f"b{n}" for n in range(40)]
+    folder = tmp_path / "own" / "book-crossing"
+    folder.mkdir(parents=True)
+    lines = [f"{u}\t{b}\t{(i * 7 + j * 3) % 11}" for i, u in enumerate(users) for j, b in enumerate(items)]
+    header = {
+        "inter": "user_id:token\titem_id:token\trating:float",
+        "user": "user_id:token\tlocation:token\tage:float",
+        "item": "item_id:token\tbook_title:token\tbook_author:token\tpublication_year:token\tpublisher:token",
+    }
+    bodies = {
+        "inter": lines,
+        "user": [f"{u}\tTown {i}\t{20 + i}" for i, u in enumerate(users)],
+        "item": [f"{b}\tBook {i}\tWriter {i % 5}\t{1990 + i % 9}\tHouse {i % 3}" for i, b in enumerate(items)],
+    }
+    for suffix, body in bodies.items():
+        (folder / f"book-crossing.{suffix}").write_text("\n".join([header[suffix], *body]) + "\n")
+    words = ["--json=out.json", f"--data_path={folder.parent}", "--only=book-crossing", "--seeds=2", "--share=1"]
+    command = [sys.executable, str(ROOT / "benchmarks" / "extending.py"), *words]
+    for _ in range(2):  # the second time everything is there
+        subprocess.run(command, check=True, env={**os.environ, "PYTHONPATH": str(ROOT)})
+    entries = json.loads(Path("out.json").read_text())
+    made = [(entry["seed"], entry["grounded"]) for entry in entries]
+    assert made == [(seed, grounded) for seed in (2020, 2021) for grounded in (False, True)]
+    for entry in entries:
+        assert entry["items"] == 8 and entry["rows"] == 96
+        assert (entry["by_map"], entry["by_neighbours"]) == ((1, 1) if entry["grounded"] else (0, 2))
+        assert len(set(entry["auc"].values())) > 1 and all(0 <= auc <= 1 for auc in entry["auc"].values())
+    table = module_of("update_tables").extending_table(entries)
+    assert table.splitlines()[2].startswith("| book-crossing | 100% | plain | 2 | ") and len(table.splitlines()) == 4
