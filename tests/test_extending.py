@@ -128,6 +128,30 @@ def test_every_mode(scope: str, run: Callable[..., str], new: dict[str, str]) ->
     np.testing.assert_allclose(predict("new", new_rows(), mode="lm").scores, before.scores, rtol=1e-6)
 
 
+def test_known_texts_keep_their_order(run: Callable[..., str]) -> None:
+    """Numbers in words, too: sums over texts then have the same bits."""
+    folder = run(finetune_modes=[], load_col=EVERYTHING["load_col"])
+    users = described(NEW_USERS).assign(height="1.675", visits="1 2")
+    extend(folder, "new", user=users)
+    before, after = (load_data_and_model(Path(one, "plain.pth"))[2] for one in (folder, "new"))
+    assert "height" in before.field_words and before.field_words["height"].words[-1] != "1.675"
+    for name, field in before.field_words.items():
+        grown, ids = after.field_words[name], {field.key: before.inter_feat[field.key]}
+        assert grown.words[: len(field.words)] == field.words
+        assert np.array_equal(grown.read(ids), field.read(ids))
+    assert after.field_words["height"].words[-1] == "1.675"
+
+
+@pytest.mark.slow
+def test_a_student_that_was_warmed_up(run: Callable[..., str], new: dict[str, str]) -> None:
+    teacher = run("KD_DAGFM", finetune_modes=[])
+    folder = run("KD_DAGFM", finetune_modes=["ctr"], phase="finetuning", warm_up=f"{teacher}/plain.pth")
+    extend(folder, "new", **new)
+    shutil.rmtree(teacher)
+    assert np.array_equal(predict(folder, rows(8)).scores, predict("new", rows(8)).scores)
+    assert main(["diagnose", "new"]) == 0
+
+
 # -- embeddings --------------------------------------------------------------------------------------------
 
 
@@ -244,6 +268,18 @@ def test_filters_leave_new_ids_in(filters: dict[str, Any], run: Callable[..., st
     found = predict("new", rows(8))
     assert np.array_equal(known.scores, found.scores) and known.new_values == found.new_values
     assert "item_id" not in predict("new", rows(1).assign(item_id="x4")).new_values
+
+
+def test_parts_that_are_split_already(run: Callable[..., str], tmp_path: Path, data_path: Path) -> None:
+    folder = shutil.copytree(data_path, tmp_path / "data") / "tiny"
+    header, *lines = (folder / "tiny.inter").read_text().splitlines()
+    for part, (start, end) in {"train": (0, 120), "valid": (120, 140), "test": (140, 160)}.items():
+        (folder / f"tiny.{part}.inter").write_text("\r\n".join([header, *lines[start:end]]))
+    parts = {"benchmark_filename": ["train", "valid", "test"], "data_path": str(tmp_path / "data")}
+    made = run(finetune_modes=[], **parts)
+    extend(made, "new", item=described(ITEMS_AGAIN))
+    assert np.array_equal(predict(made, rows(8)).scores, predict("new", rows(8)).scores)
+    assert len(list(Path("new/data/tiny-extended").glob("*.inter"))) == 3
 
 
 def test_numbers_and_long_sequences(run: Callable[..., str], new: dict[str, str]) -> None:

@@ -136,7 +136,7 @@ def extend(
         new = load_data(config)
         _check_grown(old, new)
         vectors = {one.side: _vectors(config, new, one.side) for one in entities}
-        growing = _Growing(old, new, Path(out) / _DATA, entities, vectors, made)
+        growing = _Growing(old, new, Path(out), files[0], entities, vectors, made)
         for file in files:
             growing.finetuned(file, folder / file.name)
         aligned = Path(checkpoints.load(files[0])["config"]["pretrained_checkpoint"] or Path(run, "pretrain.pth"))
@@ -210,18 +210,20 @@ class _Growing:
 
     Args:
         old, new: the data of the run, and those with what is new.
-        root: where the atomic files will be.
+        out: where the new run will be.
+        first: the first of the finetuned checkpoints.
         entities: what is new.
         vectors: ``user`` and ``item`` → the vectors of the texts of all ids.
         made: where it is noted how ids got their embeddings.
     """
 
     def __init__(
-        self, old: Data, new: Data, root: Path, entities: Sequence[NewEntities], vectors: Mapping[str, Tensor],
-        made: Extension,
+        self, old: Data, new: Data, out: Path, first: Path, entities: Sequence[NewEntities],
+        vectors: Mapping[str, Tensor], made: Extension,
     ):  # fmt: skip
         self._old, self._new = ([loader._dataset for loader in data[1:] if loader is not None] for data in (old, new))
-        self._root, self._entities, self._vectors, self._made = root, entities, vectors, made
+        self._out, self._first = out, first
+        self._entities, self._vectors, self._made = entities, vectors, made
 
     def finetuned(self, file: Path, out: Path) -> None:
         """Write the model in ``file`` to ``out``."""
@@ -255,6 +257,9 @@ class _Growing:
 
         data = self._old[0], self._new[0]
         config = self._new[0].config
+        if config["warm_up"]:  # of KD_DAGFM: all its weights are in each finetuned checkpoint
+            state["config"]["warm_up"] = os.fspath(self._first)
+            config["warm_up"] = os.fspath(out.with_name(self._first.name))
         grown = grown_alignment(state, os.fspath(file), config, data, rows, self._vectors)
         checkpoints.save(self._of_new_data(grown), out)
 
@@ -278,7 +283,9 @@ class _Growing:
 
     def _of_new_data(self, state: dict[str, Any]) -> dict[str, Any]:
         config = state["config"]
-        point_to(config, self._root)
+        point_to(config, self._out / _DATA)
+        if config["warm_up"]:
+            config["warm_up"] = os.fspath(self._out / self._first.name)
         config["pretrained_checkpoint"] = None
         return state | record_of(self._new[0])
 

@@ -38,14 +38,22 @@ class TracedDataset(ALTDataset):
         super().__init__(config)
 
     def _reset_index(self) -> None:
+        self._trace()  # while rows have the numbers that they were read with
+        super()._reset_index()
+
+    def _remap_ID_all(self) -> None:
+        if not self.lines:  # nothing is filtered where the parts are files of their own
+            self._trace()
+        super()._remap_ID_all()
+
+    def _trace(self) -> None:
         for suffix, files in self._lines.items():
-            kept, first = getattr(self, f"{suffix}_feat", None), 0
+            feat, first = getattr(self, f"{suffix}_feat", None), 0
             for file, lines in files:
-                if kept is not None:
-                    index = kept.index.to_numpy() - first
+                if feat is not None:
+                    index = feat.index.to_numpy() - first
                     lines, first = lines[index[(index >= 0) & (index < len(lines))]], first + len(lines)
                 self.lines.setdefault(suffix, []).append((file, lines))
-        super()._reset_index()
 
 
 def extended_name(name: str) -> str:

@@ -43,10 +43,10 @@ class EmbeddingsFromTexts:
         new = self.vectors[len(embeddings) :]
         if path in self.maps:
             self.by_map.append(path)
-            return F.linear(new, self.maps[path])
+            return F.linear(new, self.maps[path].to(new))
         self.by_neighbours.append(path)
         ids, weights = nearest(new, self.vectors[self.known], self.neighbours)
-        return torch.einsum("mk,mkd->md", weights, embeddings[self.known[ids]])
+        return torch.einsum("mk,mkd->md", weights, embeddings.cpu()[self.known[ids]])
 
 
 def nearest(vectors: Tensor, known: Tensor, k: int) -> tuple[Tensor, Tensor]:
