@@ -295,6 +295,22 @@ def test_numbers_and_long_sequences(run: Callable[..., str], new: dict[str, str]
     assert np.array_equal(predict(folder, rows(8)).scores, predict("new", rows(8)).scores)
     dataset = load_data_and_model("new/plain.pth")[2]
     assert dataset.item_feat["scores"][6, :, 0].max() == 1  # the greatest of the run
+    assert dataset.item_feat["genre"].shape == (8, 2)
+
+
+def test_ids_that_would_change_are_refused(run: Callable[..., str], tmp_path: Path, data_path: Path) -> None:
+    """Values that are numbered behind those of the items, as they are of another column."""
+    users = shutil.copytree(data_path, tmp_path / "data") / "tiny" / "tiny.user"
+    header, *lines = users.read_text().splitlines()
+    users.write_text(
+        "\n".join([f"{header}\tliked:token", *(f"{line}\ti{n + 7}" for n, line in enumerate(lines))]) + "\n"
+    )
+    columns = EVERYTHING["load_col"] | {"user": ["user_id", "age", "liked"]}  # type: ignore[operator]
+    given = {"data_path": str(tmp_path / "data"), "load_col": columns, "alias_of_item_id": ["liked"]}
+    folder = run(finetune_modes=[], **given)
+    with pytest.raises(ValueError, match="column 'item_id': its values would have other ids"):
+        extend(folder, "new", item=described(NEW_ITEMS))
+    assert not list(tmp_path.glob("new*"))
 
 
 def test_bad_input_is_one_line(
