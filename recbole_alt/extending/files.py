@@ -13,6 +13,9 @@ from recbole_alt.data.dataset import ALTDataset
 from recbole_alt.extending.entities import NewEntities
 from recbole_alt.files import replacing
 
+#: The folder, in that of an extended run, of its atomic files.
+DATA = "data"
+
 #: What is appended to the name of the data, unless it ends so; RecBole has data of its own under some names.
 _NAME = "-extended"
 
