@@ -32,7 +32,9 @@ class Served:
 
     def score(self, rows: Rows) -> tuple[list[float], dict[str, int]]:
         """Click probabilities, and column → how many values are new to the model; ValueError if a column is missing."""
-        given, new, size = {}, {}, max(map(len, rows.values()), default=0)
+        given: dict[str, np.ndarray] = {}
+        new: dict[str, int] = {}
+        size = max(map(len, rows.values()), default=0)
         for name in self.columns:
             if not size or len(rows.get(name, ())) != size:
                 raise ValueError(f"every column of {self.columns} needs a value for each row, and {name!r} has not")

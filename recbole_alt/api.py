@@ -15,6 +15,7 @@ compat.install()
 
 from recbole_alt import registry  # noqa: E402
 from recbole_alt.config import ALTConfig  # noqa: E402
+from recbole_alt.extending import Extension, extend  # noqa: E402
 from recbole_alt.frames import FrameDataset, from_frames  # noqa: E402
 from recbole_alt.prediction import Prediction, predict  # noqa: E402
 from recbole_alt.quick_start import load_data_and_model, plan_recbole_alt, run_recbole_alt  # noqa: E402
@@ -25,8 +26,10 @@ registry.install()
 
 __all__ = [
     "ALTConfig",
+    "Extension",
     "FrameDataset",
     "Prediction",
+    "extend",
     "from_frames",
     "load_data_and_model",
     "make_config",

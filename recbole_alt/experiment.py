@@ -33,6 +33,8 @@ from recbole_alt.trainer.start import load_aligned, seed_stage, start_afresh, st
 
 #: The file, in the folder of a run, of what :func:`~recbole_alt.model.machine.settle_machine` found.
 MACHINE = "machine.json"
+#: The file, in the folder of a run, of what :func:`~recbole_alt.extending.extend` added to it.
+EXTENSION = "extension.json"
 
 #: RecBole's dataset and its loaders for training, validation and testing.
 Data = tuple[Any, Any, Any, Any]
@@ -199,6 +201,10 @@ class Experiment:
             self._write_configuration(folder)
             return folder
         folder = find_folder(str(resume), root, name, "config.json")
+        if (folder / EXTENSION).is_file():
+            raise ValueError(
+                f"resume: {str(folder)!r} was made by extending a finished run: nothing is left to be trained"
+            )
         self._lock = lock(folder)
         settle_machine(self.config, folder / MACHINE)
         file, free = folder / "config.json", FREE | {IDENTITY_KEY}

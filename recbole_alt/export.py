@@ -20,6 +20,7 @@ from recbole_alt.model.build import load_configured_language_model
 from recbole_alt.model.grounding import PREFIX
 from recbole_alt.model.language import LanguageModel
 from recbole_alt.model.weights import load_weights
+from recbole_alt.model_card import CARD, model_card
 from recbole_alt.yaml_files import read_yaml
 
 
@@ -72,6 +73,8 @@ def _keys_of_recbole(model: str | None) -> list[str]:
 def to_huggingface(model_file: str | os.PathLike[str], folder: str | os.PathLike[str]) -> None:
     """Write the language model and its tokenizer for ``AutoModel.from_pretrained``; LoRA adapters are merged in.
 
+    Beside them is a model card, ``README.md``, made of what the run has recorded; see :mod:`recbole_alt.model_card`.
+
     Args:
         model_file: ``pretrain.pth``, ``lm.pth`` or ``joint.pth`` of a run.
         folder: where to.
@@ -80,7 +83,7 @@ def to_huggingface(model_file: str | os.PathLike[str], folder: str | os.PathLike
         ValueError: no such file, it holds no language model, or the folder can't be written.
     """
     state = checkpoints.load(model_file)
-    _, encoder = trained_language_model(state, model_file)
+    model, encoder = trained_language_model(state, model_file)
     check_folder("huggingface", folder)
     tokenizer = pretrained.load_tokenizer(state["config"]["language_model"])
     try:
@@ -88,6 +91,8 @@ def to_huggingface(model_file: str | os.PathLike[str], folder: str | os.PathLike
     except SafetensorError as error:  # of the operating system, in words of another language
         raise ValueError(f"{str(folder)!r} can't be written ({error}): make room, or give another folder") from None
     tokenizer.save_pretrained(folder)
+    card = model_card(state, model_file, trained=not model.is_fixed, hidden_size=model.hidden_size)
+    write_text(Path(folder) / CARD, card)
 
 
 def trained_language_model(state: dict[str, Any], file: str | os.PathLike[str]) -> tuple[LanguageModel, Any]:

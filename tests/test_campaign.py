@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -271,7 +272,9 @@ def test_the_mean_of_the_seeds_chooses(campaign: Made, monkeypatch: pytest.Monke
         compare.Comparison(Path("other"), axes).choose(axes.runs())
 
 
-def test_a_range_is_widened_for_all_where_one_chose_its_end(campaign: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_range_is_widened_for_all_where_one_chose_its_end(
+    campaign: Made, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     Path("three").write_text("learning_rate choice [1e-3, 1e-2]\ndropout_prob choice [0.0, 0.2, 0.4]\n")
 
     def score(given: dict[str, Any], seed: int) -> float:  # best at 1
@@ -279,7 +282,10 @@ def test_a_range_is_widened_for_all_where_one_chose_its_end(campaign: Made, monk
 
     made = pretend(monkeypatch, score)
     axes = campaign(models=["DCN"], modes=["ctr"], params_file="three", widenings=2)
-    chosen = choose(axes)
+    with caplog.at_level("INFO"):
+        chosen = choose(axes)
+    told = [int(left) for left in re.findall(r"runs, (-?\d+) trials", caplog.text)]
+    assert told == [*range(2 * 6 - 1, -1, -1), *range(2 * 3 - 1, -1, -1), *range(2 * 3 - 1, -1, -1)]
     assert chosen["ctr"] == ({"learning_rate": 1.0, "dropout_prob": 0.0}, ["learning_rate"])  # 0 is no end
     rates = {stage: [given["learning_rate"] for one, given, _ in made if one == stage] for stage in ("plain", "ctr")}
     assert rates["plain"] == rates["ctr"] and sorted(set(rates["ctr"])) == pytest.approx([1e-3, 1e-2, 0.1, 1.0])

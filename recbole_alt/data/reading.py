@@ -31,7 +31,7 @@ class AtomicDataset(Dataset):
     def __init__(self, config: Any):
         self._rows: dict[str, int] = {}  # by file
         self._left_out: defaultdict[str, Counter[str]] = defaultdict(Counter)  # by file and reason
-        self._lines: list[tuple[AtomicFile, np.ndarray]] = []  # files and lines of the interactions as read
+        self._lines: defaultdict[str, list[tuple[AtomicFile, np.ndarray]]] = defaultdict(list)  # by suffix, as read
         self._kept: np.ndarray | None = None  # indices of the interactions that filters left, in their order
         self._exact = False  # True if values may hold NUL, at which pandas' hash table cuts texts
         super().__init__(config)
@@ -49,7 +49,8 @@ class AtomicDataset(Dataset):
             much = reasons.total() > _MUCH * self._rows[file]
             (self.logger.warning if much else self.logger.info)(self._summary(file))
         self._log_unseen_numbers()
-        self._lines, self._kept = [], None
+        self._lines.clear()
+        self._kept = None
 
     def _load_data(self, token: str, dataset_path: str) -> None:
         if not os.path.exists(dataset_path):
@@ -83,8 +84,7 @@ class AtomicDataset(Dataset):
             if "float" in kind.value:
                 self.field2bucketnum[name] = 2
             self.field2seqlen[name] = self._length(frame, name) if kind.value.endswith("seq") else 1
-        if suffix == "inter":
-            self._lines.append((file, file.lines[frame.index]))
+        self._lines[suffix].append((file, file.lines[frame.index]))
         file.release()
         frame.index = pd.RangeIndex(len(frame))
         return frame
@@ -210,7 +210,7 @@ class AtomicDataset(Dataset):
     def _place(self, row: int) -> str:
         """The file and line of an interaction, by its index among those that are left."""
         number = int(row if self._kept is None else self._kept[row])
-        for file, lines in self._lines:
+        for file, lines in self._lines["inter"]:
             if number < len(lines):
                 return f"{file}, line {lines[number]}"
             number -= len(lines)

@@ -58,18 +58,43 @@ def read_columns(source: Source, what: str, kinds: Mapping[str, str], form: Form
         ValueError: no such file, a column that is missing or of another type, or a cell without the number that it
             must hold; names the file, the row and the column.
     """
+    opened = _open(source, what, form)
+    if isinstance(opened, AtomicFile):
+        return _read_atomic(opened, kinds)
+    where = f"the frame of {what}" if isinstance(source, pd.DataFrame) else str(Path(source))
+    return _parsed(opened, where, kinds, form)
+
+
+def column_names(source: Source, what: str, form: Form) -> list[str]:
+    """The names of all columns of what :func:`read_columns` reads; the same errors."""
+    opened = _open(source, what, form)
+    return list(opened.header()) if isinstance(opened, AtomicFile) else [str(name) for name in opened]
+
+
+def place_of(source: Source, what: str, form: Form) -> Callable[[int], str]:
+    """From the position of a row in what :func:`read_columns` returns to its file and line, for errors."""
     if isinstance(source, pd.DataFrame):
-        return _parsed(source, f"the frame of {what}", kinds, form)
+        return lambda row: f"the frame of {what}, row {row + 1}"
+    opened = _open(source, what, form) if Path(source).suffix in _ATOMIC else None
+    if isinstance(opened, AtomicFile):
+        return lambda row: f"{opened}, line {opened.lines[row]}"
+    return lambda row: f"{Path(source)}, row {row + 1}"
+
+
+def _open(source: Source, what: str, form: Form) -> AtomicFile | pd.DataFrame:
+    """An atomic file, or a frame of cells of any type."""
+    if isinstance(source, pd.DataFrame):
+        return source
     path = Path(source)
     if not path.is_file():
         raise ValueError(f"{what}: {str(path)!r} does not exist" + (": it is a folder" if path.is_dir() else ""))
     if path.suffix in _ATOMIC:
-        return _read_atomic(AtomicFile(str(path), form.separator, form.encoding, form.seq_separator), kinds)
+        return AtomicFile(str(path), form.separator, form.encoding, form.seq_separator)
     readers: dict[str, Callable[[Path], pd.DataFrame]] = {".csv": _read_csv, ".parquet": _read_parquet}
     if path.suffix not in readers:
         known = ", ".join([*_ATOMIC, *readers])
         raise ValueError(f"{what}: the name of {str(path)!r} must end in one of {known}")
-    return _parsed(readers[path.suffix](path), str(path), kinds, form)
+    return readers[path.suffix](path)
 
 
 def require_parquet() -> None:
@@ -133,7 +158,11 @@ def _parsed(frame: pd.DataFrame, where: str, kinds: Mapping[str, str], form: For
         column = frame[name]
         if isinstance(column, pd.DataFrame):
             raise ValueError(f"{where} has two columns that are called {name!r}: rename one, or take it out")
-        if kind in (TEXT, "token"):
+        if kind == TEXT:
+            lists = (list, tuple, np.ndarray)
+            said = [form.seq_separator.join(_members(c, "")) if isinstance(c, lists) else c for c in column]
+            read[name] = _tokens(pd.Series(said, dtype=object))
+        elif kind == "token":
             read[name] = _tokens(column)
         elif kind == "float":
             read[name] = _floats(column, where)

@@ -122,6 +122,9 @@ class Comparison:
         ranges = drawn = self.campaign.ranges if cells else []
         best: dict[Run, Scored] = {}
         for number in range(1 + self.campaign.widenings):
+            if number:
+                usable = {run: self._usable(cell, drawn) for cell in cells for run in self.campaign.tuned_with(cell)}
+                self._trials_left.update({run: self._budget(of_run, number) for run, of_run in usable.items()})
             for cell in cells:  # first what no other process is at
                 self._search(cell, self._usable(cell, drawn), number, best.get(cell), wait=False)
             for cell in cells:

@@ -15,6 +15,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from recbole_alt import checkpoints
 from recbole_alt.config import ALTConfig
 from recbole_alt.data.identity import record_of, require_same_data
+from recbole_alt.model.grounding import MAPS, maps_of
 from recbole_alt.model.kernels import use_fast_linear
 from recbole_alt.model.precision import gradient_scaler
 from recbole_alt.model.weights import load_finetuned
@@ -190,7 +191,8 @@ class ALTTrainer(Trainer):
     def _save_checkpoint(self, epoch: int, verbose: bool = True, **kwargs: Any) -> None:
         file = kwargs.get("saved_model_file") or self.saved_model_file
         self.valid_slices = slice_metrics(self.scores) if self.scores else {}
-        checkpoints.save(self._state(epoch, self.model.merged_state()), file)
+        maps = {} if self.model.backbone is None else {MAPS: maps_of(self.model.backbone)}
+        checkpoints.save(self._state(epoch, self.model.merged_state()) | maps, file)
         if verbose:
             self.logger.info(f"Saving current: {file}")
 
