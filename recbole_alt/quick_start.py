@@ -16,8 +16,8 @@ from recbole_alt.files import check_file, check_folder, read_json, write_json
 from recbole_alt.model.weights import load_finetuned
 from recbole_alt.plan import Plan, make_plan, show_minutes
 from recbole_alt.registry import make_config
+from recbole_alt.reporting.run_table import result_table
 from recbole_alt.result import result_record
-from recbole_alt.result_table import result_table
 from recbole_alt.stages import stages_of
 from recbole_alt.stopping import going_on
 

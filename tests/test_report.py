@@ -18,10 +18,11 @@ from sklearn.metrics import roc_auc_score
 from recbole_alt import scores
 from recbole_alt.cli import main
 from recbole_alt.files import read_record, write_record
+from recbole_alt.reporting import report, tables
+from recbole_alt.reporting.report import join_reports, write_report
+from recbole_alt.reporting.runs import COMPLETE
 from recbole_alt.scores import Scores
-from recbole_alt.study import Campaign, report, run_campaign, tables
-from recbole_alt.study.axes import COMPLETE
-from recbole_alt.study.report import join_reports, write_report
+from recbole_alt.study import Campaign, run_campaign
 from recbole_alt.trainer.finetune import ALTTrainer
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -34,13 +34,6 @@ def quiet() -> Iterator[None]:
             handler.removeFilter(worth_showing)
 
 
-def show(value: Any) -> str:
-    """A value in few characters; parameters as ``name=value, …``."""
-    if isinstance(value, Mapping):
-        return ", ".join(f"{name}={show(one)}" for name, one in value.items())
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
-
-
 def show_outcome(record: Mapping[str, Any]) -> str:
     """What validation says of a training by its record; the test set is for the report."""
     if record["error"]:

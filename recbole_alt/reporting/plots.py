@@ -12,9 +12,9 @@ import numpy as np
 import pandas as pd
 
 from recbole_alt.files import replacing
+from recbole_alt.reporting.runs import COMPLETE, CONTROL, PLAIN, arm_of, distinct, is_control
+from recbole_alt.reporting.tables import SLICES, Row, interval_of
 from recbole_alt.statistics import t_interval
-from recbole_alt.study.axes import COMPLETE, CONTROL, PLAIN, arm_of, distinct, is_control
-from recbole_alt.study.tables import SLICES, Row, interval_of
 
 #: Title of a panel → the metric that it shows.
 _PANELS = {"all rows": "auc", **SLICES}

@@ -10,8 +10,8 @@ from typing import Any
 
 from recbole_alt.keys import MODES
 from recbole_alt.markdown import markdown_table
+from recbole_alt.reporting.runs import COMPLETE, PLAIN, arm_of, distinct, is_control
 from recbole_alt.statistics import holm, p_value, t_interval
-from recbole_alt.study.axes import COMPLETE, PLAIN, arm_of, distinct, is_control
 
 Row = dict[str, Any]  # of ``results.json``
 

@@ -20,11 +20,11 @@ import pandas as pd
 
 from recbole_alt.files import read_json, read_record, write_text
 from recbole_alt.metrics import auc, log_losses
+from recbole_alt.reporting.plots import draw_all
+from recbole_alt.reporting.runs import PLAIN, Run, distinct
+from recbole_alt.reporting.tables import METRICS, Row, make_tables
 from recbole_alt.scores import Scores, popularity_bins
 from recbole_alt.statistics import bootstrap_differences, p_value, reliability
-from recbole_alt.study.axes import PLAIN, Run, distinct
-from recbole_alt.study.plots import draw_all
-from recbole_alt.study.tables import METRICS, Row, make_tables
 
 COUNTS = ["rows", "rare_item_rows", "new_item_rows", "new_user_rows", "gauc_users", "gauc_left_out"]
 COSTS = ["seconds", "texts_encoded", "alignment_seconds", "alignment_texts_encoded", "alignment_interactions_seen",
