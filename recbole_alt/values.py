@@ -45,3 +45,10 @@ def show(value: Any) -> str:
     if isinstance(value, Mapping):
         return ", ".join(f"{name}={show(one)}" for name, one in value.items())
     return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def show_time(seconds: float) -> str:
+    """A duration in seconds, minutes or hours, at least one and a half of the latter two."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.1f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

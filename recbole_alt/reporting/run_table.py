@@ -2,16 +2,18 @@
 
 import shlex
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from recbole.evaluator.register import metric_types, metrics_dict
 from recbole.utils import EvaluatorType
 
 from recbole_alt.arguments import parse_arguments
 from recbole_alt.config import base_model_name
+from recbole_alt.keys import STAGES
 from recbole_alt.markdown import markdown_table
+from recbole_alt.reporting.table import Table, number
+from recbole_alt.values import show_time
 
-_MODES = ("plain", "ctr", "lm", "joint")
 #: Slices that have a column, by their names in ``result.json``.
 _SLICES = {"rare_items": "rare items", "new_items": "new items", "new_users": "new users"}
 _MEANING = {"rare_items": " (1 to 9 training rows)", "new_items": " (none)", "new_users": " (none)"}
@@ -20,23 +22,90 @@ _OF_ONE_RUN = {"model", "dataset", "config_files", "seed", "resume", "result_fil
                "pretrained_checkpoint", "train_share", "show_progress", "show_plan"}  # fmt: skip
 
 
-class _Run(NamedTuple):
-    """What the models of a run reached on one ``part`` of the split; ``metric`` is the one that chose the epoch."""
+class RunResult:
+    """A run by its ``record``, the content of ``result.json``, as tables, plots and sentences read it.
 
-    results: Mapping[str, Any]
-    part: str
-    metric: str
+    Attributes:
+        modes: of finetuning, ``plain`` first.
+        part: ``test``, or ``valid`` where there are no test rows.
+        metric, title: the metric that chose the epoch.
+    """
+
+    def __init__(self, record: Mapping[str, Any]) -> None:
+        self.record, self.results = record, record["results"]
+        self.model = str(base_model_name(record["configuration"]["model"]))
+        self.modes = [mode for mode in STAGES if mode in record["stages"]]
+        self.part = "test" if any(self.results.get(mode, {}).get("test") for mode in self.modes) else "valid"
+        self._scored = _scored(record)
+        chosen = str(record["configuration"].get("valid_metric")).lower()
+        self.metric = chosen if chosen in self._scored else next(iter(self._scored))
+        self.title = self._scored[self.metric]
 
     def reached(self, mode: str, metric: str, part: str | None = None) -> float | None:
-        return self.results.get(mode, {}).get(part or self.part, {}).get(metric)
+        """What a mode reached in a metric, on the rows of :attr:`part` by default."""
+        value: float | None = self.results.get(mode, {}).get(part or self.part, {}).get(metric)
+        return value
 
     def gain(self, mode: str) -> float | None:
         """The metric, less the plain backbone's."""
         return _less(self.reached(mode, self.metric), self.reached("plain", self.metric))
 
-    def slice(self, mode: str, name: str) -> Mapping[str, Any]:
-        """``rows`` and ``auc``; empty where items are ranked, and in older records."""
-        return self.results.get(mode, {}).get("slices", {}).get(self.part, {}).get(name, {})
+    def slices(self, mode: str) -> Mapping[str, Mapping[str, Any]]:
+        """``rows`` and ``auc`` of each slice; empty where items are ranked, and in older records."""
+        found: Mapping[str, Mapping[str, Any]] = self.results.get(mode, {}).get("slices", {}).get(self.part, {})
+        return found
+
+    def slice_auc(self, mode: str, name: str) -> float | None:
+        """The AUC of one slice."""
+        return self.slices(mode).get(name, {}).get("auc")
+
+    def table(self) -> Table:
+        """A line for the plain backbone and each mode; a column without any value is left out."""
+        columns: dict[str, Sequence[str]] = {self.model: self.modes}
+        columns[f"valid {self.title}"] = [number(self.reached(mode, self.metric, "valid")) for mode in self.modes]
+        columns[f"{self.part} {self.title}"] = [number(self.reached(mode, self.metric)) for mode in self.modes]
+        columns["Δ"] = [number(self.gain(mode), "+") if mode != "plain" else "" for mode in self.modes]
+        for name, other in self._scored.items():
+            if name != self.metric:
+                columns[other] = [number(self.reached(mode, name)) for mode in self.modes]
+        for name, of in _SLICES.items():
+            columns[of] = [number(self.slice_auc(mode, name)) for mode in self.modes]
+        costs = [_costs(self.record["stages"][mode]) for mode in self.modes]
+        columns |= dict(zip(("time", "texts", "MiB"), map(list, zip(*costs, strict=True)), strict=False))
+        return Table.of("results", columns.items())
+
+    def tell_rows(self) -> str:
+        """How many rows the table is of, and what the modes start from."""
+        told, slices = [], self.slices(self.modes[0]) if self.modes else {}
+        if slices.get("all", {}).get("rows"):
+            counts = {name: slices[name]["rows"] for name in ("all", *_SLICES) if name in slices}
+            parts = [f"{counts[name]:,} of {of}{_MEANING[name]}" for name, of in _SLICES.items() if name in counts]
+            told.append(f"{self.part.capitalize()} rows: {'; '.join([format(counts['all'], ','), *parts])}.")
+        if alignment := self.record["stages"].get("pretrain"):
+            time, texts, memory = _costs(alignment)
+            parts = [f"{alignment['steps']:,} steps", time, f"{texts} texts", *([f"{memory} MiB"] if memory else [])]
+            told.append(f"Alignment, from which all but plain start: {', '.join(parts)}.")
+        return "\n".join(told)
+
+    def judge(self) -> str:
+        """What the mode that validation prefers gained over the plain backbone; empty if nothing can be said."""
+        metric = self.metric.partition("@")[0]
+        sign = -1 if metrics_dict[metric].smaller else 1
+        valid = {mode: self.reached(mode, self.metric, "valid") for mode in self.modes if mode != "plain"}
+        known = {mode: sign * value for mode, value in valid.items() if value is not None}
+        best = max(known, key=known.__getitem__, default="plain")
+        gain = self.gain(best)
+        if best == "plain" or gain is None:
+            return ""
+        reached = {of: [self.slice_auc(mode, name) for mode in (best, "plain")] for name, of in _SLICES.items()}
+        changes = [f"{of} {number(_less(*pair), '+')}" for of, pair in reached.items() if None not in pair]
+        better = "better" if sign * gain >= 0 else "worse"
+        said = f"{best} is the best mode on validation; in {self.part} {self.title} it is {abs(gain):.4f} {better} than"
+        return f"{said} plain" + (f" ({', '.join(changes)})" if changes else "") + "."
+
+    def advise(self) -> str:
+        """What to do before believing :meth:`judge`."""
+        return f"One seed proves nothing; to compare over five: {_command(self.record, self.metric.partition('@')[0])}"
 
 
 def result_table(record: Mapping[str, Any]) -> str:
@@ -44,63 +113,11 @@ def result_table(record: Mapping[str, Any]) -> str:
 
     Without test rows, those of validation take their place. A column without any value is left out.
     """
-    modes = [mode for mode in _MODES if mode in record["stages"]]
-    results, scored = record["results"], _scored(record)
-    chosen = str(record["configuration"].get("valid_metric")).lower()
-    tested = any(results.get(mode, {}).get("test") for mode in modes)
-    run = _Run(results, "test" if tested else "valid", chosen if chosen in scored else next(iter(scored)))
-    table = _write_table(record, run, modes, scored)
-    told, judged = _tell_rows_and_alignment(record, run, modes), _judge(record, run, modes, scored[run.metric])
-    return "\n\n".join(filter(None, [table, told, judged]))
-
-
-def _write_table(record: Mapping[str, Any], run: _Run, modes: Sequence[str], scored: Mapping[str, str]) -> str:
-    title, model = scored[run.metric], base_model_name(record["configuration"]["model"])
-    columns: dict[str, list[str]] = {str(model): list(modes)}
-    columns[f"valid {title}"] = [_number(run.reached(mode, run.metric, "valid")) for mode in modes]
-    columns[f"{run.part} {title}"] = [_number(run.reached(mode, run.metric)) for mode in modes]
-    columns["Δ"] = [_number(run.gain(mode), "+") if mode != "plain" else "" for mode in modes]
-    for name, other in scored.items():
-        if name != run.metric:
-            columns[other] = [_number(run.reached(mode, name)) for mode in modes]
-    for name, of in _SLICES.items():
-        columns[of] = [_number(run.slice(mode, name).get("auc")) for mode in modes]
-    costs = [_costs(record["stages"][mode]) for mode in modes]
-    columns |= dict(zip(("time", "texts", "MiB"), map(list, zip(*costs, strict=True)), strict=False))
-    columns = {name: cells for name, cells in columns.items() if any(cells)}
-    return markdown_table(list(columns), list(zip(*columns.values(), strict=True)), "lr") if modes else ""
-
-
-def _tell_rows_and_alignment(record: Mapping[str, Any], run: _Run, modes: Sequence[str]) -> str:
-    """How many rows the columns are of, and what the modes start from."""
-    told = []
-    rows = {name: run.slice(modes[0], name).get("rows") for name in ("all", *_SLICES)} if modes else {}
-    if rows.get("all"):
-        parts = [f"{rows[name]:,} of {of}{_MEANING[name]}" for name, of in _SLICES.items() if rows[name] is not None]
-        told.append(f"{run.part.capitalize()} rows: {'; '.join([format(rows['all'], ','), *parts])}.")
-    if alignment := record["stages"].get("pretrain"):
-        time, texts, memory = _costs(alignment)
-        parts = [f"{alignment['steps']:,} steps", time, f"{texts} texts", *([f"{memory} MiB"] if memory else [])]
-        told.append(f"Alignment, from which all but plain start: {', '.join(parts)}.")
-    return "\n".join(told)
-
-
-def _judge(record: Mapping[str, Any], run: _Run, modes: Sequence[str], title: str) -> str:
-    """What the mode that validation prefers gained over the plain backbone, and what to do before believing it."""
-    metric = run.metric.partition("@")[0]
-    sign = -1 if metrics_dict[metric].smaller else 1
-    valid = {mode: run.reached(mode, run.metric, "valid") for mode in modes if mode != "plain"}
-    known = {mode: sign * value for mode, value in valid.items() if value is not None}
-    best = max(known, key=known.__getitem__, default="plain")
-    gain = run.gain(best)
-    if best == "plain" or gain is None:
-        return ""
-    reached = {of: [run.slice(mode, name).get("auc") for mode in (best, "plain")] for name, of in _SLICES.items()}
-    changes = [f"{of} {_number(_less(*pair), '+')}" for of, pair in reached.items() if None not in pair]
-    better = "better" if sign * gain >= 0 else "worse"
-    said = f"{best} is the best mode on validation; in {run.part} {title} it is {abs(gain):.4f} {better} than plain"
-    said += f" ({', '.join(changes)})" if changes else ""
-    return f"{said}.\nOne seed proves nothing; to compare over five: {_command(record, metric)}"
+    run = RunResult(record)
+    table = run.table()
+    judged = run.judge()
+    shown = markdown_table(table.header, table.rows, "lr") if run.modes else ""
+    return "\n\n".join(filter(None, [shown, run.tell_rows(), judged and f"{judged}\n{run.advise()}"]))
 
 
 def _command(record: Mapping[str, Any], metric: str) -> str:
@@ -111,7 +128,7 @@ def _command(record: Mapping[str, Any], metric: str) -> str:
         return "make the run with four other values of `seed`, too."
     words = [f"--out=campaigns/{config['dataset']}", f"--models={base_model_name(config['model'])}"]
     words += [f"--datasets={':'.join([config['dataset'], *files])}", "--seeds=5"]
-    words += [f"--modes={','.join(mode for mode in _MODES[1:] if mode in record['stages'])}", "--params_file=none"]
+    words += [f"--modes={','.join(mode for mode in STAGES[1:] if mode in record['stages'])}", "--params_file=none"]
     words += [f"--{name}={value}" for name, value in given.items() if name not in _OF_ONE_RUN]
     return f"`recbole-alt compare {shlex.join(words)}`"
 
@@ -131,15 +148,9 @@ def _scored(record: Mapping[str, Any]) -> dict[str, str]:
 
 def _costs(stage: Mapping[str, Any]) -> tuple[str, str, str]:
     """Time, number of encoded texts and memory in MiB, as text."""
-    seconds, memory = stage["seconds"], stage.get("peak_memory_mib")  # older records lack it
-    size, unit = (60, "min") if seconds < 6000 else (3600, "h")
-    time = f"{seconds:.0f} s" if seconds < 100 else f"{seconds / size:.1f} {unit}"
-    return time, f"{stage['texts_encoded']:,}", f"{memory:,.0f}" if memory else ""
+    memory = stage.get("peak_memory_mib")  # older records lack it
+    return show_time(stage["seconds"]), f"{stage['texts_encoded']:,}", f"{memory:,.0f}" if memory else ""
 
 
 def _less(value: float | None, other: float | None) -> float | None:
     return None if value is None or other is None else value - other
-
-
-def _number(value: float | None, sign: str = "") -> str:
-    return "" if value is None else f"{value:{sign}.4f}"
