@@ -266,4 +266,4 @@ if __name__ == "__main__":
     for page in PAGES:
         page.write_text(update(page.read_text()))
     for name, (file, draw) in DRAWN.items():
-        plots.save(draw(read_json(RESULTS / file)), PLOTS / f"{name}.svg")
+        (PLOTS / f"{name}.svg").write_bytes(plots.to_svg(draw(read_json(RESULTS / file)), f"{name}.svg"))

@@ -12,10 +12,11 @@ from recbole.utils import get_model, init_logger, init_seed
 from recbole_alt import checkpoints
 from recbole_alt.config import ALTConfig, require_registered
 from recbole_alt.experiment import Experiment, load_data_of
-from recbole_alt.files import check_file, check_folder, read_json, write_json
+from recbole_alt.files import check_file, check_folder, read_json, write_json, write_text
 from recbole_alt.model.weights import load_finetuned
 from recbole_alt.plan import Plan, make_plan
 from recbole_alt.registry import make_config
+from recbole_alt.reporting.run_page import run_page
 from recbole_alt.reporting.run_table import result_table
 from recbole_alt.result import result_record
 from recbole_alt.stages import stages_of
@@ -69,13 +70,15 @@ def run_recbole_alt(
         files = [run.folder / "result.json", *([Path(config["result_file"])] if config["result_file"] else [])]
         for file in files:
             write_json(file, record)
+        page = run.folder / "result.html"
+        write_text(page, run_page(record))
     table = result_table(record)
     first = next((run.stages[s] for s in [*modes, "plain"] if s in run.stages), None)
     valid, test = (first.valid, first.test) if first else ({}, {})
     logger.info(f"best valid : {valid}")
     logger.info(f"test result: {test}")
     logger.info(f"{config['model']} on {config['dataset']}, seed {config['seed']}:\n\n{table}\n")
-    logger.info(f"Written: {', '.join(str(file) for file in files)}")
+    logger.info(f"Written: {', '.join(map(str, [*files, page]))}")
     return {
         "best_valid_score": valid.get(config["valid_metric"].lower()),
         "valid_score_bigger": config["valid_metric_bigger"],

@@ -8,6 +8,7 @@ from typing import Any
 from recbole_alt.config import ALTConfig
 from recbole_alt.experiment import StageResult
 from recbole_alt.keys import FREE, KEYS
+from recbole_alt.sizes import AUTO
 
 _PACKAGES = ("recbole_alt", "recbole", "torch", "transformers", "numpy", "pandas")
 _OF_EVERY_RUN = {"model", "dataset", "data_path"}  # said elsewhere
@@ -31,7 +32,7 @@ def result_record(
     return {
         "arguments": list(getattr(config, "arguments", ())),
         "configuration": values | {"data_path": given},
-        "defaults": _defaults_of_changed(values, getattr(config, "internal_config_dict", {})),
+        "defaults": _defaults_of_changed(config, values),
         "versions": {"python": platform.python_version()}
         | {name: str(import_module(name).__version__) for name in _PACKAGES},
         "rows_left_out": dict(rows_left_out),
@@ -51,7 +52,12 @@ def result_record(
     }
 
 
-def _defaults_of_changed(values: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
-    """The default, None if there is none, of every key whose value is another, but for keys that change no result."""
+def _defaults_of_changed(config: ALTConfig, values: Mapping[str, Any]) -> dict[str, Any]:
+    """The default, None if there is none, of every key that was given another value or for which ``auto`` chose one.
+
+    Keys that change no result are left out.
+    """
+    defaults, given = (getattr(config, f"{layer}_config_dict", {}) for layer in ("internal", "external"))
     keys = [key for key in KEYS if key in values and key not in FREE | _OF_EVERY_RUN]
+    keys = [key for key in keys if key in given or defaults.get(key) == AUTO]
     return {key: defaults.get(key) for key in keys if values[key] != defaults.get(key)}

@@ -16,6 +16,12 @@ from recbole_alt.values import show_time
 
 #: Slices that have a column, by their names in ``result.json``.
 _SLICES = {"rare_items": "rare items", "new_items": "new items", "new_users": "new users"}
+#: Slices by their names in ``result.json``, from all rows to those of the most frequent items.
+SLICE_TITLES = {
+    "all": "all rows", "new_users": "new users", "new_items": "new items", "rare_items": "items, 1–9 rows",
+    "items_10-49": "items, 10–49", "items_50-199": "items, 50–199", "items_200-999": "items, 200–999",
+    "items_1000+": "items, 1,000 or more",
+}  # fmt: skip
 _MEANING = {"rare_items": " (1 to 9 training rows)", "new_items": " (none)", "new_users": " (none)"}
 #: Arguments of a run that a comparison sets itself, or has no use for.
 _OF_ONE_RUN = {"model", "dataset", "config_files", "seed", "resume", "result_file", "finetune_modes", "plain_baseline",
@@ -29,6 +35,7 @@ class RunResult:
         modes: of finetuning, ``plain`` first.
         part: ``test``, or ``valid`` where there are no test rows.
         metric, title: the metric that chose the epoch.
+        sign: 1, or -1 where a smaller metric is better.
     """
 
     def __init__(self, record: Mapping[str, Any]) -> None:
@@ -40,6 +47,7 @@ class RunResult:
         chosen = str(record["configuration"].get("valid_metric")).lower()
         self.metric = chosen if chosen in self._scored else next(iter(self._scored))
         self.title = self._scored[self.metric]
+        self.sign = -1 if metrics_dict[self.metric.partition("@")[0]].smaller else 1
 
     def reached(self, mode: str, metric: str, part: str | None = None) -> float | None:
         """What a mode reached in a metric, on the rows of :attr:`part` by default."""
@@ -58,6 +66,10 @@ class RunResult:
     def slice_auc(self, mode: str, name: str) -> float | None:
         """The AUC of one slice."""
         return self.slices(mode).get(name, {}).get("auc")
+
+    def slice_gain(self, mode: str, name: str) -> float | None:
+        """The AUC of one slice, less the plain backbone's."""
+        return None if mode == "plain" else _less(self.slice_auc(mode, name), self.slice_auc("plain", name))
 
     def table(self) -> Table:
         """A line for the plain backbone and each mode; a column without any value is left out."""
@@ -89,17 +101,15 @@ class RunResult:
 
     def judge(self) -> str:
         """What the mode that validation prefers gained over the plain backbone; empty if nothing can be said."""
-        metric = self.metric.partition("@")[0]
-        sign = -1 if metrics_dict[metric].smaller else 1
         valid = {mode: self.reached(mode, self.metric, "valid") for mode in self.modes if mode != "plain"}
-        known = {mode: sign * value for mode, value in valid.items() if value is not None}
+        known = {mode: self.sign * value for mode, value in valid.items() if value is not None}
         best = max(known, key=known.__getitem__, default="plain")
         gain = self.gain(best)
         if best == "plain" or gain is None:
             return ""
-        reached = {of: [self.slice_auc(mode, name) for mode in (best, "plain")] for name, of in _SLICES.items()}
-        changes = [f"{of} {number(_less(*pair), '+')}" for of, pair in reached.items() if None not in pair]
-        better = "better" if sign * gain >= 0 else "worse"
+        gains = {of: self.slice_gain(best, name) for name, of in _SLICES.items()}
+        changes = [f"{of} {number(change, '+')}" for of, change in gains.items() if change is not None]
+        better = "better" if self.sign * gain >= 0 else "worse"
         said = f"{best} is the best mode on validation; in {self.part} {self.title} it is {abs(gain):.4f} {better} than"
         return f"{said} plain" + (f" ({', '.join(changes)})" if changes else "") + "."
 

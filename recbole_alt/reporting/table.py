@@ -10,6 +10,7 @@ from recbole_alt.markdown import markdown_table
 #: A value at the end of its range was chosen; a LogLoss above the entropy of the base rate.
 AT_END, UNTRAINED = "†", "‡"
 
+_NUMERIC = frozenset("0123456789+-<")
 _LATEX = str.maketrans(
     {"\\": r"\textbackslash ", **{c: "\\" + c for c in "_%&#{}$"}, "±": r"$\pm$", "Δ": r"$\Delta$", "≥": r"$\ge$"}
     | {"–": "--", "~": r"\textasciitilde ", "<": "$<$", "`": "", AT_END: r"\dag", UNTRAINED: r"\ddag"}
@@ -30,6 +31,19 @@ class Table:
         """Make a table of the columns, title and cells, that say something."""
         shown = [(name, cells) for name, cells in columns if any(cells)]
         return cls(title, [name for name, _ in shown], list(map(list, zip(*(c for _, c in shown), strict=True))), facts)
+
+    def joined(self, title: str, names: Sequence[str]) -> Table:
+        """The same with the columns of these ``names`` as one, which is the first."""
+        first = [place for place, name in enumerate(self.header) if name in names]
+        rest = [place for place in range(len(self.header)) if place not in first]
+        rows = [[" ".join(filter(None, (row[n] for n in first))), *(row[n] for n in rest)] for row in self.rows]
+        return Table(self.title, [title, *(self.header[n] for n in rest)], rows, self.facts)
+
+    @property
+    def kinds(self) -> list[str]:
+        """``number`` or ``words`` for each column."""
+        columns = zip(*self.rows, strict=True)
+        return ["number" if any(cell[:1] in _NUMERIC for cell in cells if cell) else "words" for cells in columns]
 
     def markdown(self) -> str:
         """Title, table and facts."""

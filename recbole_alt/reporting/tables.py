@@ -25,7 +25,7 @@ MARKS = {
 def make_tables(rows: Sequence[Row]) -> list[Table]:
     """For each dataset and share of it: the quality of every arm on all rows and on slices of them, and costs."""
     return [
-        _make(f"{_name_data(here[0])}: {title}", here, columns, tell(here))
+        _make(f"{name_data(here[0])}: {title}", here, columns, tell(here))
         for here in _by(rows, "data", "train_share")
         for title, columns in TABLES.items()
         if title not in SLICES or any(row.get(SLICES[title]) is not None for row in here)
@@ -37,14 +37,20 @@ def verdict_table(rows: Sequence[Row], stages: Sequence[str] = ("plain", "ctr"))
 
     Only arms of the given ``stages`` count, by default those that serve without a language model.
     """
+    best = best_arms(rows, stages)
+    facts = f"Of the arms with text in the modes {' and '.join(stages)} the one that validation prefers. {_STATISTICS}"
+    return _make("verdict", best, VERDICT, facts + _explain_marks(best))
+
+
+def best_arms(rows: Sequence[Row], stages: Sequence[str]) -> list[Row]:
+    """For each model on its data the row of the arm with text in one of ``stages`` that validation prefers."""
     best = []
     for here in _by(rows, "data", "train_share", "model"):
         plain = [row for row in here if row["variant"] == PLAIN]
         arms = [row for row in here if row["stage"] in stages and row["valid_auc"] is not None]
         if plain and (arms := [row for row in arms if row["variant"] != PLAIN and not is_control(row["variant"])]):
             best.append(max(arms, key=lambda row: row["valid_auc"]) | _as_plain(plain[0]))
-    facts = f"Of the arms with text in the modes {' and '.join(stages)} the one that validation prefers. {_STATISTICS}"
-    return _make("verdict", best, VERDICT, facts + _explain_marks(best))
+    return best
 
 
 def gains_table(rows: Sequence[Row]) -> Table:
@@ -166,7 +172,7 @@ def write_cell(row: Row, name: str) -> str:
     if value is None:
         return "diverged" if name in METRICS and row["diverged"] else ""
     if name == "data":
-        return _name_data(row)
+        return name_data(row)
     if name == "seeds":
         return f"{len(value.split())}" + (f" ({row['diverged']} diverged)" if row["diverged"] else "")
     if name.endswith("_p"):
@@ -187,7 +193,8 @@ def interval_of(row: Row, name: str) -> tuple[float, float] | None:
     return None if spread is None or pairs < 2 else t_interval(row[name], spread, pairs)
 
 
-def _name_data(row: Row) -> str:
+def name_data(row: Row) -> str:
+    """The dataset and, unless it is whole, the share of its training interactions."""
     share = row["train_share"]
     return row["data"] if share == 1 else f"{row['data']}, {share:.0%} of the training interactions"
 
