@@ -99,7 +99,7 @@ def _tell(row: Row, p: float | None) -> str:
 def _sum_up(rows: Sequence[Row]) -> str:
     seeds = sorted({seed for row in rows for seed in row["seeds"].split()}, key=int)
     models = ", ".join(distinct(row["model"] for row in rows))
-    return f"{models}; {len(set(map(arm_of, rows)))} arms each; seeds {', '.join(seeds)}."
+    return f"{models}; seeds {', '.join(seeds)}."
 
 
 def _describe(name: str) -> str:
