@@ -12,7 +12,7 @@ _SIZE = {"height": 3.2, "width": 4.4}  # inches, of a panel
 def draw_run(run: RunResult) -> list[Plot]:
     """Every plot that the record has numbers for."""
     figures = {
-        "AUC of each mode, less the plain backbone's, on all rows and on slices of them": _gains(run),
+        "AUC of each mode, less the plain backbone's, on all rows and on slices of them (number of rows)": _gains(run),
         "Share of clicks against the predicted one, of test rows; grey: as predicted": _calibration(run),
         "Losses of the alignment by step; held out: the sum of all, on training rows that it does not read": (
             _alignment(run)
@@ -37,7 +37,8 @@ def _gains(run: RunResult) -> Any:
         known = [(value, place) for place, value in enumerate(values) if value is not None]
         shift = 0.18 * (number - (len(modes) - 1) / 2)
         axes.plot([x for x, _ in known], [y + shift for _, y in known], "o", color=COLORS[mode], label=mode)
-    axes.set_yticks(range(len(gains)), [SLICE_TITLES[name] for name in gains])
+    rows = [run.slices("plain")[name]["rows"] for name in gains]
+    axes.set_yticks(range(len(gains)), [f"{SLICE_TITLES[n]} ({of:,})" for n, of in zip(gains, rows, strict=True)])
     axes.invert_yaxis()
     axes.axvline(0, color="grey", linewidth=0.6)
     axes.set_xlabel("AUC, less the plain backbone's")
@@ -62,7 +63,7 @@ def _alignment(run: RunResult) -> Any:
         axes.plot(*zip(*points, strict=True), label=name.replace("_", " "), **style)
     axes.set(xlabel="step", ylabel="loss")
     axes.set_ylim(bottom=0)
-    _legend(axes)
+    axes.legend(frameon=False, fontsize="small", loc="upper right")  # losses fall
     return figure
 
 
@@ -87,5 +88,5 @@ def _finetuning(run: RunResult, name: str, title: str) -> Any:
 
 
 def _legend(axes: Any) -> None:
-    """Name the lines above the panel, where they hide nothing."""
+    """Name the modes above the panel, where they hide nothing."""
     axes.legend(frameon=False, fontsize="small", ncols=4, loc="lower center", bbox_to_anchor=(0.5, 1.0))
