@@ -15,6 +15,7 @@ compat.install()
 
 from recbole_alt import registry  # noqa: E402
 from recbole_alt.config import ALTConfig  # noqa: E402
+from recbole_alt.frames import FrameDataset, from_frames  # noqa: E402
 from recbole_alt.prediction import Prediction, predict  # noqa: E402
 from recbole_alt.quick_start import load_data_and_model, plan_recbole_alt, run_recbole_alt  # noqa: E402
 from recbole_alt.registry import make_config, register  # noqa: E402
@@ -24,7 +25,9 @@ registry.install()
 
 __all__ = [
     "ALTConfig",
+    "FrameDataset",
     "Prediction",
+    "from_frames",
     "load_data_and_model",
     "make_config",
     "objective_function",

@@ -13,6 +13,7 @@ from recbole_alt import checkpoints
 from recbole_alt.config import ALTConfig, require_registered
 from recbole_alt.experiment import Experiment, load_data_of
 from recbole_alt.files import check_file, check_folder, read_json, write_json, write_text
+from recbole_alt.frames import FrameDataset
 from recbole_alt.model.weights import load_finetuned
 from recbole_alt.plan import Plan, make_plan
 from recbole_alt.registry import make_config
@@ -29,7 +30,7 @@ PLAN = "plan.json"
 
 def run_recbole_alt(
     model: str | None = None,
-    dataset: str | None = None,
+    dataset: str | FrameDataset | None = None,
     config_file_list: list[str] | None = None,
     config_dict: dict[str, Any] | None = None,
     arguments: Sequence[str] = (),
@@ -38,7 +39,8 @@ def run_recbole_alt(
 
     Args:
         model: ``ALT_<backbone>``, such as ``ALT_DCN``.
-        dataset: a folder of RecBole atomic files below ``data_path``, or ``ml-100k``.
+        dataset: a folder of RecBole atomic files below ``data_path``, ``ml-100k``, or what
+            :func:`~recbole_alt.from_frames` made of frames, whose keys ``config_dict`` wins over.
         config_file_list: YAML files.
         config_dict: further keys, which win over the files.
         arguments: keys as on a command line, ``["--epochs=3"]``, which win over both.
@@ -51,7 +53,7 @@ def run_recbole_alt(
     Raises:
         ValueError: bad configuration, data or weights; one line that says what to do.
     """
-    config = make_config(model, dataset, config_file_list, config_dict, arguments)
+    config = _configure(model, dataset, config_file_list, config_dict, arguments)
     check_folder("checkpoint_dir", config["checkpoint_dir"])
     if config["result_file"]:
         check_file("result_file", config["result_file"])
@@ -92,7 +94,7 @@ def run_recbole_alt(
 
 def plan_recbole_alt(
     model: str | None = None,
-    dataset: str | None = None,
+    dataset: str | FrameDataset | None = None,
     config_file_list: list[str] | None = None,
     config_dict: dict[str, Any] | None = None,
     arguments: Sequence[str] = (),
@@ -102,12 +104,25 @@ def plan_recbole_alt(
     Raises:
         ValueError: as that function; and ``resume``, as a plan is of a whole run.
     """
-    config = make_config(model, dataset, config_file_list, config_dict, arguments)
+    config = _configure(model, dataset, config_file_list, config_dict, arguments)
     if config["resume"]:
         raise ValueError(f"resume: a plan is of a whole run, and {config['resume']!r} has begun: leave it out")
     _begin(config)
     with TemporaryDirectory() as folder, Experiment(config, folder=Path(folder)) as run:
         return make_plan(run, stages_of(config))
+
+
+def _configure(
+    model: str | None,
+    dataset: str | FrameDataset | None,
+    files: list[str] | None,
+    keys: dict[str, Any] | None,
+    arguments: Sequence[str],
+) -> ALTConfig:
+    if isinstance(dataset, FrameDataset):
+        keys = {**dataset.keys, **(keys or {})}
+        dataset = dataset.name
+    return make_config(model, dataset, files, keys, arguments)
 
 
 def _begin(config: ALTConfig) -> Logger:

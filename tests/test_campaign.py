@@ -19,6 +19,7 @@ from recbole_alt.reporting.report import read_runs, write_report
 from recbole_alt.reporting.runs import COMPLETE, Run
 from recbole_alt.study import ABLATIONS, Campaign, compare, run_campaign
 from recbole_alt.study.axes import DataSpec
+from recbole_alt.study.search import Search
 from recbole_alt.study.store import Store
 from recbole_alt.trainer.finetune import ALTTrainer
 from recbole_alt.trainer.pretrain import ALTPretrainTrainer
@@ -352,6 +353,28 @@ def test_what_another_process_is_at_comes_last(campaign: Made, monkeypatch: pyte
     made = pretend(monkeypatch, score)
     comparison.make_runs()
     assert [seed for _, _, seed in made] == [2021, 2022, 2020]
+
+
+def test_trials_of_another_process_are_waited_for_last(campaign: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("two").write_text("learning_rate choice [1e-3, 1e-2]\n")
+    axes = campaign(models=["DCN"], modes=["ctr"], seeds=1, params_file="two")
+    plain, ctr = dict.fromkeys(axes.tuned_as(run) for run in axes.runs())
+    assert plain and ctr
+    folder = Path("out/searches") / f"{plain.slug}-0"
+    claim = Search(folder, axes.ranges, "exhaustive", axes.seeds[0], 2).ask()
+    assert claim
+
+    def score(given: dict[str, Any], seed: int) -> float:
+        if len(made) == 3:  # the other process dies when nothing else is left
+            claim.lock.release()
+        return 0.5
+
+    made = pretend(monkeypatch, score)
+    monkeypatch.setattr("time.sleep", lambda seconds: pytest.fail("waits for the other process"))
+    compare.Comparison(Path("out"), axes).choose(axes.runs())
+    assert [(stage, given["learning_rate"]) for stage, given, _ in made] == [
+        ("plain", 1e-2), ("ctr", 1e-3), ("ctr", 1e-2), ("plain", 1e-3)
+    ]  # fmt: skip
 
 
 def test_processes_share_a_campaign(keys: Keys, tmp_path: Path) -> None:

@@ -171,5 +171,7 @@ def test_a_gpu_repeats_exactly_where_asked(device: str, asked: bool, monkeypatch
     monkeypatch.setattr(torch, "use_deterministic_algorithms", calls.append)
     monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", "as it was")
     monkeypatch.setattr(torch.utils.deterministic, "fill_uninitialized_memory", True)
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
     repeat_exactly({"device": torch.device(device), "reproducibility": asked})
     assert calls == [True] * (asked and device == "cuda")
+    assert torch.backends.cudnn.allow_tf32 == (device == "cpu")

@@ -32,8 +32,11 @@ def repeat_exactly(config: Any) -> None:
     """With ``reproducibility``, let a GPU use only algorithms that give the same bits each time, for the whole process.
 
     RecBole's ``init_seed`` asks this of convolutions only. A processor adds in the same order anyway, as long as it has
-    the same number of threads.
+    the same number of threads. Convolutions in 32 bits get all of them: by default cuDNN rounds their factors to 10
+    bits of mantissa (TF32), which PyTorch's matrix products do not.
     """
+    if config["device"].type == "cuda":
+        torch.backends.cudnn.allow_tf32 = False
     if config["reproducibility"] and config["device"].type == "cuda":
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS, "Results Reproducibility"
         torch.use_deterministic_algorithms(True)

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from recbole_alt.data.atomic import AtomicFile
+from recbole_alt.data.cells import is_missing, token
 from recbole_alt.data.columns import listed
 from recbole_alt.data.numbers import fit, number, numbers
 from recbole_alt.kinds import did_you_mean
@@ -148,20 +149,8 @@ def _tokens(column: pd.Series) -> np.ndarray:
     """Texts [n], NaN where there is none; a whole number is written without its decimals."""
     if pd.api.types.is_integer_dtype(column) and not column.hasnans:
         return column.astype(str).to_numpy(dtype=object)
-    made = [np.nan if (text := _token(cell)) is None else text for cell in column]
+    made = [np.nan if (text := token(cell)) is None else text for cell in column]
     return np.array(made, dtype=object)
-
-
-def _token(cell: Any) -> str | None:
-    if _is_missing(cell):
-        return None
-    if isinstance(cell, (float, np.floating)):
-        return str(int(cell)) if float(cell).is_integer() else repr(float(cell))
-    return str(cell) or None
-
-
-def _is_missing(cell: Any) -> bool:
-    return cell is None or cell is pd.NA or cell is pd.NaT or (isinstance(cell, (float, np.floating)) and cell != cell)
 
 
 def _floats(column: pd.Series, where: str) -> np.ndarray:
@@ -170,7 +159,7 @@ def _floats(column: pd.Series, where: str) -> np.ndarray:
         if fit(values):
             return values
         column = pd.Series([None if value != value else str(value) for value in values], name=column.name)
-    parsed = [number("" if _is_missing(cell) else str(cell)) for cell in column]
+    parsed = [number("" if is_missing(cell) else str(cell)) for cell in column]
     _refuse_none(column, parsed, where, "holds no finite number")
     return np.array(parsed, dtype=np.float64)
 
@@ -180,9 +169,9 @@ def _members(cell: Any, separator: str) -> np.ndarray:
     if isinstance(cell, str):
         texts = [text for text in cell.split(separator) if text]
     elif isinstance(cell, (list, tuple, np.ndarray)):
-        texts = [text for member in cell if (text := _token(member)) is not None]
+        texts = [text for member in cell if (text := token(member)) is not None]
     else:
-        texts = [] if (text := _token(cell)) is None else [text]
+        texts = [] if (text := token(cell)) is None else [text]
     return np.array(texts, dtype=object)
 
 

@@ -123,6 +123,8 @@ class Comparison:
         ranges = drawn = self.campaign.ranges if cells else []
         best: dict[Run, Scored] = {}
         for number in range(1 + self.campaign.widenings):
+            for cell in cells:  # first what no other process is at
+                self._search(cell, self._usable(cell, drawn), number, best.get(cell), wait=False)
             for cell in cells:
                 scored = self._search(cell, self._usable(cell, drawn), number, best.get(cell))
                 if not scored:
@@ -137,8 +139,13 @@ class Comparison:
         at_ends = {cell: [name for name, value in p.items() if ends[name](value)] for cell, (_, p) in best.items()}
         return {None: ({}, [])} | {cell: (parameters, at_ends[cell]) for cell, (_, parameters) in best.items()}
 
-    def _search(self, cell: Run, ranges: Sequence[Range], number: int, before: Scored | None) -> Scored | None:
-        """Make the trials of ``cell`` within ``ranges``; return the best of them and of what was best ``before``."""
+    def _search(
+        self, cell: Run, ranges: Sequence[Range], number: int, before: Scored | None, wait: bool = True
+    ) -> Scored | None:
+        """Make the trials of ``cell`` within ``ranges``; return the best of them and of what was best ``before``.
+
+        Without ``wait``, those at which other processes are may be missing from it.
+        """
         from recbole_alt.study.search import Search  # late: Optuna takes long to import
 
         total, bigger = self._budget(ranges, number), bool(self.campaign.config(cell, {})["valid_metric_bigger"])
@@ -152,9 +159,9 @@ class Comparison:
             self._drop_weights(cell, found and found[1])
             return found
 
-        for _ in search.run(partial(self._try, cell)):
+        for _ in search.run(partial(self._try, cell), wait):
             best()
-        for run in self.campaign.tuned_with(cell):
+        for run in self.campaign.tuned_with(cell) if wait else ():
             del self._trials_left[run]
         return best()
 

@@ -70,12 +70,13 @@ class Search:
                 storage=storage, study_name="tuning", direction=direction, load_if_exists=True
             )
 
-    def run(self, make: Callable[[Claim], Record]) -> Iterator[tuple[Claim, Record]]:
+    def run(self, make: Callable[[Claim], Record], wait: bool = True) -> Iterator[tuple[Claim, Record]]:
         """Make the trials that no other process makes, until the search is over, and yield each with its record.
 
-        ``make`` trains a trial; the ``score`` of the record that it returns is None where training diverged.
+        ``make`` trains a trial; the ``score`` of the record that it returns is None where training diverged. As in
+        :meth:`ask`, only those that nobody is at, without ``wait``.
         """
-        while claim := self.ask():
+        while claim := self.ask(wait):
             try:
                 record = make(claim)
                 self.tell(claim, record["score"])
@@ -83,10 +84,10 @@ class Search:
                 claim.lock.release()
             yield claim, record
 
-    def ask(self) -> Claim | None:
+    def ask(self, wait: bool = True) -> Claim | None:
         """Claim the next trial: one whose process has died, or a new one; None if the search is over.
 
-        Waits while the only trials left are those of other processes, which may die.
+        Waits while the only trials left are those of other processes, which may die; without ``wait`` it is None then.
         """
         while True:
             with self._locked():
@@ -100,7 +101,7 @@ class Search:
                     new = create_trial(state=TrialState.RUNNING, params=drawn, distributions=self._distributions)
                     self._study.add_trial(new)
                     continue  # it is there to be claimed
-            if not running:
+            if not running or not wait:
                 return None
             time.sleep(_SECONDS)
 
