@@ -24,9 +24,9 @@ from scipy.stats import ttest_1samp
 from recbole_alt.files import read_json
 from recbole_alt.markdown import markdown_table
 from recbole_alt.questions import probe
-from recbole_alt.result_table import result_table
-from recbole_alt.study import plots
-from recbole_alt.study.tables import gains_table, make_tables, verdict_table
+from recbole_alt.reporting import plots
+from recbole_alt.reporting.run_table import result_table
+from recbole_alt.reporting.tables import gains_table, make_tables, verdict_table
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS, PLOTS = ROOT / "docs" / "results", ROOT / "docs" / "plots"
@@ -289,4 +289,4 @@ if __name__ == "__main__":
     for page in PAGES:
         page.write_text(update(page.read_text()))
     for name, (file, draw) in DRAWN.items():
-        plots.save(draw(read_json(RESULTS / file)), PLOTS / f"{name}.svg")
+        (PLOTS / f"{name}.svg").write_bytes(plots.to_svg(draw(read_json(RESULTS / file)), f"{name}.svg"))

@@ -10,6 +10,7 @@ from logging import getLogger
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from filelock import FileLock
 from recbole.data import create_dataset, data_preparation
 from recbole.utils import get_local_time, get_model, init_seed
@@ -27,6 +28,8 @@ from recbole_alt.scores import slice_metrics
 from recbole_alt.sizes import SETTLED as SIZES
 from recbole_alt.sizes import settle_sizes
 from recbole_alt.stages import stage_config
+from recbole_alt.statistics import reliability
+from recbole_alt.trainer.curves import Curves
 from recbole_alt.trainer.finetune import ALTTrainer
 from recbole_alt.trainer.pretrain import ALTPretrainTrainer
 from recbole_alt.trainer.start import load_aligned, seed_stage, start_afresh, start_from_aligned
@@ -73,6 +76,9 @@ class StageResult:
         details: steps, final losses and the like.
         slices: ``valid`` and ``test`` → :func:`~recbole_alt.scores.slice_metrics` of the same predictions; empty where
             items are ranked.
+        curves: points of the step or epoch and the loss there, by objective; of finetuning ``loss`` and ``valid``, the
+            score that chose the epoch; empty in older records.
+        calibration: see :func:`~recbole_alt.statistics.reliability`, of the test rows; empty without labelled ones.
     """
 
     seconds: float
@@ -82,6 +88,8 @@ class StageResult:
     test: dict[str, float] = field(default_factory=dict)
     details: dict[str, Any] = field(default_factory=dict)
     slices: dict[str, dict[str, Any]] = field(default_factory=dict)
+    curves: Curves = field(default_factory=dict)
+    calibration: dict[str, list[float]] = field(default_factory=dict)
 
 
 class Experiment:
@@ -152,8 +160,15 @@ class Experiment:
             trainer.resume()
         summary = trainer.fit(show_progress=bool(self.config["show_progress"]))
         trainer.tensorboard.close()
-        seconds, texts = summary.pop("seconds"), summary.pop("texts_encoded")
-        self._finish("pretrain", StageResult(seconds, texts, memory.mib(), details=summary))
+        seconds, texts, curves = (summary.pop(name) for name in ("seconds", "texts_encoded", "curves"))
+        self._finish("pretrain", StageResult(seconds, texts, memory.mib(), details=summary, curves=curves))
+
+    def example_texts(self) -> list[dict[str, str]]:
+        """The texts of the first, the middle and the last training row by segment, as the language model reads them."""
+        train = self.train_data._dataset
+        rows = train[np.unique([0, len(train) // 2, len(train) - 1])]
+        names = [segment.name for segment in train.prompts.segments]
+        return [dict(zip(names, texts, strict=True)) for texts in train.prompts.texts(rows)]
 
     def finetune(self, stage: str) -> None:
         """Stage 2 in mode ``stage``; ``plain`` is the backbone alone, from RecBole's own initialisation."""
@@ -180,9 +195,12 @@ class Experiment:
         details = {"epochs": len(trainer.train_loss_dict)}
         if stage == "joint":
             details["alpha"] = model.alpha.item()
-        slices = {"valid": trainer.valid_slices, "test": slice_metrics(trainer.scores) if trainer.scores else {}}
+        scores, curves = trainer.scores, {"loss": _mean_losses(trainer, loader), "valid": trainer.valid_scores}
+        slices = {"valid": trainer.valid_slices, "test": slice_metrics(scores) if scores else {}}
         slices = {part: found for part, found in slices.items() if found}
-        self._finish(stage, StageResult(trainer.seconds, texts, peak, _floats(valid), test, details, slices))
+        calibration = reliability(scores.label, scores.score) if scores else {}
+        reached = (_floats(valid), test, details, slices, curves, calibration)
+        self._finish(stage, StageResult(trainer.seconds, texts, peak, *reached))
         trainer.tensorboard.close()
         if self.test_data is not None:  # else whoever brings it goes on here
             trainer.last_file.unlink(missing_ok=True)
@@ -241,6 +259,12 @@ def _curves(trainer: Any, stage: str) -> SummaryWriter:
     """A TensorBoard folder of its own for ``stage``, inside RecBole's for the run."""
     trainer.tensorboard.close()  # RecBole's, which would hold its file and thread as long as the process lives
     return SummaryWriter(str(Path(trainer.tensorboard.log_dir) / stage))
+
+
+def _mean_losses(trainer: ALTTrainer, loader: Any) -> list[list[float]]:
+    """The epochs, counted from 1, and the mean loss of their steps."""
+    sums = ((epoch, sum(loss) if isinstance(loss, tuple) else loss) for epoch, loss in trainer.train_loss_dict.items())
+    return [[epoch + 1, float(total) / len(loader)] for epoch, total in sums]
 
 
 def read_stage(file: Path) -> StageResult:

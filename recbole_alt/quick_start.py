@@ -12,15 +12,17 @@ from recbole.utils import get_model, init_logger, init_seed
 from recbole_alt import checkpoints
 from recbole_alt.config import ALTConfig, require_registered
 from recbole_alt.experiment import Experiment, load_data_of
-from recbole_alt.files import check_file, check_folder, read_json, write_json
+from recbole_alt.files import check_file, check_folder, read_json, write_json, write_text
 from recbole_alt.frames import FrameDataset
 from recbole_alt.model.weights import load_finetuned
-from recbole_alt.plan import Plan, make_plan, show_minutes
+from recbole_alt.plan import Plan, make_plan
 from recbole_alt.registry import make_config
+from recbole_alt.reporting.run_page import run_page
+from recbole_alt.reporting.run_table import result_table
 from recbole_alt.result import result_record
-from recbole_alt.result_table import result_table
 from recbole_alt.stages import stages_of
 from recbole_alt.stopping import going_on
+from recbole_alt.values import show_time
 
 #: The file, in the folder of a run, with what it was expected to cost.
 PLAN = "plan.json"
@@ -62,20 +64,23 @@ def run_recbole_alt(
         planned = _planned(run, stages)
         for stage in stages:
             run.pretrain() if stage == "pretrain" else run.finetune(stage)
-        for stage, seconds in planned.items():
-            took = show_minutes(run.stages[stage].seconds)
-            logger.info(f"{stage}: planned {show_minutes(seconds)}, took {took}")
-        record = result_record(config, run.stages, run.dataset.left_out, planned)
+        for stage, costs in planned.items():
+            took = show_time(run.stages[stage].seconds)
+            logger.info(f"{stage}: planned {show_time(costs['seconds'])}, took {took}")
+        texts = run.example_texts() if {"pretrain", "lm", "joint"}.intersection(stages) else []
+        record = result_record(config, run.stages, run.dataset.left_out, planned, texts)
         files = [run.folder / "result.json", *([Path(config["result_file"])] if config["result_file"] else [])]
         for file in files:
             write_json(file, record)
+        page = run.folder / "result.html"
+        write_text(page, run_page(record))
     table = result_table(record)
     first = next((run.stages[s] for s in [*modes, "plain"] if s in run.stages), None)
     valid, test = (first.valid, first.test) if first else ({}, {})
     logger.info(f"best valid : {valid}")
     logger.info(f"test result: {test}")
     logger.info(f"{config['model']} on {config['dataset']}, seed {config['seed']}:\n\n{table}\n")
-    logger.info(f"Written: {', '.join(str(file) for file in files)}")
+    logger.info(f"Written: {', '.join(map(str, [*files, page]))}")
     return {
         "best_valid_score": valid.get(config["valid_metric"].lower()),
         "valid_score_bigger": config["valid_metric_bigger"],
@@ -130,8 +135,8 @@ def _begin(config: ALTConfig) -> Logger:
     return logger
 
 
-def _planned(run: Experiment, stages: Sequence[str]) -> dict[str, float]:
-    """The expected seconds of each stage, after saying so; of a run that goes on, those that it had when it began."""
+def _planned(run: Experiment, stages: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """The expected costs of each stage, after saying so; of a run that goes on, those that it had when it began."""
     file = run.folder / PLAN
     if not run.config["resume"] and run.config["show_plan"]:
         plan = make_plan(run, stages)
@@ -140,7 +145,8 @@ def _planned(run: Experiment, stages: Sequence[str]) -> dict[str, float]:
     elif run.config["resume"]:
         getLogger().info("This run goes on where it was stopped: no new plan is made")
     record = read_json(file) if file.is_file() else {"stages": {}}
-    return {stage: costs["seconds"] for stage, costs in record["stages"].items()}
+    planned: dict[str, dict[str, Any]] = record["stages"]
+    return planned
 
 
 def load_data_and_model(model_file: str | os.PathLike[str]) -> tuple[Any, ...]:

@@ -16,9 +16,10 @@ from interruptions import Stopped, counted
 
 from recbole_alt import experiment, run_recbole_alt, scores
 from recbole_alt.config import ALTConfig
+from recbole_alt.reporting.report import read_runs, write_report
+from recbole_alt.reporting.runs import COMPLETE, Run
 from recbole_alt.study import ABLATIONS, Campaign, compare, run_campaign
-from recbole_alt.study.axes import COMPLETE, DataSpec, Run
-from recbole_alt.study.report import read_runs, write_report
+from recbole_alt.study.axes import DataSpec
 from recbole_alt.study.search import Search
 from recbole_alt.study.store import Store
 from recbole_alt.trainer.finetune import ALTTrainer

@@ -266,7 +266,7 @@ def raw(folder: Path) -> None:
 def forks() -> ForkServerContext:
     """Processes that begin where everything is imported, which takes seconds."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["recbole_alt.api", "optuna", "recbole_alt.study.report", "matplotlib.figure"])
+    context.set_forkserver_preload(["recbole_alt.api", "optuna", "recbole_alt.reporting.report", "matplotlib.figure"])
     return context
 
 

@@ -20,14 +20,15 @@ from recbole.utils import EvaluatorType, init_logger
 from recbole_alt.experiment import require_equal
 from recbole_alt.files import check_folder, read_record, write_record
 from recbole_alt.keys import FREE
+from recbole_alt.reporting.report import write_report
+from recbole_alt.reporting.runs import Run
 from recbole_alt.result import result_record
 from recbole_alt.stopping import going_on
-from recbole_alt.study.axes import Run
 from recbole_alt.study.campaign import Campaign
-from recbole_alt.study.console import Clock, logger, quiet, show, show_outcome
+from recbole_alt.study.console import Clock, logger, quiet, show_outcome
 from recbole_alt.study.ranges import Range, count_combinations, widen
-from recbole_alt.study.report import write_report
 from recbole_alt.study.store import Record, ScoredExperiment, Store, digest
+from recbole_alt.values import show
 
 if TYPE_CHECKING:
     from recbole_alt.study.search import Claim

@@ -36,6 +36,7 @@ class ALTTrainer(Trainer):
         scores: of the last evaluation; None if there was none, or one that ranks items.
         valid_slices: :func:`~recbole_alt.scores.slice_metrics` of the validation rows, as the best epoch scores them;
             empty without such an epoch.
+        valid_scores: the epoch, counted from 1, and the score of each validation.
     """
 
     def __init__(self, config: Any, model: Any):
@@ -52,6 +53,7 @@ class ALTTrainer(Trainer):
         self.seconds = 0.0
         self.scores: Scores | None = None
         self.valid_slices: dict[str, Any] = {}
+        self.valid_scores: list[list[float]] = []
         self._seen: dict[str, Any] = {}
         self._score_batches: list[dict[str, Any]] = []
         self._resumed: dict[str, Any] | None = None
@@ -170,6 +172,7 @@ class ALTTrainer(Trainer):
 
     def _valid_epoch(self, *args: Any, **kwargs: Any) -> tuple[float, dict[str, float]]:
         score, result = super()._valid_epoch(*args, **kwargs)
+        self.valid_scores.append([len(self.train_loss_dict), float(score)])
         return score, {name: float(value) for name, value in result.items()}
 
     def _neg_sample_batch_eval(self, batched_data: Any) -> Any:
@@ -225,7 +228,7 @@ class ALTTrainer(Trainer):
             "texts_encoded": self.model.texts_encoded,
             **{name: getattr(self, name).state_dict() for name in ("scheduler", "scaler")},
             **{name: getattr(self, name) for name in ("best_valid_result", "valid_slices")},
-            **{name: getattr(self, name) for name in ("train_loss_dict", "seconds")},
+            **{name: getattr(self, name) for name in ("train_loss_dict", "valid_scores", "seconds")},
         }
         checkpoints.save(self._state(epoch, self.model.state_dict()) | progress, self.last_file)
 
@@ -247,7 +250,7 @@ class ALTTrainer(Trainer):
         self.start_epoch = state["epoch"]
         for name in ("cur_step", "best_valid_score", "best_valid_result", "train_loss_dict", "seconds"):
             setattr(self, name, state[name])
-        self.valid_slices = state.get("valid_slices", {})  # older ones lack it
+        self.valid_slices, self.valid_scores = state.get("valid_slices", {}), state.get("valid_scores", [])  # if older
         if self.model.text is not None:
             self.model.text.language_model.texts_encoded = state["texts_encoded"]
         self._resumed = state

@@ -23,6 +23,7 @@ from recbole_alt.model.text_cache import TextCache
 from recbole_alt.model.weights import load_weights
 from recbole_alt.progress import progress
 from recbole_alt.sizes import measured_every
+from recbole_alt.trainer.curves import Curves, add_step, points_every
 from recbole_alt.trainer.diverged import Diverged
 from recbole_alt.trainer.length import (
     has_stopped_falling,
@@ -38,7 +39,7 @@ from recbole_alt.trainer.optim import GROUNDING_RATE, GROUPS, load_optimizer, pa
 _PARTS = ("backbone", "text", "objectives")
 _STEPPED = ("optimizer", "scheduler", "scaler")
 _AHEAD = 4  # batches that are made ahead for a GPU
-_PROGRESS = ("step", "interactions_seen", "seconds", "recent", "held_out_losses")
+_PROGRESS = ("step", "interactions_seen", "seconds", "recent", "losses", "held_out_losses")
 
 
 class ALTPretrainTrainer(host.AbstractTrainer):
@@ -96,6 +97,7 @@ class ALTPretrainTrainer(host.AbstractTrainer):
         self.interactions_seen = 0
         self.seconds = 0.0
         self.recent: list[dict[str, float]] = []  # losses and accuracies of the last steps, a tenth of all at most
+        self.losses: Curves = {}  # of each objective, over all steps
         self.held_out_losses: list[float] = []
         self._measured: tuple[int, Arriving] | None = None  # what the last step measured
 
@@ -104,8 +106,9 @@ class ALTPretrainTrainer(host.AbstractTrainer):
 
         Returns:
             ``steps``, ``planned_steps``, ``ended_by`` (``steps`` or ``held_out_loss``), ``held_out_rows``,
-            ``held_out_losses``, ``seconds``, ``texts_encoded``, ``interactions_seen``, and ``final``: losses and
-            accuracies averaged over the last steps, a tenth of the planned ones at most.
+            ``held_out_losses``, ``seconds``, ``texts_encoded``, ``interactions_seen``; ``final``: losses and
+            accuracies averaged over the last steps, a tenth of the planned ones at most; and ``curves``: points of step
+            and loss, of each objective and ``held_out``.
 
         Raises:
             Diverged: a loss is not a number.
@@ -144,6 +147,7 @@ class ALTPretrainTrainer(host.AbstractTrainer):
             "texts_encoded": self.model.text.language_model.texts_encoded,
             "interactions_seen": self.interactions_seen,
             "final": _means(self.recent),
+            "curves": self._curves(),
         }
 
     @property
@@ -153,6 +157,11 @@ class ALTPretrainTrainer(host.AbstractTrainer):
             return "steps"
         ended_early = self.held_out is not None and has_stopped_falling(self.held_out_losses, self.patience)
         return "held_out_loss" if ended_early else None
+
+    def _curves(self) -> Curves:
+        curves = {name: [[step, loss] for step, loss, _ in points] for name, points in self.losses.items()}
+        held_out = [[(n + 1) * self.measured_every, loss] for n, loss in enumerate(self.held_out_losses)]
+        return curves | ({"held_out": held_out} if held_out else {})
 
     def _announce(self) -> None:
         visits = self.total_steps * rows_of_step(self.batches) / len(self.dataset)
@@ -219,11 +228,12 @@ class ALTPretrainTrainer(host.AbstractTrainer):
             return
         (step, arriving), self._measured = self._measured, None
         values = arriving.read()
+        losses = {name.removeprefix("loss/"): loss for name, loss in values.items() if name.startswith("loss/")}
         if not isfinite(values.pop("loss")):
-            losses = {name.removeprefix("loss/"): x for name, x in values.items() if name.startswith("loss/")}
             raise Diverged(f"pretraining loss is not a number at step {step}: {losses}; lower pretrain_learning_rate")
         for name, value in values.items():
             self.tensorboard.add_scalar(f"pretrain/{name}", value, step)
+        add_step(self.losses, step, losses, points_every(self.total_steps))
         self.recent = [*self.recent, values][-max(1, self.total_steps // 10) :]
 
     def save(self) -> None:
@@ -264,7 +274,7 @@ class ALTPretrainTrainer(host.AbstractTrainer):
             else:
                 getattr(self, name).load_state_dict(state[name])
         for name in _PROGRESS:
-            setattr(self, name, state[name])
+            setattr(self, name, state.get(name, {}) if name == "losses" else state[name])  # which older ones lack
         self.model.text.language_model.texts_encoded = state["texts_encoded"]
         checkpoints.set_rng_state(state["rng"])
 
