@@ -25,7 +25,7 @@ from test_predict import EVERYTHING, described, rows
 import recbole_alt
 from recbole_alt import Extension, checkpoints, extend, load_data_and_model, predict, run_recbole_alt
 from recbole_alt.cli import main
-from recbole_alt.export import to_recbole
+from recbole_alt.exporting import to_recbole
 from recbole_alt.model.build import load_text_vectors
 from recbole_alt.model.captures import CAPTURES
 from recbole_alt.model.growing import rows_by_field

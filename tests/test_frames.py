@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from recbole_alt import FrameDataset, from_frames, plan_recbole_alt, predict, run_recbole_alt
+from recbole_alt import FrameDataset, compare, export, from_frames, plan_recbole_alt, predict, run_recbole_alt
 from recbole_alt.experiment import load_data
 from recbole_alt.registry import make_config
 
@@ -93,6 +93,23 @@ def test_from_frames_to_scores(keys: Keys) -> None:
     assert {"ctr", "plain"} <= set(result["record"]["results"])
     found = predict(result["folder"], CLICKS[["user", "item"]].head(3).assign(item=["i0", "i1", "new"]))
     assert found.scores.shape == (3,) and found.new_values == {"item": {"rows": 1, "values": 1}}
+
+
+def test_comparing_and_exporting_in_python(keys: Keys) -> None:
+    names = ("language_model", "embedding_size", "pretrain_steps", "pretrain_batch_size")
+    given = {"epochs": 1} | {name: value for name, value in keys().items() if name in names}
+    data = made(types={"age": "float"})
+    table = compare(["DCN"], [data], "campaign", keys=given, seeds=2, modes=["ctr"], params_file="none")
+    assert list(table["stage"]) == ["plain", "ctr"] and list(table["data"]) == [data.name] * 2
+    assert Path("campaign/report/report.html").is_file()
+    with pytest.raises(ValueError, match="is made of frames, whose keys hold for all runs: compare it alone"):
+        compare(["DCN"], [data, "ml-100k"], "campaign")
+    folder = run_recbole_alt("ALT_DCN", data, config_dict=given | {"finetune_modes": ["joint"]})["folder"]
+    found = export(folder, mode="joint", recbole="dcn.pth", huggingface="encoder")
+    assert found.files == [Path("dcn.pth"), Path("dcn.pth.yaml"), Path("encoder")]
+    assert all(file.exists() for file in found.files)
+    with pytest.raises(ValueError, match="nothing to do"):
+        export(folder)
 
 
 @pytest.mark.parametrize(

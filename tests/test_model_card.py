@@ -19,7 +19,7 @@ from recbole.data import create_dataset
 
 from recbole_alt import load_data_and_model, run_recbole_alt
 from recbole_alt.data.wording import read_template
-from recbole_alt.export import to_huggingface
+from recbole_alt.exporting import to_huggingface
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 Keys = Callable[..., dict[str, Any]]
