@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
 import os
 import pickle
@@ -18,6 +19,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch.multiprocessing.spawn import ProcessExitedException
+from tqdm import tqdm
 
 from recbole_alt import processes
 from recbole_alt.compat import trainers_without_curves
@@ -113,9 +115,17 @@ def joined(config: Any) -> Iterator[None]:
             if not _is_of_lost_process(error):
                 raise
             number = f"process {int(os.environ['RANK']) + 1} of {os.environ['WORLD_SIZE']}"
+            atexit.register(_leave)
             lost = LostProcess(f"another process of this run has ended, and so does {number}")
             vars(lost).update(__notes__=getattr(error, "__notes__", []))
             raise lost from error
+
+
+def _leave() -> None:
+    """End at once: the interpreter would wait for the threads of what was begun with a process that has ended."""
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    os._exit(2)
 
 
 def _is_of_lost_process(error: RuntimeError) -> bool:
@@ -156,7 +166,8 @@ def start_processes(number: int, work: Callable[..., Any], given: Sequence[Any])
         LostProcess: one was killed.
         Exception: what ``work`` raises.
     """
-    results: Any = torch.multiprocessing.get_context("spawn").Queue()
+    context = torch.multiprocessing.get_context("spawn")
+    receivers, senders = zip(*(context.Pipe(duplex=False) for _ in range(number)), strict=True)
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = str(free.getsockname()[1])
@@ -164,7 +175,7 @@ def start_processes(number: int, work: Callable[..., Any], given: Sequence[Any])
     environment = {"WORLD_SIZE": str(number), "MASTER_ADDR": "localhost", "MASTER_PORT": port}
     environment["OMP_NUM_THREADS"] = os.environ.get("OMP_NUM_THREADS", threads)
     logging.getLogger("torch.multiprocessing.spawn").setLevel(logging.ERROR)  # which tells of each that it ends
-    started: Any = torch.multiprocessing.spawn(_enter, (environment, work, tuple(given), results), number, join=False)
+    started: Any = torch.multiprocessing.spawn(_enter, (environment, work, tuple(given), senders), number, join=False)
     returned: dict[int, Any] = {}
     raised: list[BaseException] = []
     killed: list[BaseException] = []
@@ -180,8 +191,10 @@ def start_processes(number: int, work: Callable[..., Any], given: Sequence[Any])
         except KeyboardInterrupt:
             for process in started.processes:
                 process.terminate()
-        while not results.empty():
-            rank, result, stopped_by = pickle.loads(results.get())
+        for rank, receiver in enumerate(receivers):
+            if not receiver.poll():
+                continue
+            result, stopped_by = receiver.recv()
             if stopped_by is None:
                 returned[rank] = result
             else:
@@ -195,19 +208,18 @@ def start_processes(number: int, work: Callable[..., Any], given: Sequence[Any])
     raise cause
 
 
-def _enter(number: int, environment: Mapping[str, str], work: Callable[..., Any], given: Any, results: Any) -> None:
+def _enter(number: int, environment: Mapping[str, str], work: Callable[..., Any], given: Any, senders: Any) -> None:
     """What a process that was started does."""
     os.environ.update(environment, RANK=str(number), LOCAL_RANK=str(number))
     torch.set_num_threads(int(environment["OMP_NUM_THREADS"]))
+    tqdm.set_lock(threading.RLock())  # its own outlives a process that is killed, and Python tells of it
     result, error = None, None
     try:
         result = work(*given)
     except BaseException as raised:
         error = _portable(raised)
-    results.put(pickle.dumps((number, result if number == 0 else None, error)))
+    senders[number].send((result if number == 0 else None, error))
     if error is not None:
-        results.close()
-        results.join_thread()
         sys.exit(1)
 
 
