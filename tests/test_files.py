@@ -229,5 +229,3 @@ def test_a_place_that_cannot_be_written_is_refused_at_the_start(keys: Any, tmp_p
         with pytest.raises(ValueError, match=words):
             run_recbole_alt("ALT_DCN", "none", None, keys(**changes))  # before the data, of which there are none
     assert Path("file").read_text() == "mine" and not list(Path("folder").iterdir())
-
-

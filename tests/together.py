@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from recbole.utils import get_model
 
+from recbole_alt import processes
 from recbole_alt.data.steps import training_loader
 from recbole_alt.experiment import load_data
 from recbole_alt.launch import joined
@@ -101,3 +102,54 @@ def differences(one: Any, other: Any) -> dict[str, float]:
             assert np.array_equal(np.isnan(a), np.isnan(b)), f"{stage} {name}: NaN"
             found[f"{stage} {name}"] = float(np.nanmax(np.abs(a - b) / np.maximum(np.abs(a), 1e-2), initial=0))
     return found
+
+
+class _Stopped(Exception):
+    """Stands for what stops a run."""
+
+
+def resume(model: str, keys: dict[str, Any], stage: str, stop: int) -> float:
+    """The largest difference of a weight between a stage left alone and one stopped before step ``stop``."""
+    config = make_config(model, "tiny", None, keys)
+    with joined(config):
+        _, train, valid, _ = load_data(config)
+        folder = Path(config["checkpoint_dir"])
+
+        def make(name: str) -> Any:
+            seed_stage(config)
+            if stage == "pretrain":
+                aligned = build_alignment(config, train._dataset, get_model(config["model"]).backbone_class)
+                return ALTPretrainTrainer(config, aligned, train._dataset, folder / f"{name}.pth")
+            own = stage_config(config, stage)
+            model = get_model(config["model"])(own, train._dataset)
+            trainer = ALTTrainer(own, model)
+            trainer.saved_model_file = str(folder / f"{name}.pth")
+            return trainer
+
+        def fit(trainer: Any) -> Any:
+            loaders = (training_loader(config, train, encodes_texts=False), valid) if stage != "pretrain" else ()
+            trainer.fit(*loaders, show_progress=False)
+            return trainer
+
+        whole, broken = fit(make("whole")), make("broken")
+        made, make_step = 0, broken._train_step
+
+        def step(*given: Any) -> Any:
+            nonlocal made
+            made += 1
+            if made > stop:
+                raise _Stopped
+            return make_step(*given)
+
+        broken._train_step = step
+        try:
+            fit(broken)
+        except _Stopped:
+            if stage == "pretrain":
+                broken.save()
+        processes.wait()
+        again = make("broken")
+        again.resume() if stage == "pretrain" else again.resume_checkpoint(again.last_file)
+        fit(again)
+        pairs = zip(whole.model.state_dict().values(), again.model.state_dict().values(), strict=True)
+        return max(float((a.double() - b.double()).abs().max()) for a, b in pairs)
