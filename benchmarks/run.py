@@ -12,6 +12,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 import encoding
 import plain
 import pretraining
+import processes
 import prompts
 import reading
 import scoring
@@ -27,6 +28,7 @@ BENCHMARKS: dict[str, Callable[[bool, str], Iterator[Result]]] = {
     "score_lm": scoring.score_lm,
     "score_ctr": scoring.score_ctr,
     "serving": serving.serving,
+    "two_processes": processes.two_processes,
     "prompts": prompts.prompts,
     "reading": reading.reading,
     "plain": plain.plain,

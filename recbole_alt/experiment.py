@@ -16,6 +16,7 @@ from recbole.data import create_dataset, data_preparation
 from recbole.utils import get_local_time, get_model, init_seed
 from torch.utils.tensorboard import SummaryWriter
 
+from recbole_alt import checkpoints, processes
 from recbole_alt.config import ALTConfig, require_registered
 from recbole_alt.data.identity import IDENTITY_KEY, record_of, require_same_data
 from recbole_alt.data.steps import training_loader
@@ -39,15 +40,21 @@ MACHINE = "machine.json"
 #: The file, in the folder of a run, of what :func:`~recbole_alt.extending.extend` added to it.
 EXTENSION = "extension.json"
 
+#: The key, in the record of a run's configuration, of the number of processes, if there are several.
+PROCESSES = "processes"
+
 #: RecBole's dataset and its loaders for training, validation and testing.
 Data = tuple[Any, Any, Any, Any]
 
 
 def load_data(config: Any) -> Data:
-    """Read and split the data of ``config``, as every run with its seed does."""
+    """Read and split the data of ``config``, as every run with its seed does; of several processes, the first reads."""
     init_seed(config["seed"], config["reproducibility"])
     getLogger().info(f"Reading {config['dataset']} from {config['data_path']}")
-    dataset = create_dataset(config)
+    dataset, random = processes.from_first(lambda: (create_dataset(config), checkpoints.rng_state()))
+    if processes.count() > 1:
+        checkpoints.set_rng_state(random)
+        dataset.config = config
     getLogger().info(dataset)
     return (dataset, *data_preparation(config, dataset))
 
@@ -70,8 +77,9 @@ class StageResult:
 
     Attributes:
         seconds: wall-clock seconds of training; validation included, loading and testing not.
-        texts_encoded: texts the language model encoded in training and validation.
-        peak_memory_mib: see :class:`PeakMemory`, since the stage last went on; None in older records.
+        texts_encoded: texts the language model encoded in training and validation, in all processes.
+        peak_memory_mib: see :class:`PeakMemory`, of the first process, since the stage last went on; None in older
+            records.
         valid, test: metrics of the epoch that validation chose, in lower case (``auc``, ``logloss``).
         details: steps, final losses and the like.
         slices: ``valid`` and ``test`` → :func:`~recbole_alt.scores.slice_metrics` of the same predictions; empty where
@@ -95,7 +103,8 @@ class StageResult:
 class Experiment:
     """The stages of a run, each of which is skipped when ``resume`` finds it finished.
 
-    The folder belongs to this object until :meth:`close`, or the end of a ``with`` block.
+    The folder belongs to this object until :meth:`close`, or the end of a ``with`` block. Of several processes, each
+    has such an object, and the first one's makes the folder and writes into it.
 
     Args:
         config: an ``ALTConfig`` (or RecBole's ``Config`` for an ``ALT_`` model).
@@ -105,6 +114,7 @@ class Experiment:
 
     Attributes:
         folder: checkpoints, one JSON per stage, ``result.json``.
+        processes: how many work on it.
         stages: results by stage: ``pretrain``, ``ctr``, ``lm``, ``joint``, ``plain``.
 
     Raises:
@@ -116,18 +126,22 @@ class Experiment:
         self.logger = getLogger()
         self.model_class = get_model(config["model"])
         self.stages: dict[str, StageResult] = {}
+        self.processes = processes.count()
         self.dataset, self.train_data, self.valid_data, self.test_data = data or load_data(config)
         settle_sizes(config, len(self.train_data._dataset))  # where the data were loaded for another configuration
         self._go_on = bool(config["resume"]) or folder is not None
         self._lock: FileLock | None = None
-        self.folder = self._open_folder() if folder is None else folder
+        self.folder = processes.from_first(self._open_folder) if folder is None else folder
+        if processes.count() > 1:
+            settle_machine(config, self.folder / MACHINE)  # as the first has found
         if folder is not None:
             folder.mkdir(parents=True, exist_ok=True)
             if (file := folder / "config.json").is_file():
                 require_same_data(read_record(file), self.train_data._dataset, file=file)
             settle_machine(config, folder / MACHINE)
             self._write_configuration(folder)
-        clear(self.folder)
+        if processes.is_first():
+            clear(self.folder)
 
     def __enter__(self) -> Experiment:
         return self
@@ -190,7 +204,7 @@ class Experiment:
         progress = bool(config["show_progress"])
         loader = training_loader(config, self.train_data, encodes_texts=model.encodes_texts)
         _, valid = trainer.fit(loader, self.valid_data, show_progress=progress)
-        texts, peak = model.texts_encoded, memory.mib()
+        texts, peak = int(processes.total(model.texts_encoded)), memory.mib()
         test = self._test(trainer, stage, progress)
         details = {"epochs": len(trainer.train_loss_dict)}
         if stage == "joint":
@@ -202,7 +216,7 @@ class Experiment:
         reached = (_floats(valid), test, details, slices, curves, calibration)
         self._finish(stage, StageResult(trainer.seconds, texts, peak, *reached))
         trainer.tensorboard.close()
-        if self.test_data is not None:  # else whoever brings it goes on here
+        if self.test_data is not None and processes.is_first():  # else whoever brings it goes on here
             trainer.last_file.unlink(missing_ok=True)
 
     def _test(self, trainer: ALTTrainer, stage: str, progress: bool) -> dict[str, float]:
@@ -226,7 +240,8 @@ class Experiment:
         self._lock = lock(folder)
         settle_machine(self.config, folder / MACHINE)
         file, free = folder / "config.json", FREE | {IDENTITY_KEY}
-        before, now = read_record(file), json.loads(json.dumps(self._values()))
+        before = {PROCESSES: 1} | read_record(file)
+        now = json.loads(json.dumps({PROCESSES: 1} | self._values()))
         for left_out in (free.union(SIZES), free):  # sizes follow from the data, which may be the cause
             kept, given = ({key: value for key, value in one.items() if key not in left_out} for one in (before, now))
             require_equal("resume", folder, kept, given, "or start a new run without --resume")
@@ -234,7 +249,8 @@ class Experiment:
         return folder
 
     def _values(self) -> dict[str, Any]:
-        return ALTConfig.snapshot(self.config).__getstate__()["values"]
+        values: dict[str, Any] = ALTConfig.snapshot(self.config).__getstate__()["values"]
+        return values if self.processes == 1 else values | {PROCESSES: self.processes}
 
     def _write_configuration(self, folder: Path) -> None:
         write_record(folder / "config.json", self._values() | record_of(self.train_data._dataset))
@@ -249,6 +265,9 @@ class Experiment:
 
     def _finish(self, stage: str, result: StageResult) -> None:
         self.stages[stage] = result
+        processes.wait()  # until its checkpoint is there
+        if not processes.is_first():
+            return
         write_record(self.folder / f"{stage}.json", asdict(result))
         if result.valid:
             self.logger.info(f"{stage}: best valid : {result.valid}")
@@ -256,7 +275,9 @@ class Experiment:
 
 
 def _curves(trainer: Any, stage: str) -> SummaryWriter:
-    """A TensorBoard folder of its own for ``stage``, inside RecBole's for the run."""
+    """A TensorBoard folder of its own for ``stage``, inside RecBole's for the run; none but in the first process."""
+    if not processes.is_first():
+        return trainer.tensorboard
     trainer.tensorboard.close()  # RecBole's, which would hold its file and thread as long as the process lives
     return SummaryWriter(str(Path(trainer.tensorboard.log_dir) / stage))
 

@@ -1,5 +1,6 @@
 """One call for a whole run, and one to take a finetuned model up again."""
 
+import logging
 import os
 from collections.abc import Sequence
 from logging import Logger, getLogger
@@ -9,11 +10,12 @@ from typing import Any
 
 from recbole.utils import get_model, init_logger, init_seed
 
-from recbole_alt import checkpoints
+from recbole_alt import checkpoints, processes
 from recbole_alt.config import ALTConfig, require_registered
 from recbole_alt.experiment import Experiment, load_data_of
 from recbole_alt.files import check_file, check_folder, read_json, write_json, write_text
 from recbole_alt.frames import FrameDataset
+from recbole_alt.launch import joined, launched, require_one_process, start_processes
 from recbole_alt.model.weights import load_finetuned
 from recbole_alt.plan import Plan, make_plan
 from recbole_alt.registry import make_config
@@ -45,6 +47,9 @@ def run_recbole_alt(
         config_dict: further keys, which win over the files.
         arguments: keys as on a command line, ``["--epochs=3"]``, which win over both.
 
+    With ``nproc``, that many processes are started, which train together; or this is one of those that ``torchrun`` has
+    started.
+
     Returns:
         RecBole's ``best_valid_score``, ``valid_score_bigger``, ``best_valid_result`` and ``test_result`` of
         the first finetuning mode (of the plain backbone if there is none), and ``record`` (what
@@ -53,15 +58,23 @@ def run_recbole_alt(
     Raises:
         ValueError: bad configuration, data or weights; one line that says what to do.
     """
-    config = _configure(model, dataset, config_file_list, config_dict, arguments)
+    given = (model, dataset, config_file_list, config_dict, arguments)
+    config = _configure(*given)
+    if (config["nproc"] or 1) > 1 and launched() == 1:
+        return start_processes(config["nproc"], run_recbole_alt, given)
     check_folder("checkpoint_dir", config["checkpoint_dir"])
     if config["result_file"]:
         check_file("result_file", config["result_file"])
+    with joined(config):
+        return _run(config)
+
+
+def _run(config: Any) -> dict[str, Any]:
     logger = _begin(config)
     modes, stages = list(dict.fromkeys(config["finetune_modes"] or [])), stages_of(config)
     with Experiment(config) as run, going_on(f"go on with --resume={run.folder}"):
         logger.info(f"This run's folder: {run.folder}  (after a stop, go on with --resume={run.folder})")
-        planned = _planned(run, stages)
+        planned = processes.from_first(lambda: _planned(run, stages))
         for stage in stages:
             run.pretrain() if stage == "pretrain" else run.finetune(stage)
         for stage, costs in planned.items():
@@ -70,10 +83,11 @@ def run_recbole_alt(
         texts = run.example_texts() if {"pretrain", "lm", "joint"}.intersection(stages) else []
         record = result_record(config, run.stages, run.dataset.left_out, planned, texts)
         files = [run.folder / "result.json", *([Path(config["result_file"])] if config["result_file"] else [])]
-        for file in files:
-            write_json(file, record)
         page = run.folder / "result.html"
-        write_text(page, run_page(record))
+        if processes.is_first():
+            for file in files:
+                write_json(file, record)
+            write_text(page, run_page(record))
     table = result_table(record)
     first = next((run.stages[s] for s in [*modes, "plain"] if s in run.stages), None)
     valid, test = (first.valid, first.test) if first else ({}, {})
@@ -104,6 +118,7 @@ def plan_recbole_alt(
     Raises:
         ValueError: as that function; and ``resume``, as a plan is of a whole run.
     """
+    require_one_process("a plan", "start one, without torchrun")
     config = _configure(model, dataset, config_file_list, config_dict, arguments)
     if config["resume"]:
         raise ValueError(f"resume: a plan is of a whole run, and {config['resume']!r} has begun: leave it out")
@@ -126,10 +141,13 @@ def _configure(
 
 
 def _begin(config: ALTConfig) -> Logger:
-    """Seed the random generators and begin the log."""
+    """Seed the random generators and begin the log, which is that of the first process."""
     init_seed(config["seed"], config["reproducibility"])
-    init_logger(config)
     logger = getLogger()
+    if processes.is_first():
+        init_logger(config)
+    else:
+        logging.basicConfig(level=logging.CRITICAL, handlers=[logging.NullHandler()])
     logger.info(config)
     config.log_notes()
     return logger
@@ -141,7 +159,8 @@ def _planned(run: Experiment, stages: Sequence[str]) -> dict[str, dict[str, Any]
     if not run.config["resume"] and run.config["show_plan"]:
         plan = make_plan(run, stages)
         write_json(file, plan.record())
-        getLogger().info(f"What this run will cost:\n\n{plan.table()}\n")
+        in_one = "" if run.processes == 1 else " in a single process"
+        getLogger().info(f"What this run will cost{in_one}:\n\n{plan.table()}\n")
     elif run.config["resume"]:
         getLogger().info("This run goes on where it was stopped: no new plan is made")
     record = read_json(file) if file.is_file() else {"stages": {}}

@@ -20,6 +20,7 @@ from recbole.utils import EvaluatorType, init_logger
 from recbole_alt.experiment import require_equal
 from recbole_alt.files import check_folder, read_record, write_record
 from recbole_alt.keys import FREE
+from recbole_alt.launch import require_one_process
 from recbole_alt.reporting.report import write_report
 from recbole_alt.reporting.runs import Run
 from recbole_alt.result import result_record
@@ -55,6 +56,7 @@ def run_campaign(campaign: Campaign, folder: Path, command: Sequence[str] = ()) 
     check_folder("out", folder)
     with going_on("go on with the same command"):
         configs = [campaign.config(run, {}) for run in campaign.runs() if run.seed == campaign.seeds[0]]
+        require_one_process("compare", "start the same command several times, and they share the work", configs[0])
         comparison = Comparison(folder, campaign, command)
         with FileLock(folder / "campaign.lock"):
             _open(campaign, folder)  # every configuration is sound

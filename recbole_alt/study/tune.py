@@ -20,6 +20,7 @@ from recbole_alt.experiment import find_folder, require_equal
 from recbole_alt.files import check_folder, new_folder, read_record, write_record
 from recbole_alt.keys import ALIGNMENT, FREE, STAGES, keys_of
 from recbole_alt.kinds import choice, whole
+from recbole_alt.launch import require_one_process
 from recbole_alt.registry import make_config
 from recbole_alt.reporting.tuning import best_of, write_results
 from recbole_alt.stages import override
@@ -120,6 +121,7 @@ def run_hyper_alt(
     ranges = read_ranges(params_file)
     total = count_trials(ranges, algo, max_evals)
     config = make_config(model, dataset, config_file_list, config_dict, arguments)
+    require_one_process("tune", "start others with --resume=FOLDER, and they share the work", config)
     check_folder("checkpoint_dir", config["checkpoint_dir"])
     for key in ("resume", "result_file"):
         if config[key]:
@@ -243,6 +245,7 @@ def objective_function(
         ValueError: Bad configuration, data or weights; a parameter that an argument fixes.
     """
     config = make_config(None, None, config_file_list, config_dict, arguments)
+    require_one_process("a trial of RecBole's tuning", "leave it out", config)
     if not logging.getLogger().handlers:
         init_logger(config)
     stage, root = _first_stage(config), os.path.abspath(config["checkpoint_dir"])

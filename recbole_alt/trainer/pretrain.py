@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from recbole.trainer import trainer as host
 
-from recbole_alt import checkpoints
+from recbole_alt import checkpoints, processes
 from recbole_alt.config import ALTConfig
 from recbole_alt.data.identity import record_of, require_same_data
 from recbole_alt.data.masking import step_generator
@@ -52,7 +52,7 @@ class ALTPretrainTrainer(host.AbstractTrainer):
     rows, held out of training for this, has stopped falling (``pretrain_stopping_step``); the last weights are kept.
 
     Batch, masks and dropout of a step depend only on the seed and the step, so a run resumed from its checkpoint goes
-    on as if never stopped.
+    on as if never stopped. Several processes make each step together (:class:`AlignmentModel`), and the first writes.
 
     Args:
         config: RecBole's; read are the keys ``pretrain_*``, ``checkpoint_seconds``, and those of masking and batches.
@@ -100,6 +100,7 @@ class ALTPretrainTrainer(host.AbstractTrainer):
         self.losses: Curves = {}  # of each objective, over all steps
         self.held_out_losses: list[float] = []
         self._measured: tuple[int, Arriving] | None = None  # what the last step measured
+        self._forward = processes.averaging(model, model)
 
     def fit(self, train_data: Any = None, show_progress: bool = True) -> dict[str, Any]:
         """Train to the last step, or until the loss on held-out rows has stopped falling, and save.
@@ -144,7 +145,7 @@ class ALTPretrainTrainer(host.AbstractTrainer):
             "held_out_rows": 0 if self.held_out is None else len(self.held_out),
             "held_out_losses": self.held_out_losses,
             "seconds": self.seconds,
-            "texts_encoded": self.model.text.language_model.texts_encoded,
+            "texts_encoded": int(processes.total(self.model.text.language_model.texts_encoded)),
             "interactions_seen": self.interactions_seen,
             "final": _means(self.recent),
             "curves": self._curves(),
@@ -203,15 +204,17 @@ class ALTPretrainTrainer(host.AbstractTrainer):
     def _train_step(self, batch: AlignmentBatch) -> AlignmentOutput:
         """One optimiser step; then read what the step before has measured."""
         self.optimizer.zero_grad()
-        output: AlignmentOutput = self.model(batch)
+        processes.seed_others(self.config["seed"], self.step)
+        output: AlignmentOutput = self._forward(batch)
         clip = self.config["clip_grad_norm"]
         update(self.model, output.loss, self.optimizer, self.scaler, self.scheduler, clip)
         self.interactions_seen += len(batch.interaction)
         self._read_measured()
         measured = {"loss": output.loss} | {f"loss/{name}": loss for name, loss in output.losses.items()}
         measured |= {f"accuracy/{name}": value for name, value in output.metrics.items()}
-        self._measured = self.step, Arriving(measured)
-        texts = self.model.text.language_model.texts_encoded
+        of_all = dict(zip(measured, processes.means(list(measured.values())), strict=True))
+        self._measured = self.step, Arriving(of_all)
+        texts = self.model.text.language_model.texts_encoded * processes.count()
         self.tensorboard.add_scalar("pretrain/interactions_per_text", self.interactions_seen / max(1, texts), self.step)
         for group in self.optimizer.param_groups:
             self.tensorboard.add_scalar(f"pretrain/learning_rate/{group['name']}", group["lr"], self.step)
@@ -239,6 +242,8 @@ class ALTPretrainTrainer(host.AbstractTrainer):
     def save(self) -> None:
         """Write the checkpoint: towers, objectives, optimiser, schedule, random state and progress."""
         self._read_measured()
+        if not processes.is_first():
+            return self._save_texts()
         checkpoints.save(
             {
                 "config": ALTConfig.snapshot(self.config),
@@ -248,11 +253,15 @@ class ALTPretrainTrainer(host.AbstractTrainer):
                 **{name: getattr(self, name) for name in _PROGRESS},
                 "total_steps": self.total_steps,
                 "ended_by": self.ended_by,
+                "processes": processes.count(),
                 "texts_encoded": self.model.text.language_model.texts_encoded,
                 "rng": checkpoints.rng_state(),
             },
             self.file,
         )
+        self._save_texts()
+
+    def _save_texts(self) -> None:
         if self.model.text_cache is not None:
             self.model.text_cache.save()
 
@@ -260,10 +269,11 @@ class ALTPretrainTrainer(host.AbstractTrainer):
         """Go on from the checkpoint in this trainer's file.
 
         Raises:
-            ValueError: it was made for another number of steps, from other data or for other towers.
+            ValueError: it was made for another number of steps or of processes, from other data or for other towers.
         """
         state = checkpoints.load(self.file, self.device)
         require_same_data(state, self.dataset, file=self.file)
+        processes.require_same(state, self.file)
         if state["total_steps"] != self.total_steps:
             raise ValueError(f"the checkpoint is of {state['total_steps']} steps, this run has {self.total_steps}")
         for name in _PARTS:
