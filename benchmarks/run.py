@@ -14,6 +14,7 @@ import plain
 import pretraining
 import prompts
 import reading
+import rowwise
 import scoring
 import serving
 from harness import Result, write
@@ -30,6 +31,7 @@ BENCHMARKS: dict[str, Callable[[bool, str], Iterator[Result]]] = {
     "prompts": prompts.prompts,
     "reading": reading.reading,
     "plain": plain.plain,
+    "rowwise": rowwise.rowwise,
     "memory": pretraining.memory,
     "scaling": pretraining.scaling,
 }

@@ -202,6 +202,12 @@ KEYS: dict[str, Key] = {
         stages=_TABULAR,
     ),
     "clip_grad_norm": _towers(_CLIP, "maximum norm of the gradient", empty=True, stages=STAGES),
+    "embedding_optimizer": _towers(
+        choice("dense", "rowwise"),
+        "rowwise: the cost of a step does not grow with the CTR model's embedding tables, which have one second moment "
+        "per row",
+        stages=_TABULAR,
+    ),
     "batch_sampling": _towers(_SAMPLING, "block: rows that share texts; auto: where a step encodes any", stages=_TEXT),
     "block_texts": _blocks(whole(2), "users and items in a block, about; empty = up to 768"),
     "block_users": _blocks(whole(1), "users in a block, about; empty = found by trial"),
@@ -337,6 +343,7 @@ _OTHER_NAMES = {
     "max_text_tokens": "max_length max_len max_seq_length max_seq_len max_tokens",
     "epochs": "epoch num_epochs n_epochs max_epochs num_train_epochs train_epochs",
     "learner": "optimizer optim",
+    "embedding_optimizer": "sparse sparse_adam lazy_adam rowwise",
     "weight_decay": "wd l2 l2_reg decay",
     "schedule": "scheduler lr_scheduler lr_schedule",
     "warmup_ratio": "warmup warmup_steps warmup_proportion",
