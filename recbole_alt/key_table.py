@@ -85,6 +85,16 @@ _WEIGHTS = parts(dict.fromkeys(OBJECTIVES, _NOT_NEGATIVE), example="{contrastive
 _NOTHING = Kind("left out", lambda value: False)
 _LEVELS = ("debug", "info", "warning", "error", "critical")
 _LEVEL = Kind(f"one of {', '.join(_LEVELS)}", lambda v: isinstance(v, str) and v.lower() in _LEVELS, _LEVELS)
+_TYPES = Kind(
+    "like {user_id: token}, each one of token, float, token_seq, float_seq",
+    lambda given: (
+        isinstance(given, dict)
+        and all(
+            isinstance(name, str) and kind in ("token", "float", "token_seq", "float_seq")
+            for name, kind in given.items()
+        )
+    ),
+)
 _SIDE_COLUMNS = "{user: [...], item: [...], inter: [...]}"
 
 _OF_OTHER_MODELS = (
@@ -138,6 +148,7 @@ KEYS: dict[str, Key] = {
     "benchmark_filename": _data(ANY, "suffixes of given training, validation and test sets: [train, valid, test]"),
     "field_separator": _data(SEPARATOR, "separator of columns", empty=False),
     "seq_separator": _data(SEPARATOR, "separator of the members of a sequence", empty=False),
+    "field_types": _data(_TYPES, "types of Parquet columns whose names have none, such as {user_id: token}"),
     "encoding": _data(ENCODING, "encoding of the atomic files", empty=False),
     "USER_ID_FIELD": _data(FIELD, "name of the column with the user's id"),
     "ITEM_ID_FIELD": _data(FIELD, "name of the column with the item's id"),

@@ -14,6 +14,7 @@ import pandas as pd
 from recbole_alt.data.atomic import AtomicFile
 from recbole_alt.data.columns import listed
 from recbole_alt.data.numbers import fit, number, numbers
+from recbole_alt.data.parquet import require_parquet
 from recbole_alt.kinds import did_you_mean
 
 #: What is read: a file, or a frame in memory.
@@ -69,14 +70,6 @@ def read_columns(source: Source, what: str, kinds: Mapping[str, str], form: Form
         known = ", ".join([*_ATOMIC, *readers])
         raise ValueError(f"{what}: the name of {str(path)!r} must end in one of {known}")
     return _parsed(readers[path.suffix](path), str(path), kinds, form)
-
-
-def require_parquet() -> None:
-    """Refuse to read or write Parquet where the package for it is missing."""
-    try:
-        import pyarrow  # noqa: F401
-    except ImportError:
-        raise ValueError("Parquet files need pyarrow: pip install 'recbole_alt[parquet]', or use .csv") from None
 
 
 def _read_csv(path: Path) -> pd.DataFrame:
