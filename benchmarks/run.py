@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import encoding
+import large
 import plain
 import pretraining
 import prompts
@@ -32,6 +33,7 @@ BENCHMARKS: dict[str, Callable[[bool, str], Iterator[Result]]] = {
     "reading": reading.reading,
     "plain": plain.plain,
     "rowwise": rowwise.rowwise,
+    "large": large.large,
     "memory": pretraining.memory,
     "scaling": pretraining.scaling,
 }

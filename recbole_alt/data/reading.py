@@ -213,6 +213,8 @@ class AtomicDataset(Dataset):
         self._counted(super()._filter_by_field_value, f"val_interval of {', '.join(self.config['val_interval'] or {})}")
 
     def _filter_by_inter_num(self) -> None:
+        if all(self.config[f"{side}_inter_num_interval"] in (None, "[0,inf)") for side in ("user", "item")):
+            return  # RecBole's default, which leaves nobody out, and for which it counts all
         self._counted(super()._filter_by_inter_num, "user_inter_num_interval and item_inter_num_interval")
 
     def _counted(self, take_away: Callable[[], None], why: str) -> None:
