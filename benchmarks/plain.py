@@ -76,7 +76,7 @@ def _compare(dataset: str, path: str, model: str, keys: dict[str, Any], rounds: 
         return rate(lambda: _fit(trainer, loader, valid))
 
     def train_stock() -> float:
-        with _as_released():
+        with as_released():
             init_seed(stock["seed"], stock["reproducibility"])
             train, valid, _ = stock_loaders
             trainer = Trainer(stock, get_model(model)(stock, train._dataset))
@@ -98,7 +98,7 @@ def _fit(trainer: Any, train: Any, valid: Any) -> int:
 
 
 @contextmanager
-def _as_released() -> Iterator[None]:
+def as_released() -> Iterator[None]:
     """RecBole without what recbole_alt makes faster in it."""
     ours = [(owner, name, getattr(owner, name)) for owner, name in _REPLACED]
     of_layers = layers.nn

@@ -10,11 +10,13 @@ from collections.abc import Callable, Iterator
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import encoding
+import large
 import plain
 import pretraining
 import processes
 import prompts
 import reading
+import rowwise
 import scoring
 import serving
 from harness import Result, write
@@ -32,6 +34,8 @@ BENCHMARKS: dict[str, Callable[[bool, str], Iterator[Result]]] = {
     "prompts": prompts.prompts,
     "reading": reading.reading,
     "plain": plain.plain,
+    "rowwise": rowwise.rowwise,
+    "large": large.large,
     "memory": pretraining.memory,
     "scaling": pretraining.scaling,
 }

@@ -16,7 +16,7 @@ from recbole_alt.config import ALTConfig
 from recbole_alt.model.build import build_alignment
 from recbole_alt.trainer.pretrain import ALTPretrainTrainer
 
-_WORDS = ("night", "city", "love", "house", "river", "red", "last", "girl", "king", "star", "lost", "blue", "road")
+WORDS = ("night", "city", "love", "house", "river", "red", "last", "girl", "king", "star", "lost", "blue", "road")
 
 
 def configure(dataset: str = "ml-100k", model: str = "ALT_DCN", **keys: Any) -> ALTConfig:
@@ -78,7 +78,7 @@ def synthetic(users: int, items: int, interactions: int) -> tuple[str, str]:
     folder = root / name
     folder.mkdir()
     people = [f"u{u}\t{rng.integers(18, 80)}\t{'FM'[rng.integers(2)]}\tjob {rng.integers(20)}" for u in range(users)]
-    titles = [" ".join(rng.choice(_WORDS, rng.integers(2, 6))) for _ in range(items)]
+    titles = [" ".join(rng.choice(WORDS, rng.integers(2, 6))) for _ in range(items)]
     films = [f"i{i}\t{titles[i]} {i}\t{rng.integers(1930, 2001)}\tgenre {rng.integers(18)}" for i in range(items)]
     weight = 1 / np.arange(1, items + 1)  # a few items are met often, as in life
     u = np.repeat(np.arange(users), -(-interactions // users))[:interactions]

@@ -85,6 +85,16 @@ _WEIGHTS = parts(dict.fromkeys(OBJECTIVES, _NOT_NEGATIVE), example="{contrastive
 _NOTHING = Kind("left out", lambda value: False)
 _LEVELS = ("debug", "info", "warning", "error", "critical")
 _LEVEL = Kind(f"one of {', '.join(_LEVELS)}", lambda v: isinstance(v, str) and v.lower() in _LEVELS, _LEVELS)
+_TYPES = Kind(
+    "like {user_id: token}, each one of token, float, token_seq, float_seq",
+    lambda given: (
+        isinstance(given, dict)
+        and all(
+            isinstance(name, str) and kind in ("token", "float", "token_seq", "float_seq")
+            for name, kind in given.items()
+        )
+    ),
+)
 _SIDE_COLUMNS = "{user: [...], item: [...], inter: [...]}"
 
 _OF_OTHER_MODELS = (
@@ -138,6 +148,7 @@ KEYS: dict[str, Key] = {
     "benchmark_filename": _data(ANY, "suffixes of given training, validation and test sets: [train, valid, test]"),
     "field_separator": _data(SEPARATOR, "separator of columns", empty=False),
     "seq_separator": _data(SEPARATOR, "separator of the members of a sequence", empty=False),
+    "field_types": _data(_TYPES, "types of Parquet columns whose names have none, such as {user_id: token}"),
     "encoding": _data(ENCODING, "encoding of the atomic files", empty=False),
     "USER_ID_FIELD": _data(FIELD, "name of the column with the user's id"),
     "ITEM_ID_FIELD": _data(FIELD, "name of the column with the item's id"),
@@ -202,6 +213,12 @@ KEYS: dict[str, Key] = {
         stages=_TABULAR,
     ),
     "clip_grad_norm": _towers(_CLIP, "maximum norm of the gradient", empty=True, stages=STAGES),
+    "embedding_optimizer": _towers(
+        choice("dense", "rowwise"),
+        "rowwise: the cost of a step does not grow with the CTR model's embedding tables, which have one second moment "
+        "per row",
+        stages=_TABULAR,
+    ),
     "batch_sampling": _towers(_SAMPLING, "block: rows that share texts; auto: where a step encodes any", stages=_TEXT),
     "block_texts": _blocks(whole(2), "users and items in a block, about; empty = up to 768"),
     "block_users": _blocks(whole(1), "users in a block, about; empty = found by trial"),
@@ -338,6 +355,7 @@ _OTHER_NAMES = {
     "max_text_tokens": "max_length max_len max_seq_length max_seq_len max_tokens",
     "epochs": "epoch num_epochs n_epochs max_epochs num_train_epochs train_epochs",
     "learner": "optimizer optim",
+    "embedding_optimizer": "sparse sparse_adam lazy_adam rowwise",
     "weight_decay": "wd l2 l2_reg decay",
     "schedule": "scheduler lr_scheduler lr_schedule",
     "warmup_ratio": "warmup warmup_steps warmup_proportion",

@@ -58,6 +58,8 @@ def _check_together(values: Mapping[str, Any]) -> None:
         raise ValueError(
             f"objective_weights: {dict(weights)!r} leaves no objective above 0: alignment would do nothing"
         )
+    if values.get("embedding_optimizer") == "rowwise" and values.get("learner", "adamw") != "adamw":
+        raise ValueError(f"embedding_optimizer: rowwise needs learner: adamw, not {values['learner']}")
     size, heads = values.get("attention_size"), values.get("num_heads")
     if size is not None and heads is not None and size % heads:
         raise ValueError(f"num_heads must divide attention_size, {size}; {heads} does not")

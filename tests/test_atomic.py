@@ -207,7 +207,8 @@ ITEMS = "item_id:token\tyear:token\tprice:float\n" + "".join(f"i{n}\t{1990 + n}\
 
 
 def test_headers_are_those_of_the_files_that_exist(own: Own) -> None:
-    headers = headers_of(atomic_files(own("heads", inter="\ufeff" + SOME, item=ITEMS.replace("\n", "\r\n"))))
+    config = own("heads", inter="\ufeff" + SOME, item=ITEMS.replace("\n", "\r\n"))
+    headers = headers_of(atomic_files(config.final_config_dict))
     assert headers == {
         "inter": {"user_id": "token", "item_id": "token", "label": "float"},
         "item": {"item_id": "token", "year": "token", "price": "float"},

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from recbole_alt.data.batches import Batches, BlockBatches, ShuffledBatches, best_block
+from recbole_alt.data.batches import Batches, BlockBatches, ShuffledBatches, _order_of, best_block
 
 KINDS = ("dense", "power law", "few rows per item")
 
@@ -184,3 +184,22 @@ def test_the_best_block_fits_the_data() -> None:
         texts_of_epoch = [batches.steps_per_epoch * sum(batches.size()) for batches in (chosen, square)]
         assert texts_of_epoch[0] <= texts_of_epoch[1]
     assert best_block(*few_items, texts=2, batch_size=5, seed=0).steps_per_epoch == 2000
+
+
+# -- in linear time ------------------------------------------------------------------------------------------
+
+
+@given(keys=st.lists(st.integers(0, 9), min_size=1, max_size=50))
+def test_rows_are_sorted_as_by_a_stable_sort(keys: list[int]) -> None:
+    assert _order_of(np.array(keys)).tolist() == np.argsort(keys, kind="stable").tolist()
+
+
+def test_trying_blocks_out_changes_none_of_them() -> None:
+    users, items = data("power law", 4)
+    tried = best_block(users, items, texts=20, batch_size=30, seed=5)
+    made = tried.steps_per_epoch * 2
+    for n in range(1, 20):
+        alone = BlockBatches(users, items, n_users=n, n_items=20 - n, batch_size=30, seed=5)
+        if alone.steps_per_epoch * 2 == made and all(np.array_equal(tried(s), alone(s)) for s in range(made)):
+            return
+    raise AssertionError("the blocks are none that BlockBatches makes of these sizes")

@@ -192,6 +192,8 @@ CUTS += [
 
 
 HOW = [{}, {"schedule": "cosine", "warmup_ratio": 0.2, "lora_rank": 2}, {"precision": "fp16"}]
+ROWWISE = {"embedding_optimizer": "rowwise", "weight_decay": 0.1, "schedule": "cosine", "decay_towards": "aligned"}
+ROWWISE |= {"clip_grad_norm": {"max_norm": 0.5}, "fast_kernels": True, "grounded": ["item"], "precision": "fp16"}
 FROZEN: dict[str, Any] = {"frozen_layers": "all", "text_cache_dir": None}
 FROZEN_CUTS = [(ALTPretrainTrainer, None, 1, 4), (ALTPretrainTrainer, None, 3, 4), (ALTTrainer, "joint", 5, 12)]
 
@@ -199,6 +201,7 @@ FROZEN_CUTS = [(ALTPretrainTrainer, None, 1, 4), (ALTPretrainTrainer, None, 3, 4
 @pytest.mark.parametrize(
     ("trainer", "stage", "steps", "total", "how"),
     [(*cut, how) for how in HOW for cut in CUTS]
+    + [(*cut, ROWWISE) for cut in (CUTS[1], CUTS[2], CUTS[4], CUTS[6])]
     + [(*cut, FROZEN) for cut in FROZEN_CUTS]
     + [(*cut, {"fast_kernels": True}) for cut in CUTS[2:4]],
     ids=str,

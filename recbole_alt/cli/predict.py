@@ -19,8 +19,8 @@ def _add_options(parser: ArgumentParser) -> None:
 
 
 def _work(options: Namespace, _: list[str]) -> None:
+    from recbole_alt.data.parquet import require_parquet
     from recbole_alt.prediction import predict
-    from recbole_alt.prediction.tables import require_parquet
 
     out = Path(options.out)
     if out.suffix not in _FORMATS:

@@ -15,7 +15,8 @@ from recbole.utils import FeatureType
 from recbole_alt.data.encodings import read_as_utf8
 from recbole_alt.data.numbers import fit, number, numbers
 
-_KINDS = [kind.value for kind in FeatureType]
+#: The types that a column may have.
+KINDS = [kind.value for kind in FeatureType]
 _SOMETHING = re.compile(rb"[^\r\n]")
 
 
@@ -33,6 +34,15 @@ class AtomicFile:
 
     def __str__(self) -> str:
         return self.path
+
+    @property
+    def head(self) -> str:
+        """Where the columns are named, as an error says it."""
+        return f"{self.path}, line 1"
+
+    def place(self, row: int) -> str:
+        """The file and the line of a row, which is counted from 0."""
+        return f"{self.path}, line {self.lines[row]}"
 
     @property
     def name(self) -> str:
@@ -63,10 +73,10 @@ class AtomicFile:
         columns: dict[str, str] = {}
         for typed in line.split(self._separator):
             name, _, kind = typed.partition(":")
-            if not name or kind not in _KINDS:
+            if not name or kind not in KINDS:
                 raise ValueError(
                     f"{self.path}: its first line must name each column as name:type with a type of "
-                    f"{', '.join(_KINDS)}, separated by {self._separator!r} (field_separator); found {_short(typed)}"
+                    f"{', '.join(KINDS)}, separated by {self._separator!r} (field_separator); found {short(typed)}"
                 )
             if name in columns:
                 raise ValueError(f"{self.path}, line 1: two columns are called {name!r}: rename one, or take it out")
@@ -224,7 +234,7 @@ class AtomicFile:
         read = [parse(cell) for cell in column]
         rows = [row for row, value in enumerate(read) if value is None]
         if rows:
-            cell = _short(column[rows[0]]) + ("" if len(rows) == 1 else f" (so do {len(rows)} rows)")
+            cell = short(column[rows[0]]) + ("" if len(rows) == 1 else f" (so do {len(rows)} rows)")
             raise ValueError(
                 f"{self.path}, line {self.lines[rows[0]]}: column {column.name!r} {why}: {cell}; write numbers such as "
                 "1234.5, leave the cell empty, or give the column the type token"
@@ -232,5 +242,6 @@ class AtomicFile:
         return read
 
 
-def _short(text: str) -> str:
+def short(text: str) -> str:
+    """A value as an error shows it."""
     return repr(text if len(text) <= 60 else text[:60] + "…")

@@ -8,9 +8,11 @@ the number of interactions with its product.
 
 from __future__ import annotations
 
+import copy
 from typing import Protocol
 
 import numpy as np
+from scipy.sparse import csr_matrix
 
 _SHARES_OF_USERS = (1 / 8, 1 / 4, 1 / 3, 1 / 2, 2 / 3, 3 / 4, 7 / 8)  # that best_block tries
 _LOOKED_AT = 32  # blocks whose texts are counted
@@ -32,6 +34,37 @@ def _rng(seed: int, *path: int) -> np.random.Generator:
 def _shuffled(ids: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Other ids, the same for the same, in random order."""
     return rng.permutation(ids.max() + 1)[ids]
+
+
+def _order_of(keys: np.ndarray) -> np.ndarray:
+    """What sorts whole numbers from 0 on [n], equal ones in their order; in linear time, unlike ``argsort``."""
+    n = len(keys)
+    places = np.arange(n + 1, dtype=np.int32 if n < 2**31 - 1 else np.int64)
+    order: np.ndarray = csr_matrix((places[:n], keys, places), shape=(n, int(keys.max()) + 1)).tocsc().data
+    return order
+
+
+class _Deal:
+    """The interactions of an epoch in random orders of the users and of the items.
+
+    Attributes:
+        order: [n], the interactions by user.
+        by_item: [n], the places in ``order``, by item.
+    """
+
+    def __init__(self, users: np.ndarray, items: np.ndarray, rng: np.random.Generator):
+        self.order = _order_of(_shuffled(users, rng))
+        self.by_item = _order_of(_shuffled(items[self.order], rng))
+        self._rng = rng
+
+    def blocks(self, count: int) -> np.ndarray:
+        """The random order of the epoch's blocks."""
+        return copy.deepcopy(self._rng).permutation(count)
+
+    def grouped(self, cuts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The interactions [n], those of each group by item, and their groups; ``cuts`` are the groups' places."""
+        group = np.repeat(np.arange(len(cuts) - 1, dtype=np.int32), np.diff(cuts))
+        return self.order[self.by_item[_order_of(group[self.by_item])]], group
 
 
 class ShuffledBatches:
@@ -64,13 +97,18 @@ class BlockBatches:
             group with the most items, ``n_items`` items on average.
     """
 
-    def __init__(self, users: np.ndarray, items: np.ndarray, *, n_users: int, n_items: int, batch_size: int, seed: int):
+    def __init__(
+        self, users: np.ndarray, items: np.ndarray, *, n_users: int, n_items: int, batch_size: int, seed: int,
+        first: _Deal | None = None,
+    ):  # fmt: skip
         self._users, self._items, self._seed = users, items, seed
         n, most = len(users), max(1, len(users) // 2)  # a block has two interactions at least
-        self._groups = self.steps_per_epoch = min(-(-len(np.unique(users)) // n_users), most)
-        order, group = self._deal(_rng(seed, 0))
-        met = np.unique(group * (items.max() + 1) + items[order]) // (items.max() + 1)
-        blocks = self._groups * -(-int(np.bincount(met).max()) // n_items)
+        self._first: _Deal | None = first or _Deal(users, items, _rng(seed, 0))
+        self._groups = self.steps_per_epoch = min(-(-_distinct(users) // n_users), most)
+        order, group = self._first.grouped(self._bounds())
+        begins = np.ones(n, dtype=bool)  # an item of a group
+        begins[1:] = (np.diff(items[order]) != 0) | (np.diff(group) != 0)
+        blocks = self._groups * -(-int(np.bincount(group[begins]).max()) // n_items)
         self.steps_per_epoch = min(max(blocks, -(-n // batch_size)), most)
         self._epoch, self._order, self._blocks = -1, order, order
 
@@ -78,18 +116,16 @@ class BlockBatches:
         """The indices of the interactions of ``step``, in random order."""
         epoch, within = divmod(step, self.steps_per_epoch)
         if epoch != self._epoch:
-            rng = _rng(self._seed, epoch)
-            order, group = self._deal(rng)
-            order = order[np.lexsort((_shuffled(self._items[order], rng), group))]
-            self._epoch, self._order, self._blocks = epoch, order, rng.permutation(self.steps_per_epoch)
+            deal = (self._first if epoch == 0 else None) or _Deal(self._users, self._items, _rng(self._seed, epoch))
+            self._first = None  # is made again if anyone asks
+            order, _ = deal.grouped(self._bounds())
+            self._epoch, self._order, self._blocks = epoch, order, deal.blocks(self.steps_per_epoch)
         start, end = self._cuts(self._blocks[within] + np.arange(2))
-        return _rng(self._seed, epoch, within + 1).permutation(self._order[start:end])
+        return _rng(self._seed, epoch, within + 1).permutation(self._order[start:end].astype(np.int64))
 
-    def _deal(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        """The interactions [n] in a random order of the users, and the group of each."""
-        order = np.argsort(_shuffled(self._users, rng), kind="stable")
-        cuts = self._cuts(np.arange(self._groups + 1) * self.steps_per_epoch // self._groups)
-        return order, np.repeat(np.arange(self._groups), np.diff(cuts))
+    def _bounds(self) -> np.ndarray:
+        """Where the groups start, and the end of the last one."""
+        return self._cuts(np.arange(self._groups + 1) * self.steps_per_epoch // self._groups)
 
     def _cuts(self, blocks: np.ndarray) -> np.ndarray:
         """Where the given blocks of an epoch start."""
@@ -108,10 +144,15 @@ def best_block(users: np.ndarray, items: np.ndarray, *, texts: int, batch_size: 
     Dense data gain from as many users as items; where users met few items each, many users around few items share more.
     The other arguments are those of :class:`BlockBatches`.
     """
-    people = len(np.unique(users))
+    people, first = _distinct(users), _Deal(users, items, _rng(seed, 0))
     groups = {-(-people // max(1, round(texts * share))) for share in _SHARES_OF_USERS}
     numbers = sorted({min(texts - 1, -(-people // number)) for number in groups})
-    tried = [
-        BlockBatches(users, items, n_users=n, n_items=texts - n, batch_size=batch_size, seed=seed) for n in numbers
-    ]
+    tried = (
+        BlockBatches(users, items, n_users=n, n_items=texts - n, batch_size=batch_size, seed=seed, first=first)
+        for n in numbers
+    )
     return min(tried, key=lambda batches: batches.steps_per_epoch * sum(batches.size()))
+
+
+def _distinct(ids: np.ndarray) -> int:
+    return int(np.count_nonzero(np.bincount(ids)))

@@ -26,6 +26,7 @@ class Columns:
             ``USER_ID_FIELD`` and ``ITEM_ID_FIELD``.
         headers: suffix → columns of each atomic file that exists; "inter" is the first part of
             ``benchmark_filename`` if that is given.
+        files: suffix → name of the file, where it is not ``<dataset>.<suffix>``.
 
     Attributes:
         headers: suffix → columns of each file that is used.
@@ -36,8 +37,10 @@ class Columns:
         ValueError: a file or a column does not exist, a value has another form, or a file is loaded without its id.
     """
 
-    def __init__(self, config: Mapping[str, Any], headers: Mapping[str, Header]):
-        self._config, self._inter = config, _first_part(config)
+    def __init__(
+        self, config: Mapping[str, Any], headers: Mapping[str, Header], files: Mapping[str, str] | None = None
+    ):
+        self._config, self._inter, self._names = config, _first_part(config), files or {}
         self._files = [*_SIDES, *_further(config)]
         self.headers = {suffix: headers[suffix] for suffix in self._files if suffix in headers}
         for suffix in self._files:
@@ -57,7 +60,8 @@ class Columns:
 
     def file(self, suffix: str) -> str:
         """The name of a file."""
-        return f"{self._config['dataset']}.{self._inter if suffix == 'inter' else suffix}"
+        usual = f"{self._config['dataset']}.{self._inter if suffix == 'inter' else suffix}"
+        return self._names.get(suffix, usual)
 
     def require(self, key: str, name: Any, kinds: Collection[str], *, of: Collection[str] | None = None) -> str:
         """The type of the loaded column ``name`` that ``key`` names.

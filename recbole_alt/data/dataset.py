@@ -4,8 +4,9 @@ The CTR model sees exactly what RecBole's own ``Dataset`` gives it. The words of
 files before RecBole fills gaps, normalises or discretises; the prompts are made when they are first used.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -157,6 +158,16 @@ class ALTDataset(MeasuredDataset):
     @property
     def _split_seed(self) -> int:
         return int(self.config["seed"] if self.config["split_seed"] is None else self.config["split_seed"])
+
+    def split_by_ratio(self, ratios: Sequence[float], group_by: str | None = None) -> list[Any]:
+        """As RecBole's, with parts of consecutive rows that share the memory of the whole and are not copied."""
+        if group_by is not None:
+            parts: list[Any] = super().split_by_ratio(ratios, group_by)
+            return parts
+        rows = len(self)
+        bounds = [0, *self._calcu_split_ids(tot=rows, ratios=[ratio / sum(ratios) for ratio in ratios]), rows]
+        self._drop_unused_col()
+        return [self.copy(self.inter_feat[start:end]) for start, end in pairwise(bounds)]
 
     def build(self) -> list[Any]:
         """Split as RecBole's ``build``, keep only ``train_share`` of the training rows, and check the labels."""

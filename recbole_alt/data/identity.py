@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from hashlib import blake2b
 from logging import getLogger
@@ -34,7 +34,7 @@ class Vocabulary:
         """The vocabulary of RecBole's ``field2id_token[field]``."""
         tokens = [str(token) for token in id2token]
         lengths = np.fromiter(map(len, tokens), "<i8", len(tokens))
-        digest = _digest(lengths.tobytes(), "".join(tokens).encode("utf-8", "surrogatepass"))
+        digest = _digest([lengths.tobytes(), "".join(tokens).encode("utf-8", "surrogatepass")])
         ids = [1 << power for power in range((len(tokens) - 1).bit_length())]
         return cls(len(tokens) - 1, digest, {str(i): tokens[i][:_SHOWN] for i in ids})
 
@@ -81,12 +81,8 @@ class Part:
         columns = part.inter_feat.interaction
         named = [name for name in (part.uid_field, part.iid_field) if name in columns]
         named += [name for name in (part.time_field, part.label_field) if named and name in columns]
-        pieces = []
-        for name in named or [name for name in columns if name in part.field2type]:
-            values = columns[name].detach().cpu().numpy()  # as the same bytes on every machine; -0 is 0
-            values = values.astype("<f4") + np.float32(0) if values.dtype.kind == "f" else values.astype("<i8")
-            pieces += [name.encode(), str(values.shape).encode(), values.tobytes()]
-        return cls(len(part.inter_feat), _digest(*pieces))
+        named = named or [name for name in columns if name in part.field2type]
+        return cls(len(part.inter_feat), _digest(piece for name in named for piece in _pieces(name, columns[name])))
 
     def difference(self, now: Part) -> str:
         """How the data of ``now`` differ, in words that follow the part's name."""
@@ -195,7 +191,15 @@ def _first_difference(before: dict[str, Any], now: dict[str, Any], names: Iterab
     return None
 
 
-def _digest(*pieces: bytes) -> str:
+def _pieces(name: str, column: Any) -> Iterator[bytes | memoryview]:
+    """What identifies a column of rows."""
+    values = column.detach().cpu().numpy()  # as the same bytes on every machine; -0 is 0
+    values = values.astype("<f4") + np.float32(0) if values.dtype.kind == "f" else values.astype("<i8", copy=False)
+    yield from (name.encode(), str(values.shape).encode())
+    yield np.ascontiguousarray(values).reshape(-1).view(np.uint8).data
+
+
+def _digest(pieces: Iterable[bytes | memoryview]) -> str:
     state = blake2b(digest_size=16)
     for piece in pieces:
         state.update(len(piece).to_bytes(8, "little"))

@@ -11,7 +11,7 @@ import pandas as pd
 Place = Callable[[int], str]
 
 
-def check_label_keys(config: Any, columns: Mapping[str, str], file: str) -> None:
+def check_label_keys(config: Any, columns: Mapping[str, str], file: Any) -> None:
     """Refuse keys about labels that contradict one another or the loaded ``columns`` of ``file``, the interactions."""
     label, threshold = config["LABEL_FIELD"], config["threshold"]
     distribution = config["train_neg_sample_args"]["distribution"]
@@ -22,7 +22,7 @@ def check_label_keys(config: Any, columns: Mapping[str, str], file: str) -> None
         )
     if not threshold and label in columns and columns[label] != "float":
         raise ValueError(
-            f"{file}, line 1: the label {label!r} is of type {columns[label]}: write {label}:float with values 0 and 1"
+            f"{file.head}: the label {label!r} is of type {columns[label]}: write {label}:float with values 0 and 1"
             ", or make it from a float column with threshold"
         )
     labelled = bool(threshold) or label in columns

@@ -15,14 +15,16 @@ _NUMBERS = ("float", "float_seq")
 _TOKENS = ("token", "token_seq")
 
 
-def check_named_fields(config: Mapping[str, Any], headers: Mapping[str, Header]) -> Columns:
-    """The columns that a whole configuration loads; ``headers`` are those of :class:`Columns`.
+def check_named_fields(
+    config: Mapping[str, Any], headers: Mapping[str, Header], files: Mapping[str, str] | None = None
+) -> Columns:
+    """The columns that a whole configuration loads; ``headers`` and ``files`` are those of :class:`Columns`.
 
     Raises:
         ValueError: a key names a field or a file that does not exist, or its value has a wrong form: one line that
             names the key, the value, the file with what it has, and what to do.
     """
-    columns = Columns(config, headers)
+    columns = Columns(config, headers, files)
     label = config["LABEL_FIELD"]
     ids = [config.get(key) for key in OWNERS.values()]
     _check_roles(config, columns, label)

@@ -72,6 +72,9 @@ class DistinctTexts:
         return SegmentBatch(input_ids, attention_mask, field_ids, self.row, owner, self.segment.name, pieces, lengths)
 
 
+_AT_ONCE = 1_000_000  # rows of which the texts are told apart
+
+
 class PromptTable:
     """The prompts of a dataset, for any batch of its interactions.
 
@@ -130,9 +133,16 @@ class PromptTable:
         """:meth:`distinct` for a whole dataset, sooner found, in no order; ``row`` and ``owner`` have no meaning."""
         found = []
         for segment in self.segments:
-            pieces = pd.DataFrame(self.pieces(segment, interaction)).drop_duplicates().to_numpy()
+            pieces = self._different(segment, interaction)
             found.append(DistinctTexts(segment, pieces, torch.zeros(0), torch.zeros(len(pieces), dtype=torch.long)))
         return found
+
+    def _different(self, segment: SegmentTokens, interaction: Any) -> np.ndarray:
+        """The different rows of :meth:`pieces`, in order of appearance; in parts, which take less memory."""
+        parts = (interaction[start : start + _AT_ONCE] for start in range(0, len(interaction), _AT_ONCE))
+        frames = [pd.DataFrame(self.pieces(segment, part)).drop_duplicates() for part in parts]
+        different: np.ndarray = pd.concat(frames).drop_duplicates().to_numpy()
+        return different
 
     def batches(self, interaction: Any) -> list[SegmentBatch]:
         """The tokens of the texts of a batch of interactions, per segment, on the CPU."""
@@ -167,5 +177,7 @@ class PromptTable:
 
     def cut(self, interaction: Any) -> dict[str, tuple[int, int]]:
         """The fields that are cut in the distinct texts of these interactions; see :meth:`SegmentTokens.cut`."""
-        cuts = (segment.cut(np.unique(self.pieces(segment, interaction), axis=0)) for segment in self.segments)
+        long = [segment for segment in self.segments if segment.longest > segment.max_tokens]
+        pieces = (np.unique(self.pieces(segment, interaction), axis=0) for segment in long)
+        cuts = (segment.cut(of_segment) for segment, of_segment in zip(long, pieces, strict=True))
         return {name: cut for of_segment in cuts for name, cut in of_segment.items()}

@@ -8,11 +8,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from recbole.data.dataset import Dataset
-from recbole.utils import FeatureType
+from recbole.utils import FeatureSource, FeatureType
 
-from recbole_alt.data.atomic import AtomicFile
 from recbole_alt.data.columns import check_forms
-from recbole_alt.data.files import atomic_files, check_files, headers_of
+from recbole_alt.data.files import DataFile, atomic_files, check_files, headers_of
 from recbole_alt.data.labels import check_filled, check_label_keys, check_label_values
 from recbole_alt.data.named_fields import check_named_fields
 
@@ -20,19 +19,20 @@ _MUCH = 0.05  # share of a file's rows that is left out with a warning
 
 
 class AtomicDataset(Dataset):
-    """RecBole's ``Dataset``, read by :class:`~recbole_alt.data.atomic.AtomicFile`.
+    """RecBole's ``Dataset``, read by :class:`~recbole_alt.data.atomic.AtomicFile`, or from Parquet.
 
     Files that RecBole would misread, and labels and ids that it would train on silently, are refused before a row is
     used, in one line with the file, the line and the column, or the key. Rows that filters leave out are counted.
     """
 
     inter_feat: Any  # a DataFrame while read, an Interaction once built
+    field2seqlen: dict[str, int]
 
     def __init__(self, config: Any):
         self._rows: dict[str, int] = {}  # by file
         self._left_out: defaultdict[str, Counter[str]] = defaultdict(Counter)  # by file and reason
-        self._lines: defaultdict[str, list[tuple[AtomicFile, np.ndarray]]] = defaultdict(list)  # by suffix, as read
-        self._kept: np.ndarray | None = None  # indices of the interactions that filters left, in their order
+        self._read_rows: defaultdict[str, list[tuple[DataFile, pd.Index]]] = defaultdict(list)  # by suffix, as read
+        self._kept: pd.Index | None = None  # indices of the interactions that filters left, in their order
         self._exact = False  # True if values may hold NUL, at which pandas' hash table cuts texts
         super().__init__(config)
 
@@ -49,7 +49,7 @@ class AtomicDataset(Dataset):
             much = reasons.total() > _MUCH * self._rows[file]
             (self.logger.warning if much else self.logger.info)(self._summary(file))
         self._log_unseen_numbers()
-        self._lines.clear()
+        self._read_rows.clear()
         self._kept = None
 
     def _load_data(self, token: str, dataset_path: str) -> None:
@@ -64,9 +64,29 @@ class AtomicDataset(Dataset):
         config = self.config.final_config_dict
         check_forms(config)
         self._files = atomic_files(config)
-        self._columns = check_named_fields(config, headers_of(self._files))
-        check_label_keys(config, self._columns.loaded["inter"], str(self._files["inter"][0]))
+        names = {suffix: of_suffix[0].name for suffix, of_suffix in self._files.items()}
+        self._columns = check_named_fields(config, headers_of(self._files), names)
+        check_label_keys(config, self._columns.loaded["inter"], self._files["inter"][0])
         check_files(config, self._files)
+
+    def _load_inter_feat(self, token: str, dataset_path: str) -> None:
+        frames: list[Any] = []
+        longest: dict[str, int] = {}
+        for file in self._files["inter"]:
+            frames.append(self._load_feat(file.path, FeatureSource.INTERACTION))
+            longest |= {name: max(length, longest.get(name, 0)) for name, length in self.field2seqlen.items()}
+        self.inter_feat = frames[0] if len(frames) == 1 else pd.concat(frames, ignore_index=True)
+        self.file_size_list, self.field2seqlen = list(map(len, frames)), longest
+
+    def _load_user_or_item_feat(self, token: str, dataset_path: str, source: Any, field_name: str) -> Any:
+        feat = self._load_feat(self._files[source.value][0].path, source) if source.value in self._files else None
+        if (field := getattr(self, field_name)) in self.field2source:
+            self.field2source[field] = FeatureSource(f"{source.value}_id")
+        return feat
+
+    def _load_additional_feat(self, token: str, dataset_path: str) -> None:
+        for suffix in self.config["additional_feat_suffix"] or []:
+            setattr(self, f"{suffix}_feat", self._load_feat(self._files[suffix][0].path, suffix))
 
     def _load_feat(self, filepath: str, source: Any) -> pd.DataFrame | None:
         suffix = getattr(source, "value", source)
@@ -84,7 +104,7 @@ class AtomicDataset(Dataset):
             if "float" in kind.value:
                 self.field2bucketnum[name] = 2
             self.field2seqlen[name] = self._length(frame, name) if kind.value.endswith("seq") else 1
-        self._lines[suffix].append((file, file.lines[frame.index]))
+        self._read_rows[suffix].append((file, frame.index))
         file.release()
         frame.index = pd.RangeIndex(len(frame))
         return frame
@@ -112,7 +132,7 @@ class AtomicDataset(Dataset):
     def _sides(self) -> list[tuple[str, str]]:
         return [(side, field) for side, field in (("user", self.uid_field), ("item", self.iid_field)) if field]
 
-    def _with_ids(self, frame: pd.DataFrame, file: AtomicFile, suffix: str) -> pd.DataFrame:
+    def _with_ids(self, frame: pd.DataFrame, file: DataFile, suffix: str) -> pd.DataFrame:
         """Leave out rows without an id, and all but the first row of each user or item in the files about them."""
         self._rows[file.name] = len(frame)
         for side, field in self._sides:
@@ -193,6 +213,8 @@ class AtomicDataset(Dataset):
         self._counted(super()._filter_by_field_value, f"val_interval of {', '.join(self.config['val_interval'] or {})}")
 
     def _filter_by_inter_num(self) -> None:
+        if all(self.config[f"{side}_inter_num_interval"] in (None, "[0,inf)") for side in ("user", "item")):
+            return  # RecBole's default, which leaves nobody out, and for which it counts all
         self._counted(super()._filter_by_inter_num, "user_inter_num_interval and item_inter_num_interval")
 
     def _counted(self, take_away: Callable[[], None], why: str) -> None:
@@ -202,18 +224,18 @@ class AtomicDataset(Dataset):
             self._count(self._name(name.removesuffix("_feat")), why, rows, len(getattr(self, name)))
 
     def _reset_index(self) -> None:
-        self._kept = self.inter_feat.index.to_numpy()
+        self._kept = self.inter_feat.index
         super()._reset_index()
 
     # -- values ------------------------------------------------------------------------------------------
 
     def _place(self, row: int) -> str:
-        """The file and line of an interaction, by its index among those that are left."""
+        """The file and the line or row of an interaction, by its index among those that are left."""
         number = int(row if self._kept is None else self._kept[row])
-        for file, lines in self._lines["inter"]:
-            if number < len(lines):
-                return f"{file}, line {lines[number]}"
-            number -= len(lines)
+        for file, rows in self._read_rows["inter"]:
+            if number < len(rows):
+                return file.place(int(rows[number]))
+            number -= len(rows)
         raise IndexError(row)
 
     def _remap_ID_all(self) -> None:

@@ -169,10 +169,13 @@ class SegmentTokens:
         """[N] the number of tokens of each text before any cut, given the rows [N, F] of its fields' tables."""
         return _look_up(self._lengths, pieces).sum(1)
 
+    @property
+    def longest(self) -> int:
+        """The number of tokens that no text exceeds before any cut."""
+        return sum(int(lengths.max(initial=0)) for lengths in self._lengths)
+
     def cut(self, pieces: np.ndarray) -> dict[str, tuple[int, int]]:
         """The fields that are cut in these texts [N, F]: field → (number of values cut, tokens of the longest)."""
-        if sum(int(lengths.max(initial=0)) for lengths in self._lengths) <= self.max_tokens:
-            return {}
         long = pieces[self.total_lengths(pieces) > self.max_tokens]
         values = _look_up(self._value_lengths, long)
         of_field = zip(self.fields, values.T[1:-1], (self._kept(long) < values).T[1:-1], strict=True)

@@ -50,9 +50,12 @@ class TracedDataset(ALTDataset):
         super()._remap_ID_all()
 
     def _trace(self) -> None:
-        for suffix, files in self._lines.items():
+        for suffix, files in self._read_rows.items():
             feat, first = getattr(self, f"{suffix}_feat", None), 0
-            for file, lines in files:
+            for file, rows in files:
+                if not isinstance(file, AtomicFile):
+                    raise ValueError(f"{file} is in Parquet: only runs on text files can be extended")
+                lines = file.lines[rows]
                 if feat is not None:
                     index = feat.index.to_numpy() - first
                     lines, first = lines[index[(index >= 0) & (index < len(lines))]], first + len(lines)

@@ -15,6 +15,7 @@ from recbole_alt.data.atomic import AtomicFile
 from recbole_alt.data.cells import is_missing, token
 from recbole_alt.data.columns import listed
 from recbole_alt.data.numbers import fit, number, numbers
+from recbole_alt.data.parquet import require_parquet
 from recbole_alt.kinds import did_you_mean
 
 #: What is read: a file, or a frame in memory.
@@ -95,14 +96,6 @@ def _open(source: Source, what: str, form: Form) -> AtomicFile | pd.DataFrame:
         known = ", ".join([*_ATOMIC, *readers])
         raise ValueError(f"{what}: the name of {str(path)!r} must end in one of {known}")
     return readers[path.suffix](path)
-
-
-def require_parquet() -> None:
-    """Refuse to read or write Parquet where the package for it is missing."""
-    try:
-        import pyarrow  # noqa: F401
-    except ImportError:
-        raise ValueError("Parquet files need pyarrow: pip install 'recbole_alt[parquet]', or use .csv") from None
 
 
 def _read_csv(path: Path) -> pd.DataFrame:

@@ -16,6 +16,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from recbole_alt import checkpoints, processes
 from recbole_alt.config import ALTConfig
 from recbole_alt.data.identity import record_of, require_same_data
+from recbole_alt.model.backbones import embedding_tables
 from recbole_alt.model.grounding import MAPS, maps_of
 from recbole_alt.model.kernels import use_fast_linear
 from recbole_alt.model.precision import gradient_scaler
@@ -24,6 +25,7 @@ from recbole_alt.progress import progress
 from recbole_alt.scores import Scores, count_interactions, score_batch, slice_metrics
 from recbole_alt.trainer.diverged import Diverged
 from recbole_alt.trainer.optim import GROUNDING_RATE, load_optimizer, parameter_groups, scheduler, update
+from recbole_alt.trainer.rowwise import RowwiseAdamW, lazy_rows, settle
 
 
 class ALTTrainer(Trainer):
@@ -31,7 +33,8 @@ class ALTTrainer(Trainer):
 
     To RecBole's ``Trainer`` it adds a ``learning_rate`` and a ``weight_decay`` for the language model and for the CTR
     embeddings (``language_*``, ``embedding_*``; empty = the rest's), a ``schedule`` with warm-up, checkpoints that are
-    read without running code, and a second one (``<name>-last.pth``) from which a stopped run goes on exactly.
+    read without running code, and a second one (``<name>-last.pth``) from which a stopped run goes on exactly; and
+    ``embedding_optimizer``.
 
     Several processes divide the rows of each batch, in training and in evaluation; all know the scores of all rows, and
     the first one writes.
@@ -80,6 +83,8 @@ class ALTTrainer(Trainer):
         groups = parameter_groups(self.model, rates, decays)
         if self._uses_fast_kernels and self.learner.lower() != "rmsprop":  # which torch has not fused
             groups = [group | {"fused": True} for group in groups]
+        if self.config["embedding_optimizer"] == "rowwise" and self.model.backbone is not None:
+            return RowwiseAdamW(groups, embedding_tables(self.model.backbone))
         return super()._build_optimizer(params=groups)
 
     @property
@@ -101,7 +106,8 @@ class ALTTrainer(Trainer):
         self._keep_texts(train_data, valid_data)
         self._start_schedule(len(train_data))
         best = saved and (self.start_epoch < self.epochs or not self.epochs)  # a finished run keeps the one it has
-        result = super().fit(train_data, valid_data, verbose, best, **kwargs)
+        with lazy_rows(self.optimizer):
+            result = super().fit(train_data, valid_data, verbose, best, **kwargs)
         self.seconds = monotonic() - self._began
         self._say_if_overfitted()
         if saved:
@@ -162,6 +168,7 @@ class ALTTrainer(Trainer):
             if self._saves and monotonic() - saved_at > self.config["checkpoint_seconds"]:
                 self._save_last(epoch_idx, step + 1, order, totals)
                 saved_at = monotonic()
+        settle(self.optimizer)
         return tuple(totals) if len(totals) > 1 else sum(totals)
 
     def _train_step(self, rows: Any, loss_func: Callable[..., Any]) -> Any:

@@ -57,7 +57,9 @@ def hold_out(dataset: Any, seed: int) -> tuple[Any, Any]:
     if rows < 2:
         return dataset, None
     drawn = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(1,))).permutation(len(dataset))
-    parts = (np.sort(drawn[rows:]), np.sort(drawn[:rows]))
+    is_held_out = np.zeros(len(dataset), dtype=bool)
+    is_held_out[drawn[:rows]] = True
+    parts = (np.flatnonzero(~is_held_out), np.flatnonzero(is_held_out))
     train, held_out = (dataset.copy(dataset.__getitem__(part, join=False)) for part in parts)
     return train, held_out
 

@@ -12,6 +12,7 @@ from torch.nn.utils import clip_grad_norm_
 
 from recbole_alt.model.backbones import Backbone, embedding_tables
 from recbole_alt.model.language import LanguageModel
+from recbole_alt.trainer.rowwise import RowwiseAdamW
 
 #: Groups a parameter may be in; each has its own learning rate and weight decay.
 GROUPS = ("language", "embedding", "grounding", "rest")
@@ -82,6 +83,8 @@ def decay_towards(optimizer: torch.optim.AdamW, anchors: Mapping[nn.Parameter, T
 
     A step then is ``p ← p − lr·decay·(p − anchor)``, and Adam's update. Known as L2-SP (arXiv 1802.01483).
     """
+    if isinstance(optimizer, RowwiseAdamW):
+        optimizer.anchors = anchors
 
     @torch.no_grad()
     def add_anchors(optimizer: torch.optim.Optimizer, *_: Any) -> None:
@@ -130,8 +133,19 @@ def update(
     scaler.scale(loss).backward()
     if clip:
         scaler.unscale_(optimizer)
-        clip_grad_norm_(model.parameters(), **clip)
+        clip_grad_norm_([_clippable(parameter) for parameter in model.parameters()], **clip)
     scaler.step(optimizer)
     scaler.update()
     if schedule is not None:
         schedule.step()
+
+
+def _clippable(parameter: nn.Parameter) -> Tensor:
+    """The parameter, or if its gradient is sparse, a tensor whose gradient is the rows that it holds."""
+    if parameter.grad is None or not parameter.grad.is_sparse:
+        return parameter
+    parameter.grad = parameter.grad.coalesce()  # of a row that was read several times, the sum counts
+    rows = parameter.grad.values()
+    stand_in = torch.empty_like(rows)
+    stand_in.grad = rows
+    return stand_in

@@ -17,6 +17,7 @@ from recbole_alt.data.masking import step_generator
 from recbole_alt.data.moving import Arriving, made_ahead
 from recbole_alt.data.steps import build_batches, build_masking
 from recbole_alt.model.alignment import AlignmentModel, AlignmentOutput
+from recbole_alt.model.backbones import embedding_tables
 from recbole_alt.model.objectives.batch import AlignmentBatch
 from recbole_alt.model.precision import gradient_scaler
 from recbole_alt.model.text_cache import TextCache
@@ -34,6 +35,7 @@ from recbole_alt.trainer.length import (
     rows_of_step,
 )
 from recbole_alt.trainer.optim import GROUNDING_RATE, GROUPS, load_optimizer, parameter_groups, scheduler, update
+from recbole_alt.trainer.rowwise import RowwiseAdamW, lazy_rows, settle
 
 #: What a checkpoint holds: parts of the model and attributes of the trainer.
 _PARTS = ("backbone", "text", "objectives")
@@ -89,7 +91,12 @@ class ALTPretrainTrainer(host.AbstractTrainer):
         rates = dict.fromkeys(GROUPS, rate) | {"grounding": GROUNDING_RATE * rate}
         rates["language"] = rate if language_rate is None else language_rate
         decays = dict.fromkeys(GROUPS, config["pretrain_weight_decay"])
-        self.optimizer = torch.optim.AdamW(parameter_groups(model, rates, decays), fused=True)
+        groups = parameter_groups(model, rates, decays)
+        if config["embedding_optimizer"] == "rowwise":
+            tables = [table for part in (model.backbone, model.objectives) for table in embedding_tables(part)]
+            self.optimizer: torch.optim.Optimizer = RowwiseAdamW(groups, tables, fused=True)
+        else:
+            self.optimizer = torch.optim.AdamW(groups, fused=True)
         schedule, warmup_ratio = config["pretrain_schedule"], config["pretrain_warmup_ratio"]
         self.scheduler = scheduler(self.optimizer, schedule, self.total_steps, warmup_ratio)
         self.scaler = gradient_scaler(self.device, enabled=config["precision"] == "fp16")
@@ -122,20 +129,22 @@ class ALTPretrainTrainer(host.AbstractTrainer):
         steps = range(self.step, self.total_steps if not self.ended_by else self.step)
         ahead = made_ahead(self._batch, steps, by=_AHEAD if self.device.type == "cuda" else 0)
         bar = progress(ahead, "Align", self.total_steps, initial=self.step, shown=show_progress, unit=" steps")
-        for batch in bar:
-            self._train_step(batch)
-            if self.held_out is not None and self.step % self.measured_every == 0:
-                self._measure(self.held_out)
-            if self.recent:
-                losses = {name: x for name, x in self.recent[-1].items() if name.startswith("loss/")}
-                bar.set_postfix({name[5:].replace("masked_", "m_"): f"{x:.3f}" for name, x in losses.items()})
-            self.seconds = before + monotonic() - begun
-            if self.ended_by:
-                break
-            if monotonic() - saved > self.config["checkpoint_seconds"]:
-                self.save()
-                saved = monotonic()
+        with lazy_rows(self.optimizer):
+            for batch in bar:
+                self._train_step(batch)
+                if self.held_out is not None and self.step % self.measured_every == 0:
+                    self._measure(self.held_out)
+                if self.recent:
+                    losses = {name: x for name, x in self.recent[-1].items() if name.startswith("loss/")}
+                    bar.set_postfix({name[5:].replace("masked_", "m_"): f"{x:.3f}" for name, x in losses.items()})
+                self.seconds = before + monotonic() - begun
+                if self.ended_by:
+                    break
+                if monotonic() - saved > self.config["checkpoint_seconds"]:
+                    self.save()
+                    saved = monotonic()
         ahead.close()
+        settle(self.optimizer)
         self.save()
         self.logger.info(f"Alignment: made {self.step} of {self.total_steps} steps, ended by {self.ended_by}")
         return {
