@@ -13,6 +13,7 @@ import encoding
 import large
 import plain
 import pretraining
+import processes
 import prompts
 import reading
 import rowwise
@@ -29,6 +30,7 @@ BENCHMARKS: dict[str, Callable[[bool, str], Iterator[Result]]] = {
     "score_lm": scoring.score_lm,
     "score_ctr": scoring.score_ctr,
     "serving": serving.serving,
+    "two_processes": processes.two_processes,
     "prompts": prompts.prompts,
     "reading": reading.reading,
     "plain": plain.plain,

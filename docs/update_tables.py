@@ -24,9 +24,9 @@ from scipy.stats import ttest_1samp
 from recbole_alt.files import read_json
 from recbole_alt.markdown import markdown_table
 from recbole_alt.questions import probe
-from recbole_alt.result_table import result_table
-from recbole_alt.study import plots
-from recbole_alt.study.tables import gains_table, make_tables, verdict_table
+from recbole_alt.reporting import plots
+from recbole_alt.reporting.run_table import result_table
+from recbole_alt.reporting.tables import gains_table, make_tables, verdict_table
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS, PLOTS = ROOT / "docs" / "results", ROOT / "docs" / "plots"
@@ -55,6 +55,9 @@ def block(file: str, title: str | None, told: set[str]) -> str:
         return f"\n{probe.to_markdown([probe.Probe(**one) for one in record])}\n"
     if "with_histories" in record[0]:
         return f"\n{histories_table(record)}\n\n"
+    if "grounded" in record[0]:
+        command = f"python benchmarks/extending.py --json={file} --data_path=dataset"
+        return f"\n```\n{command}\n```\n\n{extending_table(record)}\n\n"
     if "keys" in record[0]:
         command = f"python benchmarks/choices.py {Path(file).stem} --json={file}"
         return f"\n```\n{command}\n```\n\n{choices_table(record)}\n\n"
@@ -177,6 +180,26 @@ def choices_table(runs: list[dict[str, Any]]) -> str:
     return markdown_table(header, rows, "lllrrrrr", pad=False)
 
 
+def extending_table(entries: list[dict[str, Any]]) -> str:
+    """The table of ``benchmarks/extending.py``: AUC by each way to embed new items, and what the command's gains."""
+    groups: dict[tuple[str, ...], list[dict[str, Any]]] = {}
+    for entry in entries:
+        kind = entry["mode"] + (", grounded" if entry["grounded"] else "")
+        groups.setdefault((entry["data"], f"{entry['share']:.0%}", kind), []).append(entry["auc"])
+    ways = ["extended", "others", "zero", "hidden"]
+    header = ["data", "interactions", "mode", "seeds", *ways, *(f"extended − {way}, 95 % interval" for way in ways[1:])]
+    rows = []
+    for names, reached in groups.items():
+        by_way = {way: [auc[way] for auc in reached] for way in ways}
+        cells = [f"{mean(of):.4f} ± {stdev(of):.4f}" for of in by_way.values()]
+        for way in ways[1:]:
+            gains = [one - other for one, other in zip(by_way["extended"], by_way[way], strict=True)]
+            low, high = ttest_1samp(gains, 0).confidence_interval()
+            cells.append(f"{mean(gains):+.4f} [{low:+.4f}, {high:+.4f}]")
+        rows.append([*names, str(len(reached)), *cells])
+    return markdown_table(header, rows, "lllr", pad=False)
+
+
 def histories_table(gains: list[dict[str, Any]]) -> str:
     """The table of ``examples/histories.py``."""
     header = ["data", "model", "seeds", "test AUC", "refitted", "with histories"]
@@ -266,4 +289,4 @@ if __name__ == "__main__":
     for page in PAGES:
         page.write_text(update(page.read_text()))
     for name, (file, draw) in DRAWN.items():
-        plots.save(draw(read_json(RESULTS / file)), PLOTS / f"{name}.svg")
+        (PLOTS / f"{name}.svg").write_bytes(plots.to_svg(draw(read_json(RESULTS / file)), f"{name}.svg"))

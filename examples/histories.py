@@ -28,8 +28,8 @@ from recbole_alt.config import ALTConfig
 from recbole_alt.experiment import load_data
 from recbole_alt.files import check_file, read_record, write_json
 from recbole_alt.markdown import markdown_table
+from recbole_alt.reporting.runs import PLAIN, Run
 from recbole_alt.scores import Scores
-from recbole_alt.study.axes import PLAIN, Run
 from recbole_alt.study.campaign import Campaign
 
 #: Ratings that a user is taken to have had before the first one, at the average share of clicks.

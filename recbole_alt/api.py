@@ -15,16 +15,25 @@ compat.install()
 
 from recbole_alt import registry  # noqa: E402
 from recbole_alt.config import ALTConfig  # noqa: E402
+from recbole_alt.exporting import export  # noqa: E402
+from recbole_alt.extending import Extension, extend  # noqa: E402
+from recbole_alt.frames import FrameDataset, from_frames  # noqa: E402
 from recbole_alt.prediction import Prediction, predict  # noqa: E402
 from recbole_alt.quick_start import load_data_and_model, plan_recbole_alt, run_recbole_alt  # noqa: E402
 from recbole_alt.registry import make_config, register  # noqa: E402
-from recbole_alt.study import objective_function, run_hyper_alt  # noqa: E402
+from recbole_alt.study import compare, objective_function, run_hyper_alt  # noqa: E402
 
 registry.install()
 
 __all__ = [
     "ALTConfig",
+    "Extension",
+    "FrameDataset",
     "Prediction",
+    "compare",
+    "export",
+    "extend",
+    "from_frames",
     "load_data_and_model",
     "make_config",
     "objective_function",

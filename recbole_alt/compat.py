@@ -75,13 +75,10 @@ def drop_activations(model: torch.nn.Module) -> None:
 
 @contextmanager
 def barrier_without_processes() -> Iterator[None]:
-    """Let RecBole download a dataset in a single process.
+    """Let RecBole download a dataset in a single process, for which others may wait elsewhere.
 
     Cause: ``Dataset._download`` calls ``torch.distributed.barrier`` also when no process group exists.
     """
-    if torch.distributed.is_initialized():
-        yield
-        return
     barrier = torch.distributed.barrier
     nothing: Any = lambda *args, **kwargs: None  # noqa: E731
     torch.distributed.barrier = nothing
@@ -98,7 +95,8 @@ def trainers_without_curves() -> Iterator[None]:
     Cause: ``Trainer`` makes one as it is built, whether or not it trains.
     """
     original = trainers.get_tensorboard
-    trainers.get_tensorboard = lambda logger: SimpleNamespace(add_scalar=lambda *args: None)
+    methods: Any = dict.fromkeys(("add_scalar", "add_hparams", "close"), lambda *args: None)
+    trainers.get_tensorboard = lambda logger: SimpleNamespace(**methods)
     try:
         yield
     finally:

@@ -14,6 +14,7 @@ from logging import getLogger
 from pathlib import Path
 from typing import Any
 
+import torch
 from recbole.config import Config
 from recbole.utils import EvaluatorType, get_model
 
@@ -22,7 +23,7 @@ from recbole_alt.arguments import parse_arguments
 from recbole_alt.compat import replaces
 from recbole_alt.evaluation import check_evaluation
 from recbole_alt.keys import check_names, check_stages, check_values
-from recbole_alt.launch import require_one_process
+from recbole_alt.launch import check_launch, launched
 from recbole_alt.values import parse_value
 from recbole_alt.yaml_files import read_yaml
 
@@ -126,7 +127,7 @@ class ALTConfig(Config):
         return self._convert_config_dict(parse_arguments(self.arguments))
 
     def _get_model_and_dataset(self, model: str | None, dataset: str | None) -> tuple[str, type, str]:
-        require_one_process(self.external_config_dict)  # before RecBole waits for the others
+        check_launch(self.external_config_dict)  # before RecBole waits for the others
         name = model or self.external_config_dict.get("model") or DEFAULT_MODEL
         name = self._own_model() if name == "ALT" else name
         if not isinstance(name, str) or _registered(name) is None:
@@ -156,8 +157,7 @@ class ALTConfig(Config):
         wordings = [layer.get("template") for layer in (self.internal_config_dict, self.external_config_dict)]
         if all(isinstance(wording, dict) for wording in wordings):  # a user's parts, and the others of the dataset's
             values["template"] = {**wordings[0], **wordings[1]}
-        if values.get("local_rank") is None:  # RecBole takes the key alone for a launch of several processes
-            values.pop("local_rank", None)
+        values.pop("local_rank", None)  # RecBole takes the key alone for a launch of its own
         own = _own_keys(_registered(self.model))
         strict = not values.get("allow_unknown_keys")
         if strict:
@@ -170,7 +170,8 @@ class ALTConfig(Config):
     def _init_device(self) -> None:
         """Use no GPU where ``use_gpu`` is false, and without ``gpu_id`` those in ``CUDA_VISIBLE_DEVICES``.
 
-        RecBole reads ``gpu_id`` only, whose default is 0, and puts it into that variable.
+        RecBole reads ``gpu_id`` only, whose default is 0, and puts it into that variable. Of several processes, each
+        uses one of the GPUs: the first the first one.
         """
         variable, values = "CUDA_VISIBLE_DEVICES", self.final_config_dict
         visible = os.environ.get(variable)
@@ -178,7 +179,11 @@ class ALTConfig(Config):
             values["gpu_id"] = ""
         elif visible is not None and "gpu_id" not in self.external_config_dict:
             values["gpu_id"] = visible
+        elif launched() > 1 and "gpu_id" not in self.external_config_dict:
+            values["gpu_id"] = ",".join(map(str, range(int(os.environ.get("LOCAL_WORLD_SIZE") or launched()))))
         super()._init_device()
+        if launched() > 1 and values["device"].type == "cuda":
+            values["device"] = _gpu_of_process(int(os.environ["LOCAL_RANK"]))
         if values["use_gpu"] is False:  # RecBole has hidden all GPUs, from other configurations, too
             os.environ.pop(variable, None)
             os.environ.update({} if visible is None else {variable: visible})
@@ -205,6 +210,17 @@ class ALTConfig(Config):
 
 
 checkpoints.trust(ALTConfig)
+
+
+def _gpu_of_process(number: int) -> torch.device:
+    """The GPU of the process with this number on its machine; a ValueError if there are too few of them."""
+    if number >= torch.cuda.device_count():
+        raise ValueError(
+            f"process {number + 1} of this machine has no GPU of its own, as {torch.cuda.device_count()} can be used: "
+            "start as many processes as GPUs, name these with gpu_id, or set use_gpu: false"
+        )
+    torch.cuda.set_device(number)
+    return torch.device("cuda", number)
 
 
 def registered_models() -> list[str]:

@@ -10,11 +10,13 @@ from logging import getLogger
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from filelock import FileLock
 from recbole.data import create_dataset, data_preparation
 from recbole.utils import get_local_time, get_model, init_seed
 from torch.utils.tensorboard import SummaryWriter
 
+from recbole_alt import checkpoints, processes
 from recbole_alt.config import ALTConfig, require_registered
 from recbole_alt.data.identity import IDENTITY_KEY, record_of, require_same_data
 from recbole_alt.data.steps import training_loader
@@ -27,22 +29,32 @@ from recbole_alt.scores import slice_metrics
 from recbole_alt.sizes import SETTLED as SIZES
 from recbole_alt.sizes import settle_sizes
 from recbole_alt.stages import stage_config
+from recbole_alt.statistics import reliability
+from recbole_alt.trainer.curves import Curves
 from recbole_alt.trainer.finetune import ALTTrainer
 from recbole_alt.trainer.pretrain import ALTPretrainTrainer
 from recbole_alt.trainer.start import load_aligned, seed_stage, start_afresh, start_from_aligned
 
 #: The file, in the folder of a run, of what :func:`~recbole_alt.model.machine.settle_machine` found.
 MACHINE = "machine.json"
+#: The file, in the folder of a run, of what :func:`~recbole_alt.extending.extend` added to it.
+EXTENSION = "extension.json"
+
+#: The key, in the record of a run's configuration, of the number of processes, if there are several.
+PROCESSES = "processes"
 
 #: RecBole's dataset and its loaders for training, validation and testing.
 Data = tuple[Any, Any, Any, Any]
 
 
 def load_data(config: Any) -> Data:
-    """Read and split the data of ``config``, as every run with its seed does."""
+    """Read and split the data of ``config``, as every run with its seed does; of several processes, the first reads."""
     init_seed(config["seed"], config["reproducibility"])
     getLogger().info(f"Reading {config['dataset']} from {config['data_path']}")
-    dataset = create_dataset(config)
+    dataset, random = processes.from_first(lambda: (create_dataset(config), checkpoints.rng_state()))
+    if processes.count() > 1:
+        checkpoints.set_rng_state(random)
+        dataset.config = config
     getLogger().info(dataset)
     return (dataset, *data_preparation(config, dataset))
 
@@ -65,12 +77,16 @@ class StageResult:
 
     Attributes:
         seconds: wall-clock seconds of training; validation included, loading and testing not.
-        texts_encoded: texts the language model encoded in training and validation.
-        peak_memory_mib: see :class:`PeakMemory`, since the stage last went on; None in older records.
+        texts_encoded: texts the language model encoded in training and validation, in all processes.
+        peak_memory_mib: see :class:`PeakMemory`, of the first process, since the stage last went on; None in older
+            records.
         valid, test: metrics of the epoch that validation chose, in lower case (``auc``, ``logloss``).
         details: steps, final losses and the like.
         slices: ``valid`` and ``test`` → :func:`~recbole_alt.scores.slice_metrics` of the same predictions; empty where
             items are ranked.
+        curves: points of the step or epoch and the loss there, by objective; of finetuning ``loss`` and ``valid``, the
+            score that chose the epoch; empty in older records.
+        calibration: see :func:`~recbole_alt.statistics.reliability`, of the test rows; empty without labelled ones.
     """
 
     seconds: float
@@ -80,12 +96,15 @@ class StageResult:
     test: dict[str, float] = field(default_factory=dict)
     details: dict[str, Any] = field(default_factory=dict)
     slices: dict[str, dict[str, Any]] = field(default_factory=dict)
+    curves: Curves = field(default_factory=dict)
+    calibration: dict[str, list[float]] = field(default_factory=dict)
 
 
 class Experiment:
     """The stages of a run, each of which is skipped when ``resume`` finds it finished.
 
-    The folder belongs to this object until :meth:`close`, or the end of a ``with`` block.
+    The folder belongs to this object until :meth:`close`, or the end of a ``with`` block. Of several processes, each
+    has such an object, and the first one's makes the folder and writes into it.
 
     Args:
         config: an ``ALTConfig`` (or RecBole's ``Config`` for an ``ALT_`` model).
@@ -95,6 +114,7 @@ class Experiment:
 
     Attributes:
         folder: checkpoints, one JSON per stage, ``result.json``.
+        processes: how many work on it.
         stages: results by stage: ``pretrain``, ``ctr``, ``lm``, ``joint``, ``plain``.
 
     Raises:
@@ -106,18 +126,22 @@ class Experiment:
         self.logger = getLogger()
         self.model_class = get_model(config["model"])
         self.stages: dict[str, StageResult] = {}
+        self.processes = processes.count()
         self.dataset, self.train_data, self.valid_data, self.test_data = data or load_data(config)
         settle_sizes(config, len(self.train_data._dataset))  # where the data were loaded for another configuration
         self._go_on = bool(config["resume"]) or folder is not None
         self._lock: FileLock | None = None
-        self.folder = self._open_folder() if folder is None else folder
+        self.folder = processes.from_first(self._open_folder) if folder is None else folder
+        if processes.count() > 1:
+            settle_machine(config, self.folder / MACHINE)  # as the first has found
         if folder is not None:
             folder.mkdir(parents=True, exist_ok=True)
             if (file := folder / "config.json").is_file():
                 require_same_data(read_record(file), self.train_data._dataset, file=file)
             settle_machine(config, folder / MACHINE)
             self._write_configuration(folder)
-        clear(self.folder)
+        if processes.is_first():
+            clear(self.folder)
 
     def __enter__(self) -> Experiment:
         return self
@@ -150,8 +174,15 @@ class Experiment:
             trainer.resume()
         summary = trainer.fit(show_progress=bool(self.config["show_progress"]))
         trainer.tensorboard.close()
-        seconds, texts = summary.pop("seconds"), summary.pop("texts_encoded")
-        self._finish("pretrain", StageResult(seconds, texts, memory.mib(), details=summary))
+        seconds, texts, curves = (summary.pop(name) for name in ("seconds", "texts_encoded", "curves"))
+        self._finish("pretrain", StageResult(seconds, texts, memory.mib(), details=summary, curves=curves))
+
+    def example_texts(self) -> list[dict[str, str]]:
+        """The texts of the first, the middle and the last training row by segment, as the language model reads them."""
+        train = self.train_data._dataset
+        rows = train[np.unique([0, len(train) // 2, len(train) - 1])]
+        names = [segment.name for segment in train.prompts.segments]
+        return [dict(zip(names, texts, strict=True)) for texts in train.prompts.texts(rows)]
 
     def finetune(self, stage: str) -> None:
         """Stage 2 in mode ``stage``; ``plain`` is the backbone alone, from RecBole's own initialisation."""
@@ -173,16 +204,19 @@ class Experiment:
         progress = bool(config["show_progress"])
         loader = training_loader(config, self.train_data, encodes_texts=model.encodes_texts)
         _, valid = trainer.fit(loader, self.valid_data, show_progress=progress)
-        texts, peak = model.texts_encoded, memory.mib()
+        texts, peak = int(processes.total(model.texts_encoded)), memory.mib()
         test = self._test(trainer, stage, progress)
         details = {"epochs": len(trainer.train_loss_dict)}
         if stage == "joint":
             details["alpha"] = model.alpha.item()
-        slices = {"valid": trainer.valid_slices, "test": slice_metrics(trainer.scores) if trainer.scores else {}}
+        scores, curves = trainer.scores, {"loss": _mean_losses(trainer, loader), "valid": trainer.valid_scores}
+        slices = {"valid": trainer.valid_slices, "test": slice_metrics(scores) if scores else {}}
         slices = {part: found for part, found in slices.items() if found}
-        self._finish(stage, StageResult(trainer.seconds, texts, peak, _floats(valid), test, details, slices))
+        calibration = reliability(scores.label, scores.score) if scores else {}
+        reached = (_floats(valid), test, details, slices, curves, calibration)
+        self._finish(stage, StageResult(trainer.seconds, texts, peak, *reached))
         trainer.tensorboard.close()
-        if self.test_data is not None:  # else whoever brings it goes on here
+        if self.test_data is not None and processes.is_first():  # else whoever brings it goes on here
             trainer.last_file.unlink(missing_ok=True)
 
     def _test(self, trainer: ALTTrainer, stage: str, progress: bool) -> dict[str, float]:
@@ -199,10 +233,15 @@ class Experiment:
             self._write_configuration(folder)
             return folder
         folder = find_folder(str(resume), root, name, "config.json")
+        if (folder / EXTENSION).is_file():
+            raise ValueError(
+                f"resume: {str(folder)!r} was made by extending a finished run: nothing is left to be trained"
+            )
         self._lock = lock(folder)
         settle_machine(self.config, folder / MACHINE)
         file, free = folder / "config.json", FREE | {IDENTITY_KEY}
-        before, now = read_record(file), json.loads(json.dumps(self._values()))
+        before = {PROCESSES: 1} | read_record(file)
+        now = json.loads(json.dumps({PROCESSES: 1} | self._values()))
         for left_out in (free.union(SIZES), free):  # sizes follow from the data, which may be the cause
             kept, given = ({key: value for key, value in one.items() if key not in left_out} for one in (before, now))
             require_equal("resume", folder, kept, given, "or start a new run without --resume")
@@ -210,7 +249,8 @@ class Experiment:
         return folder
 
     def _values(self) -> dict[str, Any]:
-        return ALTConfig.snapshot(self.config).__getstate__()["values"]
+        values: dict[str, Any] = ALTConfig.snapshot(self.config).__getstate__()["values"]
+        return values if self.processes == 1 else values | {PROCESSES: self.processes}
 
     def _write_configuration(self, folder: Path) -> None:
         write_record(folder / "config.json", self._values() | record_of(self.train_data._dataset))
@@ -225,6 +265,9 @@ class Experiment:
 
     def _finish(self, stage: str, result: StageResult) -> None:
         self.stages[stage] = result
+        processes.wait()  # until its checkpoint is there
+        if not processes.is_first():
+            return
         write_record(self.folder / f"{stage}.json", asdict(result))
         if result.valid:
             self.logger.info(f"{stage}: best valid : {result.valid}")
@@ -232,9 +275,17 @@ class Experiment:
 
 
 def _curves(trainer: Any, stage: str) -> SummaryWriter:
-    """A TensorBoard folder of its own for ``stage``, inside RecBole's for the run."""
+    """A TensorBoard folder of its own for ``stage``, inside RecBole's for the run; none but in the first process."""
+    if not processes.is_first():
+        return trainer.tensorboard
     trainer.tensorboard.close()  # RecBole's, which would hold its file and thread as long as the process lives
     return SummaryWriter(str(Path(trainer.tensorboard.log_dir) / stage))
+
+
+def _mean_losses(trainer: ALTTrainer, loader: Any) -> list[list[float]]:
+    """The epochs, counted from 1, and the mean loss of their steps."""
+    sums = ((epoch, sum(loss) if isinstance(loss, tuple) else loss) for epoch, loss in trainer.train_loss_dict.items())
+    return [[epoch + 1, float(total) / len(loader)] for epoch, total in sums]
 
 
 def read_stage(file: Path) -> StageResult:

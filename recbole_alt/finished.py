@@ -1,12 +1,17 @@
-"""Which checkpoint of a finished run answers: the mode that was asked for, or the one that is best on validation."""
+"""Finished runs: the checkpoint that answers for one, and the language model in a checkpoint."""
 
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from recbole_alt import checkpoints
 from recbole_alt.experiment import read_stage
 from recbole_alt.keys import STAGES
+from recbole_alt.model.adapters import AdapterState
+from recbole_alt.model.build import load_configured_language_model
+from recbole_alt.model.language import LanguageModel
+from recbole_alt.model.weights import load_weights
 
 
 def finetuned_file(run: str | os.PathLike[str], mode: str | None = None, among: Sequence[str] = STAGES) -> Path:
@@ -49,3 +54,24 @@ def _best(files: Sequence[Path]) -> Path:
         if (record := file.with_suffix(".json")).is_file() and metric in (valid := read_stage(record).valid)
     }
     return max(reached, key=lambda file: reached[file]) if reached else files[0]
+
+
+def trained_language_model(state: dict[str, Any], file: str | os.PathLike[str]) -> tuple[LanguageModel, Any]:
+    """The language model in the checkpoint ``state``, read from ``file``, and its encoder with LoRA adapters merged in.
+
+    Raises:
+        ValueError: it holds none.
+    """
+    weights = weights_under("language_model.", state.get("text")) or weights_under(
+        "text.language_model.", state.get("state_dict")
+    )
+    if not weights:
+        raise ValueError(f"{str(file)!r} holds no language model: give pretrain.pth, lm.pth or joint.pth")
+    model: LanguageModel = load_configured_language_model(state["config"])
+    load_weights(model, weights, f"{str(file)!r} does not fit the language_model of its configuration")
+    return model, model.encoder.merge_and_unload() if isinstance(model, AdapterState) else model.encoder
+
+
+def weights_under(prefix: str, state: dict[str, Any] | None) -> dict[str, Any]:
+    """The part of ``state`` whose names begin with ``prefix``, without it."""
+    return {key.removeprefix(prefix): value for key, value in (state or {}).items() if key.startswith(prefix)}

@@ -102,7 +102,7 @@ _OF_OTHER_MODELS = (
     "HEAD_ENTITY_ID_FIELD", "TAIL_ENTITY_ID_FIELD", "RELATION_ID_FIELD", "ENTITY_ID_FIELD", "kg_reverse_r",
     "entity_kg_num_interval", "relation_kg_num_interval", "normalize_embeddings",
 )  # fmt: skip
-_OF_LAUNCH = ("nproc", "world_size", "offset", "ip", "port", "local_rank", "single_spec", "verbose", "group_offset")
+_OF_LAUNCH = ("world_size", "offset", "ip", "port", "local_rank", "single_spec", "verbose", "group_offset")
 
 KEYS: dict[str, Key] = {
     # what runs
@@ -335,7 +335,8 @@ KEYS: dict[str, Key] = {
     "apply_norm": _towers(FLAG, "use layer normalisation (EulerNet)"),
     # RecBole's keys that no CTR model reads
     **dict.fromkeys(_OF_OTHER_MODELS, _data(ANY, "of RecBole's other models")),
-    **dict.fromkeys(_OF_LAUNCH, _run(ANY, "of RecBole's launch of several processes")),
+    "nproc": _reporting(whole(1), "number of processes that are started on this machine to train together"),
+    **dict.fromkeys(_OF_LAUNCH, _reporting(ANY, "of RecBole's launch of several processes")),
 }
 
 #: Derived by RecBole from other keys; part of a configuration, never given.

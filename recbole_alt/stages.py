@@ -1,6 +1,7 @@
 """The stages of a run, and the configuration of one stage of finetuning."""
 
 import copy
+from collections.abc import Mapping
 from typing import Any
 
 from recbole_alt.keys import check_values
@@ -30,3 +31,9 @@ def stage_config(config: Any, stage: str) -> Any:
     own["finetune_mode"] = "ctr" if stage == "plain" else stage
     check_values(own.final_config_dict)
     return own
+
+
+def override(finetune: Mapping[str, Any] | None, stage: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """``finetune: {stage: ...}`` with the tuned values in place of overrides, which would win over them."""
+    overrides = (finetune or {}).get(stage) or {}
+    return {**(finetune or {}), stage: {key: parameters.get(key, value) for key, value in overrides.items()}}

@@ -1,6 +1,7 @@
-"""Values given as text, on a command line or in a dictionary."""
+"""Values given as text, on a command line or in a dictionary, and values shown as text."""
 
 import ast
+from collections.abc import Mapping
 from typing import Any
 
 from recbole_alt.key_table import KEYS
@@ -37,3 +38,17 @@ def parse_value(key: str, text: str) -> Any:
                 return text
             raise ValueError(f"{key}: {text!r}: {error}") from None
     return text
+
+
+def show(value: Any) -> str:
+    """A value in few characters; parameters as ``name=value, …``."""
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name}={show(one)}" for name, one in value.items())
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def show_time(seconds: float) -> str:
+    """A duration in seconds, minutes or hours, at least one and a half of the latter two."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.1f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,10 @@ from interruptions import Stopped, counted
 
 from recbole_alt import experiment, run_recbole_alt, scores
 from recbole_alt.config import ALTConfig
-from recbole_alt.study import ABLATIONS, Campaign, compare, run_campaign
-from recbole_alt.study.axes import COMPLETE, DataSpec, Run
-from recbole_alt.study.report import read_runs, write_report
+from recbole_alt.reporting.report import read_runs, write_report
+from recbole_alt.reporting.runs import COMPLETE, Run
+from recbole_alt.study import ABLATIONS, Campaign, comparison, run_campaign
+from recbole_alt.study.axes import DataSpec
 from recbole_alt.study.search import Search
 from recbole_alt.study.store import Store
 from recbole_alt.trainer.finetune import ALTTrainer
@@ -194,7 +196,7 @@ def test_several_seeds_choose(campaign: Made, monkeypatch: pytest.MonkeyPatch) -
 def test_no_weights_stay_after_a_stop_between_trials(campaign: Made, monkeypatch: pytest.MonkeyPatch) -> None:
     one = {"models": ["DCN"], "seeds": 1, "modes": []}
     with monkeypatch.context() as patch, pytest.raises(Stopped):
-        counted(patch, compare.Comparison, "_drop_weights", stop=1)  # both trials are over, the loser is still there
+        counted(patch, comparison.Comparison, "_drop_weights", stop=1)  # both trials are over, the loser is still there
         run_campaign(campaign(**one), Path("out"))
     assert len({file.parent for file in Path("out").rglob("*.pth")}) == 2
     run_campaign(campaign(**one), Path("out"))
@@ -207,7 +209,7 @@ def test_a_run_that_was_tested_is_not_trained_again_for_its_record(
     one = {"models": ["DCN"], "seeds": 1, "modes": []}
     run_campaign(campaign(**one), Path("whole"))
     with monkeypatch.context() as patch, pytest.raises(Stopped):
-        counted(patch, compare, "result_record", stop=2)  # of the run; two trials have theirs
+        counted(patch, comparison, "result_record", stop=2)  # of the run; two trials have theirs
         run_campaign(campaign(**one), Path("out"))
     assert list(Path("out").rglob("plain.json")) and results(Path("out")) == {}
     epochs = counted(monkeypatch, ALTTrainer, "_train_epoch")
@@ -252,7 +254,7 @@ def pretend(monkeypatch: pytest.MonkeyPatch, score: Score) -> list[tuple[str, di
 
 def choose(axes: Campaign) -> dict[str, tuple[dict[str, Any], list[str]]]:
     """The choice for each stage, and what is at an end."""
-    chosen = compare.Comparison(Path("out"), axes).choose(axes.runs())
+    chosen = comparison.Comparison(Path("out"), axes).choose(axes.runs())
     return {cell.stage: choice for cell, choice in chosen.items() if cell}
 
 
@@ -268,10 +270,12 @@ def test_the_mean_of_the_seeds_chooses(campaign: Made, monkeypatch: pytest.Monke
     assert len({file.parent for file in Path("out").rglob("*.pth")}) == 2 * 2  # of the chosen ones, a seed each
     pretend(monkeypatch, lambda given, seed: None)
     with pytest.raises(ValueError, match=r"tiny_DCN_plain: every trial diverged; change three"):
-        compare.Comparison(Path("other"), axes).choose(axes.runs())
+        comparison.Comparison(Path("other"), axes).choose(axes.runs())
 
 
-def test_a_range_is_widened_for_all_where_one_chose_its_end(campaign: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_range_is_widened_for_all_where_one_chose_its_end(
+    campaign: Made, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     Path("three").write_text("learning_rate choice [1e-3, 1e-2]\ndropout_prob choice [0.0, 0.2, 0.4]\n")
 
     def score(given: dict[str, Any], seed: int) -> float:  # best at 1
@@ -279,7 +283,10 @@ def test_a_range_is_widened_for_all_where_one_chose_its_end(campaign: Made, monk
 
     made = pretend(monkeypatch, score)
     axes = campaign(models=["DCN"], modes=["ctr"], params_file="three", widenings=2)
-    chosen = choose(axes)
+    with caplog.at_level("INFO"):
+        chosen = choose(axes)
+    told = [int(left) for left in re.findall(r"runs, (-?\d+) trials", caplog.text)]
+    assert told == [*range(2 * 6 - 1, -1, -1), *range(2 * 3 - 1, -1, -1), *range(2 * 3 - 1, -1, -1)]
     assert chosen["ctr"] == ({"learning_rate": 1.0, "dropout_prob": 0.0}, ["learning_rate"])  # 0 is no end
     rates = {stage: [given["learning_rate"] for one, given, _ in made if one == stage] for stage in ("plain", "ctr")}
     assert rates["plain"] == rates["ctr"] and sorted(set(rates["ctr"])) == pytest.approx([1e-3, 1e-2, 0.1, 1.0])
@@ -332,16 +339,16 @@ def test_names_that_models_have_for_dropout(campaign: Made) -> None:
 
 def test_records_are_named_in_full(campaign: Made) -> None:
     axes = campaign(models=["DCN"], seeds=1, modes=["ctr"], train_shares=[0.05])
-    comparison = compare.Comparison(Path("out"), axes)
-    files = {comparison._file(run, {"learning_rate": rate}) for run in axes.runs() for rate in (0.1, 0.2)}
+    compared = comparison.Comparison(Path("out"), axes)
+    files = {compared._file(run, {"learning_rate": rate}) for run in axes.runs() for rate in (0.1, 0.2)}
     assert len(files) == 4 and all("_0.05_" in file.name and file.suffix == ".json" for file in files)
 
 
 def test_what_another_process_is_at_comes_last(campaign: Made, monkeypatch: pytest.MonkeyPatch) -> None:
-    comparison = compare.Comparison(
+    compared = comparison.Comparison(
         Path("out"), axes := campaign(models=["DCN"], modes=[], seeds=3, params_file="none")
     )
-    busy = FileLock(comparison._file(axes.runs()[0], {}).with_suffix(".lock"))
+    busy = FileLock(compared._file(axes.runs()[0], {}).with_suffix(".lock"))
     busy.acquire()
 
     def score(given: dict[str, Any], seed: int) -> float:
@@ -350,7 +357,7 @@ def test_what_another_process_is_at_comes_last(campaign: Made, monkeypatch: pyte
         return 0.5
 
     made = pretend(monkeypatch, score)
-    comparison.make_runs()
+    compared.make_runs()
     assert [seed for _, _, seed in made] == [2021, 2022, 2020]
 
 
@@ -370,7 +377,7 @@ def test_trials_of_another_process_are_waited_for_last(campaign: Made, monkeypat
 
     made = pretend(monkeypatch, score)
     monkeypatch.setattr("time.sleep", lambda seconds: pytest.fail("waits for the other process"))
-    compare.Comparison(Path("out"), axes).choose(axes.runs())
+    comparison.Comparison(Path("out"), axes).choose(axes.runs())
     assert [(stage, given["learning_rate"]) for stage, given, _ in made] == [
         ("plain", 1e-2), ("ctr", 1e-3), ("ctr", 1e-2), ("plain", 1e-3)
     ]  # fmt: skip

@@ -46,6 +46,7 @@ BUDGETS = {
 
 _SETUP = "packages are downloaded; what runs then is run here, or is these tests"
 _HUB = "the language model is downloaded"
+_SERVICE = "test_serve_example.py asks the service"
 _LONG = "takes an hour of a quiet machine"
 #: What is not run here, and why; a single word is a program.
 NOT_HERE = {
@@ -66,6 +67,12 @@ NOT_HERE = {
     "python benchmarks/run.py --json=docs/results/speed.json": _LONG,
     "python benchmarks/compiled.py --json=docs/results/compile.json": _LONG,
     "python benchmarks/shortcuts.py --json=docs/results/shortcuts.json": _LONG,
+    "python benchmarks/choices.py unseen-values --json=docs/results/unseen-values.json": _LONG,
+    "python benchmarks/choices.py encoder-runtime --json=docs/results/encoder-runtime.json": _LONG,
+    "python benchmarks/run.py --only=serving": "test_onnx.py compares the scores, and its speed is of a quiet machine",
+    "SERVED=served": _SERVICE,
+    "curl": _SERVICE,
+    "python benchmarks/load.py served": _SERVICE,
     "python docs/update_reliability.py --examples=5000 --kills=50": _LONG,
 }
 
@@ -88,8 +95,12 @@ BEFORE = {
         f"{_ML_1M}ml-1m-all"
     ),
 }
-#: Modules that are installed for RecBole's own tools only.
-NEEDS = {"import recbole_alt": ("ray.tune", "thop"), "from functools import partial": ("hyperopt",)}
+#: Modules that are not installed by default.
+NEEDS = {
+    "import recbole_alt": ("ray.tune", "thop"),
+    "from functools import partial": ("hyperopt",),
+    "recbole-alt export saved/ALT_DCN-ml-100k-… --mode=ctr --onnx=served": ("onnxscript",),
+}
 #: What is stopped (Ctrl-C) when it has written such a file, before a command that goes on with it.
 STOPPED = {
     "recbole-alt run --model=ALT_DCN --dataset=ml-100k --resume=last": "saved/*/pretrain.json",
@@ -177,6 +188,7 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "from recbole.model.context_aware_recommender.fm import FM\n\n\nclass MyCTR(FM):\n    pass\n"
     )
     mydata(folder / "FOLDER")
+    new_rows(folder)
     plots(folder / "dataset")
     raw(folder / "RAW")
     for name, options in {"ml-1m": {}, "book-crossing": {}, "goodreads": {"genre": "poetry"}}.items():
@@ -206,6 +218,15 @@ def mydata(folder: Path) -> None:
     write_rows(name.with_suffix(".user"), ["user_id:token", "age:token", "city:token"], users)
     items = [(f"i{n}", ("shoes", "books")[n % 2], f'A "fine" one, number {n}') for n in range(1, 31)]
     write_rows(name.with_suffix(".item"), ["item_id:token", "category:token", "description:token"], items)
+
+
+def new_rows(folder: Path) -> None:
+    """Rows to be scored by a run on ``ml-100k``, with a new user and a new item, and what describes these."""
+    (folder / "rows.csv").write_text("user_id,item_id\n196,242\n196,99999\n88888,242\n")
+    header = ["item_id:token", "movie_title:token_seq", "release_year:token", "class:token_seq"]
+    write_rows(folder / "new.item", header, [(99999, "A New Film", 1998, "Drama Comedy")])
+    header = ["user_id:token", "age:token", "gender:token", "occupation:token", "zip_code:token"]
+    write_rows(folder / "new.user", header, [(88888, 30, "F", "artist", 55555)])
 
 
 def plots(folder: Path) -> None:
@@ -245,7 +266,7 @@ def raw(folder: Path) -> None:
 def forks() -> ForkServerContext:
     """Processes that begin where everything is imported, which takes seconds."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["recbole_alt.api", "optuna", "recbole_alt.study.report", "matplotlib.figure"])
+    context.set_forkserver_preload(["recbole_alt.api", "optuna", "recbole_alt.reporting.report", "matplotlib.figure"])
     return context
 
 
@@ -311,7 +332,7 @@ def fill(text: str, folder: Path) -> str:
 @pytest.mark.parametrize("command", HERE, **by_text)
 def test_commands_work(checkout: Path, forks: ForkServerContext, command: Command) -> None:
     for module in NEEDS.get(command.text, ()):
-        pytest.importorskip(module, reason="of RecBole's quick_start and HyperTuning", exc_type=ImportError)
+        pytest.importorskip(module, reason="not installed by default", exc_type=ImportError)
     if before := BEFORE.get(command.text):
         follow(forks, checkout, Command(command.page, before, before if "\n" in before else ""))
     if until := STOPPED.get(command.text):

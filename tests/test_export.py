@@ -16,7 +16,7 @@ from recbole.utils import get_model, init_seed
 
 from recbole_alt import load_data_and_model, pretrained, run_recbole_alt
 from recbole_alt.cli import main
-from recbole_alt.export import to_huggingface, to_recbole
+from recbole_alt.exporting import to_huggingface, to_recbole
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 SENTENCES = ["age is 24.", "title is Toy Story. genre is Animation, Comedy."]

@@ -18,9 +18,7 @@ from hypothesis import strategies as st
 from interruptions import full_disk
 
 from recbole_alt import checkpoints, files
-from recbole_alt.config import ALTConfig
 from recbole_alt.experiment import Experiment, StageResult, read_stage
-from recbole_alt.launch import require_one_process
 
 STATE: dict[str, Any] = {"weights": {"a": torch.arange(9.0)}, "step": 3, "losses": [0.5, None], "rng": torch.arange(4)}
 SETTINGS = {"seed": 2020, "topk": [10], "precision": "fp32", "data_path": "/data/ä", "finetune": {"lm": {"epochs": 2}}}
@@ -231,15 +229,3 @@ def test_a_place_that_cannot_be_written_is_refused_at_the_start(keys: Any, tmp_p
         with pytest.raises(ValueError, match=words):
             run_recbole_alt("ALT_DCN", "none", None, keys(**changes))  # before the data, of which there are none
     assert Path("file").read_text() == "mine" and not list(Path("folder").iterdir())
-
-
-def test_several_processes_are_refused(keys: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    for key, value in {"nproc": 2, "world_size": 2, "local_rank": 0}.items():
-        with pytest.raises(ValueError, match=rf"^{key} is {value}, and must be .*not supported yet"):
-            ALTConfig("ALT_DCN", "tiny", None, keys() | {key: value})
-    require_one_process({"nproc": 1, "world_size": -1})
-    monkeypatch.setenv("WORLD_SIZE", "1")
-    require_one_process({})
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(ValueError, match=r"^WORLD_SIZE is '2' in the environment"):
-        ALTConfig("ALT_DCN", "tiny", None, keys())

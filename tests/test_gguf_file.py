@@ -22,7 +22,7 @@ from torch import Tensor
 gguf = pytest.importorskip("gguf", reason="needs recbole_alt[gguf]")
 
 from recbole_alt import gguf_file, load_data_and_model, pretrained, run_recbole_alt  # noqa: E402
-from recbole_alt.export import to_huggingface  # noqa: E402
+from recbole_alt.exporting import to_huggingface  # noqa: E402
 from recbole_alt.model.fingerprint import weights_digest  # noqa: E402
 from recbole_alt.model.language import load_language_model  # noqa: E402
 

@@ -129,7 +129,7 @@ def test_command_line(keys: Keys, capsys: pytest.CaptureFixture[str], monkeypatc
     folder = trained(keys, finetune_modes=[])
     assert main(["export", str(folder), "--onnx=served"]) == 0
     printed = capsys.readouterr().out
-    assert "Written (opset 18): served/model.onnx" in printed and "model.onnx: differs from PyTorch by" in printed
+    assert "Written: served/model.onnx" in printed and "model.onnx (opset 18): differs from PyTorch by" in printed
     monkeypatch.setattr(exporting, "TOLERANCE", -1.0)
     assert main(["export", str(folder), "--onnx=served"]) == 2
     assert "off PyTorch, more than" in capsys.readouterr().err

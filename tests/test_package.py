@@ -34,7 +34,7 @@ def run(*command: str, cwd: Path, **changes: str) -> str:
 def sources(folder: Path) -> set[str]:
     """The files of the package and of its properties, as the wheel names them."""
     files = {file.relative_to(folder) for name in ("recbole_alt", "properties") for file in (folder / name).rglob("*")}
-    files = {file for file in files if file.suffix in (".py", ".yaml", ".hyper")}
+    files = {file for file in files if file.suffix in (".py", ".yaml", ".hyper", ".html")}
     names = {str(file) if file.parts[0] == "recbole_alt" else f"recbole_alt/{file}" for file in files}
     return names | {"recbole_alt_command.py"}
 

@@ -67,7 +67,8 @@ def test_a_run_is_the_same_with_a_plan(keys: Keys, how: dict[str, Any]) -> None:
     record = json.loads(Path(planned["folder"], "plan.json").read_text())
     for stage, costs in planned["record"]["stages"].items():
         texts = costs["texts_encoded"]
-        assert costs["planned_seconds"] == record["stages"][stage]["seconds"] > 0
+        for cost in ("seconds", "texts_encoded", "peak_memory_mib"):
+            assert costs[f"planned_{cost}"] == record["stages"][stage][cost] >= 0
         assert without["record"]["stages"][stage]["texts_encoded"] == texts  # no states of the plan's were left
         assert "planned_seconds" not in without["record"]["stages"][stage]
         if how["pretrain_steps"] == 12 and stage != "pretrain":

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from recbole_alt.study import plots
-from recbole_alt.study.axes import COMPLETE, PLAIN
+from recbole_alt.reporting import plots
+from recbole_alt.reporting.runs import COMPLETE, PLAIN
 
 
 def row(model: str, stage: str, gain: float | None, **more: Any) -> dict[str, Any]:

@@ -18,10 +18,13 @@ from sklearn.metrics import roc_auc_score
 from recbole_alt import scores
 from recbole_alt.cli import main
 from recbole_alt.files import read_record, write_record
+from recbole_alt.reporting import report, tables
+from recbole_alt.reporting.comparison_page import comparison_page
+from recbole_alt.reporting.plots import draw_all
+from recbole_alt.reporting.report import join_reports, write_report
+from recbole_alt.reporting.runs import COMPLETE
 from recbole_alt.scores import Scores
-from recbole_alt.study import Campaign, report, run_campaign, tables
-from recbole_alt.study.axes import COMPLETE
-from recbole_alt.study.report import join_reports, write_report
+from recbole_alt.study import Campaign, run_campaign
 from recbole_alt.trainer.finetune import ALTTrainer
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -57,6 +60,7 @@ def test_the_report_alone(campaign: Made, monkeypatch: pytest.MonkeyPatch, capsy
             float(line["auc"]) for line in lines if (line["variant"], line["stage"]) == (row["variant"], row["stage"])
         ]
         assert row["auc"] == pytest.approx(np.mean(mine)) and row["auc_sd"] == pytest.approx(np.std(mine, ddof=1))
+    assert Path("out/report/report.html").read_text() == comparison_page(rows, draw_all(rows))  # of nothing but these
     drawn = {file.name for file in Path("out/report").glob("*.svg")}
     assert {"tiny-gains.svg", "tiny-popularity.svg", "tiny-calibration.svg"} <= drawn
     assert not [file for file in Path("out").rglob("*") if file.suffix in (".pkl", ".pickle")]
@@ -76,7 +80,7 @@ def test_a_joined_report_is_that_of_one_campaign(campaign: Made, monkeypatch: py
     assert main(["compare", "--join=DeepFM,kept", "--out=joined"]) == 0
     assert Path("joined/report/tables.md").read_text() in capsys.readouterr().out
     plots = [f"tiny-{name}.svg" for name in ("gains", "popularity", "calibration")]
-    for name in ("tables.md", "tables.tex", "results.json", "results.csv", *plots):
+    for name in ("tables.md", "tables.tex", "results.json", "results.csv", "report.html", *plots):
         assert Path("joined/report", name).read_bytes() == Path("whole/report", name).read_bytes(), name
     with Path("joined/report/runs.csv").open() as joined, Path("whole/report/runs.csv").open() as whole:
         lines = [{k: v for k, v in line.items() if k != "folder"} for line in csv.DictReader(joined)]

@@ -14,7 +14,7 @@ import yaml
 import recbole_alt
 from recbole_alt import run_recbole_alt
 from recbole_alt.cli import main
-from recbole_alt.result_table import result_table
+from recbole_alt.reporting.run_table import result_table
 from recbole_alt.study import Campaign
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -55,8 +55,8 @@ def _add_options(parser: ArgumentParser) -> None:
 
 
 def _work(options: Namespace, keys: list[str]) -> None:
+    from recbole_alt.reporting.report import join_reports, write_report
     from recbole_alt.study import Campaign, run_campaign
-    from recbole_alt.study.report import join_reports, write_report
     from recbole_alt.yaml_files import read_yaml
 
     folder = Path(options.out)

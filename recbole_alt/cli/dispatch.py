@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from recbole_alt import __version__
 from recbole_alt.arguments import parse_arguments
-from recbole_alt.cli import compare, convert, export, keys, predict, questions, run, tune
+from recbole_alt.cli import compare, convert, export, extend, keys, predict, questions, run, tune
 from recbole_alt.cli.command import Command
 from recbole_alt.cli.parser import Parser
 
@@ -15,6 +15,7 @@ COMMANDS: dict[str, Command] = {
     "compare": compare.COMMAND,
     "convert": convert.COMMAND,
     "predict": predict.COMMAND,
+    "extend": extend.COMMAND,
     "export": export.COMMAND,
     "probe": questions.PROBE,
     "diagnose": questions.DIAGNOSE,

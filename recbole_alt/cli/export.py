@@ -1,7 +1,6 @@
 """``recbole-alt export``: the models of a run for other programs."""
 
 from argparse import ArgumentParser, Namespace
-from pathlib import Path
 
 from recbole_alt.cli.command import Command
 
@@ -15,23 +14,10 @@ def _add_options(parser: ArgumentParser) -> None:
 
 
 def _work(options: Namespace, _: list[str]) -> None:
-    from recbole_alt.export import to_huggingface, to_recbole
-    from recbole_alt.finished import finetuned_file
+    from recbole_alt.exporting import export
 
-    if not (options.recbole or options.huggingface or options.onnx):
-        raise ValueError("nothing to do: give --recbole=FILE, --huggingface=FOLDER, --onnx=FOLDER, or several of them")
-    is_run = options.mode is not None or Path(options.model_file).is_dir()
-    file = finetuned_file(options.model_file, options.mode) if is_run else options.model_file
-    if options.recbole:
-        to_recbole(file, options.recbole)
-        print(f"Written: {options.recbole}, {options.recbole}.yaml")
-    if options.huggingface:
-        to_huggingface(file, options.huggingface)
-        print(f"Written: {options.huggingface}")
-    if options.onnx:
-        from recbole_alt.serving import to_onnx
-
-        print(to_onnx(file, options.onnx).summary())
+    where = {name: getattr(options, name) for name in ("mode", "recbole", "huggingface", "onnx")}
+    print(export(options.model_file, **where).summary())
 
 
 COMMAND = Command("take a run's models elsewhere: to plain RecBole, to Hugging Face, to ONNX", _add_options, _work)

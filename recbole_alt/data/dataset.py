@@ -20,6 +20,7 @@ from recbole_alt.data.identity import DataIdentity
 from recbole_alt.data.labels import check_parts
 from recbole_alt.data.prompts import PromptTable
 from recbole_alt.data.template import CONTEXT, ITEM, USER, build_template
+from recbole_alt.data.wording import forbidden_in_prompts
 from recbole_alt.data.words import FieldWords, exchange, float_words, sequence_words
 from recbole_alt.keys import check_values
 from recbole_alt.pretrained import load_tokenizer
@@ -77,13 +78,6 @@ class ALTDataset(MeasuredDataset):
 
     # -- words -------------------------------------------------------------------------------------------
 
-    def forbidden_in_prompts(self) -> dict[str, str]:
-        """Fields that would reveal the label or are not content: name → why."""
-        forbidden = dict.fromkeys(self.config["threshold"] or {}, "what the threshold makes the label from")
-        forbidden[self.config["RATING_FIELD"]] = "the rating"
-        forbidden |= {self.time_field: "the timestamp", self.label_field: "the label"}
-        return {name: why for name, why in forbidden.items() if name}
-
     def _read_words(self) -> None:
         """Take the words of the prompt fields before RecBole changes their values."""
         sources = {name: _SOURCES[s] for name, s in self.field2source.items() if s in _SOURCES}
@@ -91,7 +85,7 @@ class ALTDataset(MeasuredDataset):
             self.config["template"],
             sources,
             scope=self.config["prompt_scope"],
-            forbidden=self.forbidden_in_prompts(),
+            forbidden=forbidden_in_prompts(self.config),
             default_exclude=[name for name in (self.uid_field, self.iid_field) if name],
         )
         if self.config["finetune_modes"] or not self.config["plain_baseline"]:

@@ -31,7 +31,7 @@ class AtomicDataset(Dataset):
     def __init__(self, config: Any):
         self._rows: dict[str, int] = {}  # by file
         self._left_out: defaultdict[str, Counter[str]] = defaultdict(Counter)  # by file and reason
-        self._read_rows: list[tuple[DataFile, pd.Index]] = []  # files and rows of the interactions as read
+        self._read_rows: defaultdict[str, list[tuple[DataFile, pd.Index]]] = defaultdict(list)  # by suffix, as read
         self._kept: pd.Index | None = None  # indices of the interactions that filters left, in their order
         self._exact = False  # True if values may hold NUL, at which pandas' hash table cuts texts
         super().__init__(config)
@@ -49,7 +49,8 @@ class AtomicDataset(Dataset):
             much = reasons.total() > _MUCH * self._rows[file]
             (self.logger.warning if much else self.logger.info)(self._summary(file))
         self._log_unseen_numbers()
-        self._read_rows, self._kept = [], None
+        self._read_rows.clear()
+        self._kept = None
 
     def _load_data(self, token: str, dataset_path: str) -> None:
         if not os.path.exists(dataset_path):
@@ -103,8 +104,7 @@ class AtomicDataset(Dataset):
             if "float" in kind.value:
                 self.field2bucketnum[name] = 2
             self.field2seqlen[name] = self._length(frame, name) if kind.value.endswith("seq") else 1
-        if suffix == "inter":
-            self._read_rows.append((file, frame.index))
+        self._read_rows[suffix].append((file, frame.index))
         file.release()
         frame.index = pd.RangeIndex(len(frame))
         return frame
@@ -232,7 +232,7 @@ class AtomicDataset(Dataset):
     def _place(self, row: int) -> str:
         """The file and the line or row of an interaction, by its index among those that are left."""
         number = int(row if self._kept is None else self._kept[row])
-        for file, rows in self._read_rows:
+        for file, rows in self._read_rows["inter"]:
             if number < len(rows):
                 return file.place(int(rows[number]))
             number -= len(rows)

@@ -32,9 +32,9 @@ class FieldWords:
 
 def float_words(template: PromptTemplate, column: pd.Series) -> tuple[list[str], np.ndarray]:
     """The words of the distinct numbers in ``column``, and the entry of each row."""
-    numbers, which = np.unique(column.to_numpy(dtype=np.float64), return_inverse=True)
-    entries, words = _number(None if np.isnan(number) else template.number(number) for number in numbers)
-    return [template.missing, *words], entries[which.reshape(-1)]
+    which, numbers = pd.factorize(column.to_numpy(dtype=np.float64))  # in order of appearance: new ones come last
+    entries, words = _number(map(template.number, numbers))
+    return [template.missing, *words], np.append(entries, 0)[which]
 
 
 def sequence_words(

@@ -8,6 +8,7 @@ import torch
 from recbole.data.interaction import Interaction
 from torch import Tensor, nn
 
+from recbole_alt import processes
 from recbole_alt.data.masking import Masks
 from recbole_alt.data.prompts import SegmentBatch
 from recbole_alt.model.attention import SegmentStates, take_rows
@@ -20,7 +21,10 @@ from recbole_alt.model.text_tower import TextTower
 
 @dataclass
 class AlignmentOutput:
-    """The losses of one step: their weighted sum with the CTR model's own regulariser, each one, and accuracies."""
+    """The losses of one step: their weighted sum with the CTR model's own regulariser, each one, and accuracies.
+
+    With several processes, all of these are means over what the processes have here.
+    """
 
     loss: Tensor
     losses: dict[str, Tensor]
@@ -29,6 +33,9 @@ class AlignmentOutput:
 
 class AlignmentModel(nn.Module):
     """The two towers and the objectives that align them (method, alignment).
+
+    Several processes divide the work of a step. Each encodes a share of the texts, complete and masked ones, and reads
+    its rows of either table; complete texts and tables are then gathered.
 
     Args:
         backbone, text: the towers.
@@ -66,8 +73,12 @@ class AlignmentModel(nn.Module):
         """
         complete = list(batches) if "complete_texts" in self.reads else []
         masked = mask_texts(batches, masks, self.mask_id) if "masked_texts" in self.reads else []
-        rows = self._rows(len(interaction), masked)
-        batch = AlignmentBatch(self.backbone.hide_texts(interaction), rows, masks.table, complete, masked)
+        rows, weight = self._rows(len(interaction), masked), 1.0
+        if masked and processes.count() > 1:
+            own = mask_texts(batches, masks, self.mask_id, shared=True)
+            n, n_own = (sum(len(texts.position) for texts in some) for some in (masked, own))
+            masked, weight = own, processes.count() * n_own / n
+        batch = AlignmentBatch(self.backbone.hide_texts(interaction), rows, masks.table, complete, masked, weight)
         batch.prepared = {name: objective.prepare(batch) for name, objective in self.objectives.items()}
         if self.text_cache is not None:
             batch.text_keys = TextKeys.of(complete, masked)
@@ -81,19 +92,27 @@ class AlignmentModel(nn.Module):
         """
         interaction, rows = batch.interaction, batch.rows
         segments = self._encode(batch)
-        read = select_rows(interaction, rows) if len(rows) else interaction
+        every = processes.Share.of(len(interaction))
+        share = processes.Share.of(len(rows)) if len(rows) else every
+        read = select_rows(interaction, share.take(rows)) if len(rows) else every.take(interaction)
         tables: dict[View, CTROutput] = {}
+        own: list[CTROutput] = []
         if len(rows):
-            tables["complete_table"] = self.backbone(read)
+            with share.working():
+                own.append(self.backbone(read))
+            tables["complete_table"] = own[0].gathered(share)
         if "masked_table" in self.reads:
-            tables["masked_table"] = self.backbone(mask_table(interaction, self.backbone.fields, batch.table_mask))
+            masked = mask_table(every.take(interaction), self.backbone.fields, every.take(batch.table_mask))
+            with every.working():
+                own.append(self.backbone(masked))
+            tables["masked_table"] = own[-1]
         views = Views(batch, self.backbone, self.text, tables, segments)
         losses: dict[str, Tensor] = {}
         metrics: dict[str, Tensor] = {}
         for name, objective in self.objectives.items():
             losses[name], seen = objective.measure(views, batch.prepared[name])
             metrics |= seen
-        total = self.backbone.regulariser(read, next(iter(tables.values())))
+        total = share.weight * self.backbone.regulariser(read, own[0])
         for name, loss in losses.items():
             total = total + self.weights.get(name, 1.0) * loss
         return AlignmentOutput(total, losses, metrics)
@@ -103,12 +122,15 @@ class AlignmentModel(nn.Module):
         if batch.text_keys is not None:
             assert self.text_cache is not None
             return self.text_cache.read(batch.complete, batch.masked, batch.text_keys)
-        wanted = [texts.encoder_input for texts in batch.complete]
+        shares = [processes.Share.of(len(texts.lengths)) for texts in batch.complete]
+        whole = [(texts.encoder_input, share) for texts, share in zip(batch.complete, shares, strict=True)]
+        wanted = [(share.take(ids), share.take(mask), share.take(lengths)) for (ids, mask, lengths), share in whole]
         hidden = [texts.encoder_input for texts in batch.masked]
         made = self.text.language_model.encode(wanted + hidden)
         for texts, (states, _) in zip(batch.masked, made[len(wanted) :], strict=True):
             texts.states = take_rows(states.flatten(0, 1), texts.position)
-        return self.text.gather(batch.complete, made[: len(wanted)])
+        own = zip(shares, made, strict=False)
+        return self.text.gather(batch.complete, [(share.gather(s), share.gather(pooled)) for share, (s, pooled) in own])
 
     def _rows(self, count: int, masked: Sequence[MaskedTexts]) -> Tensor:
         """The rows whose complete table is read, ascending.

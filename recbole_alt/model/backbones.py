@@ -1,5 +1,7 @@
 """The tabular side: a RecBole context-aware model, untouched, with its representation read off one forward."""
 
+from __future__ import annotations
+
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,6 +14,8 @@ from torch import Tensor, nn
 from recbole_alt import compat
 from recbole_alt.model.captures import Captures, captures_of, reached
 from recbole_alt.model.recording import REDUCTIONS, CapturePoint, recording
+from recbole_alt.model.shared_norm import share_norms
+from recbole_alt.processes import Share
 
 
 @dataclass
@@ -21,6 +25,12 @@ class CTROutput:
     representation: Tensor  # [B, R], the vector the last layer scores
     logits: Tensor  # [B], before the sigmoid
     returned: Tensor  # by the model's forward, what its own loss is computed from: logits or probabilities
+
+    def gathered(self, share: Share) -> CTROutput:
+        """With the representation and the logits of all processes' rows, of which ``share`` is this one's."""
+        if share.sizes is None:
+            return self
+        return CTROutput(share.gather(self.representation), share.gather(self.logits), self.returned)
 
 
 class Backbone(nn.Module):
@@ -54,6 +64,7 @@ class Backbone(nn.Module):
     ):
         super().__init__()
         self.model = model
+        share_norms(model)
         self.fields = tuple(field for field in table_fields(model) if field.name not in text_fields)
         self.text_fields = tuple(text_fields)
         self.grounding: Any = nn.ModuleDict()

@@ -17,6 +17,8 @@ from recbole_alt.model.recording import CapturePoint
 
 #: Where a :class:`Backbone` keeps them, as its state dict names them.
 PREFIX = "grounding."
+#: Where the checkpoint of a finetuned model, whose embeddings are added up, keeps what :func:`maps_of` returns.
+MAPS = "grounding_maps"
 
 
 class GroundedField(nn.Module):
@@ -129,6 +131,14 @@ def merged_state(
         for key in field.state_dict():
             del merged[f"{prefix}{PREFIX}{side}.{key}"]
     return merged
+
+
+def maps_of(backbone: Backbone) -> dict[str, dict[str, Tensor]]:
+    """``user`` or ``item`` → path below the model of each table that is grounded → its map [D, K]."""
+    return {
+        side: {path: weight.detach() for path, weight in zip(field.tables, field.maps, strict=True)}
+        for side, field in backbone.grounding.items()
+    }
 
 
 def merge(backbone: Backbone, side: str) -> None:

@@ -75,10 +75,13 @@ class ALTRecommender(AbstractRecommender):
         return self.text.language_model.texts_encoded if self.text is not None else 0
 
     def keep_texts(self, interaction: Interaction) -> None:
-        """Encode all texts of a whole dataset, if the language model is frozen: at once is faster than in batches."""
+        """Encode all texts of a whole dataset, if the language model is frozen: at once is faster than in batches.
+
+        All processes have to call this for the same dataset.
+        """
         if self.text is not None and not self.encodes_texts:
             for texts in self.prompts.every(interaction):
-                self.text_cache.pooled(texts, self.device)
+                self.text_cache.pooled(texts, self.device, together=True)
             self.text_cache.save()
 
     def load_towers(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from itertools import chain
+from itertools import chain, pairwise
 from logging import getLogger
 
 import numpy as np
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from recbole_alt import processes
 from recbole_alt.data.prompts import DistinctTexts, SegmentBatch
 from recbole_alt.data.steps import total_memory
 from recbole_alt.model.attention import SegmentStates
@@ -35,6 +36,8 @@ _States = dict[bytes, Tensor]  # the token ids of a text → its states
 class TextCache:
     """States of texts, each encoded once however many batches ask for it; to be cleared when the weights change.
 
+    Several processes divide complete texts to encode them, where all ask for the same ones, and share their states.
+
     A state depends on nothing but its text (:mod:`recbole_alt.model.encoding`). So no result depends on which states
     are kept, in memory or in the language model's ``state_folder``. That folder is used while the language model is not
     trained; what is new is written to it whenever it is much, and in :meth:`save`.
@@ -43,7 +46,7 @@ class TextCache:
         language_model: encodes the texts.
         mask_id: the tokenizer's mask token, which no complete text contains; None if no masked texts are read.
         keep_masked: False if masked texts hardly ever come again.
-        memory: the most bytes of token states to keep; None for a quarter of the device's.
+        memory: the most bytes of token states to keep; None for a quarter of the device's, in all processes together.
     """
 
     def __init__(
@@ -71,14 +74,22 @@ class TextCache:
         self._bytes = self._bytes_unsaved = 0
         self._store: StateStore | None = None
         self._runtime: OnnxEncoder | None = None
+        self._is_filled = False  # with the complete texts
 
-    def pooled(self, texts: DistinctTexts, device: torch.device) -> Tensor:
-        """Pooled states of the distinct texts, [N, H], on ``device``; those not yet known are encoded."""
+    def pooled(self, texts: DistinctTexts, device: torch.device, *, together: bool = False) -> Tensor:
+        """Pooled states of the distinct texts, [N, H], on ``device``; those not yet known are encoded.
+
+        ``together`` says that all processes call this now for the same texts.
+        """
         keys = [(texts.segment.name, *pieces) for pieces in texts.pieces.tolist()]
         new = [i for i, key in enumerate(keys) if key not in self._number]
+        together = together and processes.count() > 1 and processes.total(len(new)) > 0
+        if new or together:
+            every = _token_bytes(texts) if together else []
+            found = self._find_together(every, [_POOLED], device)[_POOLED] if together else {}
         if new:
             wanted = _token_bytes(texts, np.asarray(new))
-            found = self._find({_POOLED: wanted}, device)[_POOLED]
+            found = found or self._find({_POOLED: wanted}, device)[_POOLED]
             states = torch.cat([found[text] for text in wanted])
             self._numbered = states if self._numbered is None else torch.cat([self._numbered, states])
             self._number |= {keys[i]: number for number, i in enumerate(new, start=len(self._number))}
@@ -100,11 +111,13 @@ class TextCache:
         """
         tokens = sum(int(part.segment.total_lengths(part.pieces).sum()) for part in texts)
         size = 4 * tokens * self._language_model.hidden_size
-        if sum(len(part.pieces) for part in texts) > reads or size > self._most(device):
+        too_many = sum(len(part.pieces) for part in texts) > reads or size > self._most(device)
+        if processes.total(too_many):
             return
         wanted = [text for part in texts for text in _token_bytes(part)]
         before = self._language_model.texts_encoded
-        self._find({_TOKENS: wanted, _POOLED: wanted}, device, shown=shown)
+        self._find_together(wanted, [_TOKENS, _POOLED], device, shown=shown, keep=True)
+        self._is_filled = True
         encoded, size = self._language_model.texts_encoded - before, self._bytes
         getLogger().info(f"Encode texts: {encoded:,} of {len(wanted):,}; {size / 2**20:,.0f} MiB of states are kept")
         self.save()
@@ -113,9 +126,12 @@ class TextCache:
         self, complete: Sequence[SegmentBatch], masked: Sequence[MaskedTexts], text_keys: TextKeys
     ) -> list[SegmentStates]:
         """The states of every segment of a step; those of its masked texts are set in place."""
-        every = list(chain(*text_keys.complete))
+        every, masked_keys = list(chain(*text_keys.complete)), list(chain(*text_keys.masked))
         device = next(self._language_model.parameters()).device
-        found = self._find({_TOKENS: every, _POOLED: every, _MASKED: list(chain(*text_keys.masked))}, device)
+        if processes.count() == 1 or self._is_filled:
+            found = self._find({_TOKENS: every, _POOLED: every, _MASKED: masked_keys}, device)
+        else:
+            found = self._find_together(every, [_TOKENS, _POOLED], device) | self._find({_MASKED: masked_keys}, device)
         for texts, keys in zip(masked, text_keys.masked, strict=True):
             texts.states = torch.cat([found[_MASKED][key] for key in keys])
         segments = []
@@ -131,6 +147,41 @@ class TextCache:
             for kind, states in self._unsaved.items():
                 self._store.write(self._names[kind], states)
         self._unsaved, self._bytes_unsaved = {kind: {} for kind in _KINDS}, 0
+
+    @torch.no_grad()
+    def _find_together(
+        self,
+        texts: Sequence[bytes],
+        kinds: Sequence[str],
+        device: torch.device,
+        *,
+        shown: bool = False,
+        keep: bool = False,
+    ) -> dict[str, _States]:
+        """:meth:`_find` of complete ``texts``, the same in all processes, each of which finds its share of them.
+
+        Args:
+            texts, kinds: whose states, and which.
+            device: where they are put.
+            shown: show the progress.
+            keep: keep in memory what the others have found.
+        """
+        distinct = list(dict.fromkeys(texts))
+        share = processes.Share.of(len(distinct), least=0)
+        own = share.take(distinct)
+        found = self._find(dict.fromkeys(kinds, own), device, shown=shown)
+        if share.sizes is None:
+            return found
+        ends = np.cumsum([0, *share.sizes])
+        for kind in kinds:
+            lengths = [1 if kind == _POOLED else len(text) // np.dtype(np.int64).itemsize for text in distinct]
+            sizes = [sum(lengths[start:end]) for start, end in pairwise(ends)]
+            none = torch.zeros(0, self._language_model.hidden_size, device=device)
+            states = processes.gather(torch.cat([none, *(found[kind][text] for text in own)]), sizes)
+            found[kind] = dict(zip(distinct, states.split(lengths), strict=True))
+            if keep:
+                self._keep(kind, {text: of for text, of in found[kind].items() if text not in self._kept[kind]}, device)
+        return found
 
     @torch.no_grad()
     def _find(
@@ -197,7 +248,10 @@ class TextCache:
 
     def _most(self, device: torch.device) -> float:
         """The most bytes of token states to keep."""
-        return total_memory(device) * _SHARE_OF_MEMORY if self._memory is None else self._memory
+        if self._memory is not None:
+            return self._memory
+        sharing = processes.count() if device.type == "cpu" else 1
+        return total_memory(device) * _SHARE_OF_MEMORY / sharing
 
 
 def _token_bytes(texts: DistinctTexts, which: np.ndarray | None = None) -> list[bytes]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping
+from functools import partial
 from logging import getLogger
 from typing import Any
 
@@ -13,7 +14,7 @@ from recbole.data.interaction import Interaction
 from recbole.utils import FeatureSource, FeatureType
 from torch import Tensor
 
-from recbole_alt import checkpoints
+from recbole_alt import checkpoints, processes
 from recbole_alt.data.prompts import PromptTable
 from recbole_alt.model.language import LanguageModel
 from recbole_alt.model.text_cache import TextCache
@@ -51,7 +52,8 @@ def text_vectors(dataset: Any, side: str, load: Callable[[], LanguageModel], key
     if side not in dataset.text_vectors:
         before = checkpoints.rng_state()
         everyone = {id_field(dataset, side, key): torch.arange(dataset.num(id_field(dataset, side, key)))}
-        dataset.text_vectors[side] = make_vectors(dataset, side, load, key, dataset.prompts, everyone)
+        make = partial(make_vectors, dataset, side, load, key, dataset.prompts, everyone)
+        dataset.text_vectors[side] = processes.from_first(make)
         checkpoints.set_rng_state(before)
     return dataset.text_vectors[side]
 

@@ -5,6 +5,6 @@ measured are thrown away, and the random generators are put back, so that a run 
 """
 
 from recbole_alt.plan.planning import make_plan
-from recbole_alt.plan.record import Plan, show_minutes
+from recbole_alt.plan.record import Plan
 
-__all__ = ["Plan", "make_plan", "show_minutes"]
+__all__ = ["Plan", "make_plan"]

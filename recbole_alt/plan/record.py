@@ -7,6 +7,7 @@ from typing import Any
 from recbole_alt.markdown import markdown_table
 from recbole_alt.plan.stages import STEPS_TO_BEST, StagePlan
 from recbole_alt.plan.texts import TextCount
+from recbole_alt.values import show_time
 
 _TITLES = {"pretrain": "alignment"}
 
@@ -40,7 +41,7 @@ class Plan:
 
     def table(self) -> str:
         """The plan in Markdown."""
-        lines = [f"Plan of {self.about}: about {show_minutes(self.seconds)}"]
+        lines = [f"Plan of {self.about}: about {show_time(self.seconds)}"]
         rows = ", ".join(f"{count:,} {part}" for part, count in self.rows.items())
         lines.append(f"Rows: {rows}")
         if self.texts:
@@ -67,11 +68,6 @@ class Plan:
             said = "; ".join(f"`{keys}` ({_minutes(saved)} min less)" for keys, saved in self.remedies.items())
             lines.append(f"To take less: {said}")
         return "\n\n".join(lines)
-
-
-def show_minutes(seconds: float) -> str:
-    """A duration in minutes, of seconds below one and a half."""
-    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.1f} min"
 
 
 def _minutes(seconds: float) -> str:

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from recbole_alt.data.atomic import AtomicFile
+from recbole_alt.data.cells import is_missing, token
 from recbole_alt.data.columns import listed
 from recbole_alt.data.numbers import fit, number, numbers
 from recbole_alt.data.parquet import require_parquet
@@ -58,18 +59,43 @@ def read_columns(source: Source, what: str, kinds: Mapping[str, str], form: Form
         ValueError: no such file, a column that is missing or of another type, or a cell without the number that it
             must hold; names the file, the row and the column.
     """
+    opened = _open(source, what, form)
+    if isinstance(opened, AtomicFile):
+        return _read_atomic(opened, kinds)
+    where = f"the frame of {what}" if isinstance(source, pd.DataFrame) else str(Path(source))
+    return _parsed(opened, where, kinds, form)
+
+
+def column_names(source: Source, what: str, form: Form) -> list[str]:
+    """The names of all columns of what :func:`read_columns` reads; the same errors."""
+    opened = _open(source, what, form)
+    return list(opened.header()) if isinstance(opened, AtomicFile) else [str(name) for name in opened]
+
+
+def place_of(source: Source, what: str, form: Form) -> Callable[[int], str]:
+    """From the position of a row in what :func:`read_columns` returns to its file and line, for errors."""
     if isinstance(source, pd.DataFrame):
-        return _parsed(source, f"the frame of {what}", kinds, form)
+        return lambda row: f"the frame of {what}, row {row + 1}"
+    opened = _open(source, what, form) if Path(source).suffix in _ATOMIC else None
+    if isinstance(opened, AtomicFile):
+        return lambda row: f"{opened}, line {opened.lines[row]}"
+    return lambda row: f"{Path(source)}, row {row + 1}"
+
+
+def _open(source: Source, what: str, form: Form) -> AtomicFile | pd.DataFrame:
+    """An atomic file, or a frame of cells of any type."""
+    if isinstance(source, pd.DataFrame):
+        return source
     path = Path(source)
     if not path.is_file():
         raise ValueError(f"{what}: {str(path)!r} does not exist" + (": it is a folder" if path.is_dir() else ""))
     if path.suffix in _ATOMIC:
-        return _read_atomic(AtomicFile(str(path), form.separator, form.encoding, form.seq_separator), kinds)
+        return AtomicFile(str(path), form.separator, form.encoding, form.seq_separator)
     readers: dict[str, Callable[[Path], pd.DataFrame]] = {".csv": _read_csv, ".parquet": _read_parquet}
     if path.suffix not in readers:
         known = ", ".join([*_ATOMIC, *readers])
         raise ValueError(f"{what}: the name of {str(path)!r} must end in one of {known}")
-    return _parsed(readers[path.suffix](path), str(path), kinds, form)
+    return readers[path.suffix](path)
 
 
 def _read_csv(path: Path) -> pd.DataFrame:
@@ -125,7 +151,11 @@ def _parsed(frame: pd.DataFrame, where: str, kinds: Mapping[str, str], form: For
         column = frame[name]
         if isinstance(column, pd.DataFrame):
             raise ValueError(f"{where} has two columns that are called {name!r}: rename one, or take it out")
-        if kind in (TEXT, "token"):
+        if kind == TEXT:
+            lists = (list, tuple, np.ndarray)
+            said = [form.seq_separator.join(_members(c, "")) if isinstance(c, lists) else c for c in column]
+            read[name] = _tokens(pd.Series(said, dtype=object))
+        elif kind == "token":
             read[name] = _tokens(column)
         elif kind == "float":
             read[name] = _floats(column, where)
@@ -141,20 +171,8 @@ def _tokens(column: pd.Series) -> np.ndarray:
     """Texts [n], NaN where there is none; a whole number is written without its decimals."""
     if pd.api.types.is_integer_dtype(column) and not column.hasnans:
         return column.astype(str).to_numpy(dtype=object)
-    made = [np.nan if (text := _token(cell)) is None else text for cell in column]
+    made = [np.nan if (text := token(cell)) is None else text for cell in column]
     return np.array(made, dtype=object)
-
-
-def _token(cell: Any) -> str | None:
-    if _is_missing(cell):
-        return None
-    if isinstance(cell, (float, np.floating)):
-        return str(int(cell)) if float(cell).is_integer() else repr(float(cell))
-    return str(cell) or None
-
-
-def _is_missing(cell: Any) -> bool:
-    return cell is None or cell is pd.NA or cell is pd.NaT or (isinstance(cell, (float, np.floating)) and cell != cell)
 
 
 def _floats(column: pd.Series, where: str) -> np.ndarray:
@@ -163,7 +181,7 @@ def _floats(column: pd.Series, where: str) -> np.ndarray:
         if fit(values):
             return values
         column = pd.Series([None if value != value else str(value) for value in values], name=column.name)
-    parsed = [number("" if _is_missing(cell) else str(cell)) for cell in column]
+    parsed = [number("" if is_missing(cell) else str(cell)) for cell in column]
     _refuse_none(column, parsed, where, "holds no finite number")
     return np.array(parsed, dtype=np.float64)
 
@@ -173,9 +191,9 @@ def _members(cell: Any, separator: str) -> np.ndarray:
     if isinstance(cell, str):
         texts = [text for text in cell.split(separator) if text]
     elif isinstance(cell, (list, tuple, np.ndarray)):
-        texts = [text for member in cell if (text := _token(member)) is not None]
+        texts = [text for member in cell if (text := token(member)) is not None]
     else:
-        texts = [] if (text := _token(cell)) is None else [text]
+        texts = [] if (text := token(cell)) is None else [text]
     return np.array(texts, dtype=object)
 
 

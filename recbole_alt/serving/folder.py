@@ -15,8 +15,8 @@ import torch
 
 from recbole_alt import checkpoints, pretrained
 from recbole_alt.experiment import load_data_of
-from recbole_alt.export import trained_language_model
 from recbole_alt.files import check_folder, replacing, write_text
+from recbole_alt.finished import trained_language_model
 from recbole_alt.model.unseen import zero_unknown
 from recbole_alt.prediction.rows import NewRows
 from recbole_alt.quick_start import load_model
@@ -33,10 +33,10 @@ _COMPARED = 512  # rows that ONNX Runtime is compared with PyTorch on
 
 @dataclass
 class Exported:
-    """What :func:`to_onnx` wrote.
+    """What an export wrote.
 
     Attributes:
-        files: in the folder.
+        files: files and folders.
         differences: graph → the greatest difference between ONNX Runtime and PyTorch; None if it was not measured.
     """
 
@@ -44,11 +44,14 @@ class Exported:
     differences: dict[str, float | None] = field(default_factory=dict)
 
     def summary(self) -> str:
-        """A line for the files, and one for each graph."""
-        lines = [f"Written (opset {OPSET}): {', '.join(map(str, self.files))}"]
+        """A line for the files, and one for each graph in ONNX."""
+        lines = [f"Written: {', '.join(map(str, self.files))}"]
         for name, worst in self.differences.items():
             said = "not compared with PyTorch, as onnxruntime is not installed: pip install onnxruntime"
-            lines.append(f"{name}: " + (said if worst is None else f"differs from PyTorch by {worst:.1e} at most"))
+            lines.append(
+                f"{name} (opset {OPSET}): "
+                + (said if worst is None else f"differs from PyTorch by {worst:.1e} at most")
+            )
         return "\n".join(lines)
 
 

@@ -10,7 +10,8 @@ from typing import Any
 
 from recbole_alt.config import PREFIX, ALTConfig, registered_models
 from recbole_alt.keys import KEYS, MODES, check_values
-from recbole_alt.study.axes import ABLATIONS, COMPLETE, CONTROL, PLAIN, SPLITS, DataSpec, Run, is_control
+from recbole_alt.reporting.runs import COMPLETE, CONTROL, PLAIN, Run, is_control
+from recbole_alt.study.axes import ABLATIONS, SPLITS, DataSpec
 from recbole_alt.study.ranges import read_ranges
 
 #: Keys of the configuration that a campaign sets itself.

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from statistics import fmean
 from typing import Any
 
-from recbole_alt.plan import show_minutes
+from recbole_alt.values import show_time
 
 logger = logging.getLogger("recbole_alt.study")
 
@@ -34,20 +34,13 @@ def quiet() -> Iterator[None]:
             handler.removeFilter(worth_showing)
 
 
-def show(value: Any) -> str:
-    """A value in few characters; parameters as ``name=value, …``."""
-    if isinstance(value, Mapping):
-        return ", ".join(f"{name}={show(one)}" for name, one in value.items())
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
-
-
 def show_outcome(record: Mapping[str, Any]) -> str:
     """What validation says of a training by its record; the test set is for the report."""
     if record["error"]:
         return f"diverged ({record['error']})"
     reached = ", ".join(f"{name} {value:.4f}" for name, value in record["valid"].items())
-    aligned = f" and {show_minutes(record['aligned'])} of alignment" if record["aligned"] else ""
-    return f"valid {reached} in {show_minutes(record['wall'])}{aligned}"
+    aligned = f" and {show_time(record['aligned'])} of alignment" if record["aligned"] else ""
+    return f"valid {reached} in {show_time(record['wall'])}{aligned}"
 
 
 class Clock:
@@ -67,5 +60,5 @@ class Clock:
         left = Counter(kinds)
         seconds = sum(count * known.get(kind, 0.0) for kind, count in left.items())
         unknown = ", ".join(f"{count} {kind}" for kind, count in left.items() if kind not in known)
-        about = f", about {show_minutes(seconds)}" if seconds else ""
+        about = f", about {show_time(seconds)}" if seconds else ""
         return about + (f" (not measured yet: {unknown})" if unknown else "")

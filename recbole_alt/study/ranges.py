@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from recbole_alt.config import ALTConfig, properties_dir
 from recbole_alt.keys import KEYS, check_values
-from recbole_alt.study.console import show
+from recbole_alt.values import show
 from recbole_alt.yaml_files import read_utf8
 
 if TYPE_CHECKING:

@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from pathlib import Path
 from time import monotonic
@@ -39,12 +39,6 @@ def values_of(config: ALTConfig, free: Collection[str]) -> Record:
 def digest(config: ALTConfig, free: Collection[str]) -> str:
     """A name for a configuration, equal for those that differ only in ``free`` keys."""
     return hashlib.sha256(json.dumps(values_of(config, free), sort_keys=True).encode()).hexdigest()[:12]
-
-
-def best_of(records: Sequence[Record]) -> Record | None:
-    """The record with the best validation ``score``, the first of equals; None where none has one."""
-    scored = [record for record in records if record["score"] is not None]
-    return max(scored, key=lambda r: r["score"] if r["bigger"] else -r["score"], default=None)
 
 
 class Store:

@@ -20,12 +20,15 @@ from recbole_alt.experiment import find_folder, require_equal
 from recbole_alt.files import check_folder, new_folder, read_record, write_record
 from recbole_alt.keys import ALIGNMENT, FREE, STAGES, keys_of
 from recbole_alt.kinds import choice, whole
+from recbole_alt.launch import require_one_process
 from recbole_alt.registry import make_config
+from recbole_alt.reporting.tuning import best_of, write_results
+from recbole_alt.stages import override
 from recbole_alt.stopping import going_on
-from recbole_alt.study.console import Clock, logger, quiet, show, show_outcome
+from recbole_alt.study.console import Clock, logger, quiet, show_outcome
 from recbole_alt.study.ranges import Range, check_ranges, count_trials, read_ranges
-from recbole_alt.study.results import override, write_results
-from recbole_alt.study.store import Record, Store, best_of, digest, values_of
+from recbole_alt.study.store import Record, Store, digest, values_of
+from recbole_alt.values import show
 
 if TYPE_CHECKING:
     from recbole_alt.study.search import Search
@@ -118,6 +121,7 @@ def run_hyper_alt(
     ranges = read_ranges(params_file)
     total = count_trials(ranges, algo, max_evals)
     config = make_config(model, dataset, config_file_list, config_dict, arguments)
+    require_one_process("tune", "start others with --resume=FOLDER, and they share the work", config)
     check_folder("checkpoint_dir", config["checkpoint_dir"])
     for key in ("resume", "result_file"):
         if config[key]:
@@ -147,7 +151,8 @@ def run_hyper_alt(
             trials.drop_alignments(0)
             trials.store.drop_locks()
             asked = model or config.external_config_dict.get("model", config["model"])
-            result = write_results(folder, stage, trials.read(), ranges, config, asked)
+            kinds = {one.name: one.kind for one in ranges}
+            result = write_results(folder, stage, trials.read(), kinds, config, asked)
     best = result.pop("best")
     logger.info(f"Trials of {config['model']} {stage} on {config['dataset']}:\n\n{result['table']}\n")
     logger.info(f"Written: {folder}/ trials.json, trials.csv, table.md, plot.png, best.yaml")
@@ -240,6 +245,7 @@ def objective_function(
         ValueError: Bad configuration, data or weights; a parameter that an argument fixes.
     """
     config = make_config(None, None, config_file_list, config_dict, arguments)
+    require_one_process("a trial of RecBole's tuning", "leave it out", config)
     if not logging.getLogger().handlers:
         init_logger(config)
     stage, root = _first_stage(config), os.path.abspath(config["checkpoint_dir"])

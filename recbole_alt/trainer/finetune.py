@@ -1,7 +1,8 @@
 """``ALTTrainer``: RecBole's trainer with parameter groups, schedules and exact resume."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -12,10 +13,11 @@ from recbole.utils import EvaluatorType
 from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from recbole_alt import checkpoints
+from recbole_alt import checkpoints, processes
 from recbole_alt.config import ALTConfig
 from recbole_alt.data.identity import record_of, require_same_data
 from recbole_alt.model.backbones import embedding_tables
+from recbole_alt.model.grounding import MAPS, maps_of
 from recbole_alt.model.kernels import use_fast_linear
 from recbole_alt.model.precision import gradient_scaler
 from recbole_alt.model.weights import load_finetuned
@@ -34,15 +36,19 @@ class ALTTrainer(Trainer):
     read without running code, and a second one (``<name>-last.pth``) from which a stopped run goes on exactly; and
     ``embedding_optimizer``.
 
+    Several processes divide the rows of each batch, in training and in evaluation; all know the scores of all rows, and
+    the first one writes.
+
     Attributes:
         scores: of the last evaluation; None if there was none, or one that ranks items.
         valid_slices: :func:`~recbole_alt.scores.slice_metrics` of the validation rows, as the best epoch scores them;
             empty without such an epoch.
+        valid_scores: the epoch, counted from 1, and the score of each validation.
     """
 
     def __init__(self, config: Any, model: Any):
         if not config["single_spec"]:
-            raise ValueError("training on several processes is not supported yet: run without --nproc and --world_size")
+            raise ValueError("RecBole's own launch can't train ALT in several processes: use run_recbole_alt --nproc")
         super().__init__(config, model)
         if config["compile_language_model"] and model.encodes_texts:
             model.text.language_model.compile_layers()
@@ -54,9 +60,11 @@ class ALTTrainer(Trainer):
         self.seconds = 0.0
         self.scores: Scores | None = None
         self.valid_slices: dict[str, Any] = {}
+        self.valid_scores: list[list[float]] = []
         self._seen: dict[str, Any] = {}
         self._score_batches: list[dict[str, Any]] = []
         self._resumed: dict[str, Any] | None = None
+        self._loss_func: Callable[..., Any] | None = None  # which averages gradients
 
     @property
     def last_file(self) -> Path:
@@ -134,7 +142,8 @@ class ALTTrainer(Trainer):
         if self._saves and epoch_idx > self.start_epoch:
             self._save_last(epoch_idx, 0, _order_of(train_data), [])
         self.model.train()
-        loss_func = loss_func or self.model.calculate_loss
+        if self._loss_func is None:
+            self._loss_func = processes.averaging(self.model, loss_func or self.model.calculate_loss)
         resumed, self._resumed = self._resumed or {"step": 0, "losses": None, "order": None}, None
         if resumed["order"] is not None:
             train_data.generator.set_state(resumed["order"].cpu())
@@ -152,7 +161,8 @@ class ALTTrainer(Trainer):
         for step, rows in enumerate(bar, start=done):
             if len(rows) == 1 and self._normalises and len(train_data) > 1:
                 continue  # the last of an epoch, and not the same one in each: it has no variance
-            losses = self._train_step(rows.to(self.device), loss_func)
+            processes.seed_others(self.config["seed"], epoch_idx, step)
+            losses = self._train_step(rows.to(self.device), self._loss_func)
             parts = [part.item() for part in (losses if isinstance(losses, tuple) else (losses,))]
             totals = [a + b for a, b in zip(totals, parts, strict=True)] if totals else parts
             if self._saves and monotonic() - saved_at > self.config["checkpoint_seconds"]:
@@ -162,11 +172,18 @@ class ALTTrainer(Trainer):
         return tuple(totals) if len(totals) > 1 else sum(totals)
 
     def _train_step(self, rows: Any, loss_func: Callable[..., Any]) -> Any:
+        """One optimiser step on a batch; the parts of its loss, or the only one."""
         self.optimizer.zero_grad()
-        with torch.autocast(device_type=self.device.type, enabled=bool(self.enable_amp)):
-            losses = loss_func(rows)
-        loss: Any = sum(losses) if isinstance(losses, tuple) else losses
-        self._check_nan(loss)
+        share = processes.Share.of(len(rows))
+        with share.working(), torch.autocast(device_type=self.device.type, enabled=bool(self.enable_amp)):
+            losses = loss_func(share.take(rows))
+        if processes.count() == 1:
+            loss: Any = sum(losses) if isinstance(losses, tuple) else losses
+            self._check_nan(loss)
+        else:
+            own = [share.weight * part for part in (losses if isinstance(losses, tuple) else (losses,))]
+            losses, loss = tuple(processes.means(own)), sum(own)
+            self._check_nan(sum(losses))
         update(self.model, loss, self.optimizer, self.scaler, self.scheduler, self.clip_grad_norm)
         return losses
 
@@ -176,6 +193,7 @@ class ALTTrainer(Trainer):
 
     def _valid_epoch(self, *args: Any, **kwargs: Any) -> tuple[float, dict[str, float]]:
         score, result = super()._valid_epoch(*args, **kwargs)
+        self.valid_scores.append([len(self.train_loss_dict), float(score)])
         return score, {name: float(value) for name, value in result.items()}
 
     def _neg_sample_batch_eval(self, batched_data: Any) -> Any:
@@ -197,7 +215,10 @@ class ALTTrainer(Trainer):
     def _save_checkpoint(self, epoch: int, verbose: bool = True, **kwargs: Any) -> None:
         file = kwargs.get("saved_model_file") or self.saved_model_file
         self.valid_slices = slice_metrics(self.scores) if self.scores else {}
-        checkpoints.save(self._state(epoch, self.model.merged_state()), file)
+        if not processes.is_first():
+            return
+        maps = {} if self.model.backbone is None else {MAPS: maps_of(self.model.backbone)}
+        checkpoints.save(self._state(epoch, self.model.merged_state()) | maps, file)
         if verbose:
             self.logger.info(f"Saving current: {file}")
 
@@ -222,15 +243,18 @@ class ALTTrainer(Trainer):
             losses: of the epoch so far, the sum of each part.
         """
         self.seconds = monotonic() - self._began
+        if not processes.is_first():
+            return
         progress = {
             "step": step,
             "order": order,
             "losses": losses or None,
+            "processes": processes.count(),
             "rng": checkpoints.rng_state(),
             "texts_encoded": self.model.texts_encoded,
             **{name: getattr(self, name).state_dict() for name in ("scheduler", "scaler")},
             **{name: getattr(self, name) for name in ("best_valid_result", "valid_slices")},
-            **{name: getattr(self, name) for name in ("train_loss_dict", "seconds")},
+            **{name: getattr(self, name) for name in ("train_loss_dict", "valid_scores", "seconds")},
         }
         checkpoints.save(self._state(epoch, self.model.state_dict()) | progress, self.last_file)
 
@@ -238,7 +262,8 @@ class ALTTrainer(Trainer):
         """Go on from a ``-last.pth`` checkpoint at the very step it was written.
 
         Raises:
-            ValueError: it holds no progress (a best checkpoint holds only weights), another model or other data.
+            ValueError: it holds no progress (a best checkpoint holds only weights), another model or other data, or was
+                made by another number of processes.
         """
         file, state = os.fspath(resume_file), checkpoints.load(resume_file, self.device)
         if "step" not in state:
@@ -246,13 +271,14 @@ class ALTTrainer(Trainer):
         if state["config"]["model"] != self.config["model"]:
             raise ValueError(f"{file!r} is of {state['config']['model']}, not of {self.config['model']}")
         require_same_data(state, self.model, file=file)
+        processes.require_same(state, file)
         load_finetuned(self.model, state, file)
         load_optimizer(self.optimizer, state["optimizer"], file)
         self.scaler.load_state_dict(state["scaler"])
         self.start_epoch = state["epoch"]
         for name in ("cur_step", "best_valid_score", "best_valid_result", "train_loss_dict", "seconds"):
             setattr(self, name, state[name])
-        self.valid_slices = state.get("valid_slices", {})  # older ones lack it
+        self.valid_slices, self.valid_scores = state.get("valid_slices", {}), state.get("valid_scores", [])  # if older
         if self.model.text is not None:
             self.model.text.language_model.texts_encoded = state["texts_encoded"]
         self._resumed = state
@@ -261,17 +287,37 @@ class ALTTrainer(Trainer):
         self, eval_data: Any, load_best_model: bool = True, model_file: Any = None, show_progress: bool = False
     ) -> dict[str, float] | None:
         """Metrics on ``eval_data``, by default of the best checkpoint; see RecBole's ``Trainer.evaluate``."""
+        processes.wait()  # until the best is saved
         if eval_data and load_best_model:
             file = model_file or self.saved_model_file
             load_finetuned(self.model, checkpoints.load(file, self.device), file)
         self._keep_texts(eval_data)
         self.scores, self._score_batches = None, []
         batches = len(eval_data) if eval_data else 0
-        with progress(title="Evaluate", total=batches, shown=show_progress, unit=" batches") as self._evaluated:
+        bar = progress(title="Evaluate", total=batches, shown=show_progress, unit=" batches")
+        with bar as self._evaluated, self._predicting_shares():
             result = super().evaluate(eval_data, load_best_model=False)  # whose own bar knows only terminals
         if self._score_batches:
             self.scores, self._score_batches = Scores.of(self._score_batches, self._seen), []
-        return result
+        return processes.from_first(lambda: result)
+
+    @contextmanager
+    def _predicting_shares(self) -> Iterator[None]:
+        """For the while, each process scores its share of a batch, and has the scores of all."""
+        if processes.count() == 1:
+            yield
+            return
+        predict = self.model.predict
+
+        def predict_share(rows: Any) -> Tensor:
+            share = processes.Share.of(len(rows))
+            return share.gather(predict(share.take(rows)))
+
+        self.model.predict = predict_share
+        try:
+            yield
+        finally:
+            del self.model.predict
 
 
 def _order_of(train_data: Any) -> Tensor | None:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from recbole_alt import processes
 from recbole_alt.data.batches import Batches
 from recbole_alt.data.masking import Masking, step_generator
 from recbole_alt.model.alignment import AlignmentModel
@@ -82,7 +83,7 @@ def held_out_loss(model: AlignmentModel, held_out: Any, masking: Masking, seed: 
             losses = [model.weights.get(name, 1.0) * loss.item() for name, loss in output.losses.items()]
             total += sum(losses) * len(part)
     model.train(was_training)
-    return total / len(held_out)
+    return processes.total(total) / processes.count() / len(held_out)
 
 
 def has_stopped_falling(losses: Sequence[float], patience: int) -> bool:

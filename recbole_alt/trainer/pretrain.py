@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from recbole.trainer import trainer as host
 
-from recbole_alt import checkpoints
+from recbole_alt import checkpoints, processes
 from recbole_alt.config import ALTConfig
 from recbole_alt.data.identity import record_of, require_same_data
 from recbole_alt.data.masking import step_generator
@@ -24,6 +24,7 @@ from recbole_alt.model.text_cache import TextCache
 from recbole_alt.model.weights import load_weights
 from recbole_alt.progress import progress
 from recbole_alt.sizes import measured_every
+from recbole_alt.trainer.curves import Curves, add_step, points_every
 from recbole_alt.trainer.diverged import Diverged
 from recbole_alt.trainer.length import (
     has_stopped_falling,
@@ -40,7 +41,7 @@ from recbole_alt.trainer.rowwise import RowwiseAdamW, lazy_rows, settle
 _PARTS = ("backbone", "text", "objectives")
 _STEPPED = ("optimizer", "scheduler", "scaler")
 _AHEAD = 4  # batches that are made ahead for a GPU
-_PROGRESS = ("step", "interactions_seen", "seconds", "recent", "held_out_losses")
+_PROGRESS = ("step", "interactions_seen", "seconds", "recent", "losses", "held_out_losses")
 
 
 class ALTPretrainTrainer(host.AbstractTrainer):
@@ -53,7 +54,7 @@ class ALTPretrainTrainer(host.AbstractTrainer):
     rows, held out of training for this, has stopped falling (``pretrain_stopping_step``); the last weights are kept.
 
     Batch, masks and dropout of a step depend only on the seed and the step, so a run resumed from its checkpoint goes
-    on as if never stopped.
+    on as if never stopped. Several processes make each step together (:class:`AlignmentModel`), and the first writes.
 
     Args:
         config: RecBole's; read are the keys ``pretrain_*``, ``checkpoint_seconds``, and those of masking and batches.
@@ -103,16 +104,19 @@ class ALTPretrainTrainer(host.AbstractTrainer):
         self.interactions_seen = 0
         self.seconds = 0.0
         self.recent: list[dict[str, float]] = []  # losses and accuracies of the last steps, a tenth of all at most
+        self.losses: Curves = {}  # of each objective, over all steps
         self.held_out_losses: list[float] = []
         self._measured: tuple[int, Arriving] | None = None  # what the last step measured
+        self._forward = processes.averaging(model, model)
 
     def fit(self, train_data: Any = None, show_progress: bool = True) -> dict[str, Any]:
         """Train to the last step, or until the loss on held-out rows has stopped falling, and save.
 
         Returns:
             ``steps``, ``planned_steps``, ``ended_by`` (``steps`` or ``held_out_loss``), ``held_out_rows``,
-            ``held_out_losses``, ``seconds``, ``texts_encoded``, ``interactions_seen``, and ``final``: losses and
-            accuracies averaged over the last steps, a tenth of the planned ones at most.
+            ``held_out_losses``, ``seconds``, ``texts_encoded``, ``interactions_seen``; ``final``: losses and
+            accuracies averaged over the last steps, a tenth of the planned ones at most; and ``curves``: points of step
+            and loss, of each objective and ``held_out``.
 
         Raises:
             Diverged: a loss is not a number.
@@ -150,9 +154,10 @@ class ALTPretrainTrainer(host.AbstractTrainer):
             "held_out_rows": 0 if self.held_out is None else len(self.held_out),
             "held_out_losses": self.held_out_losses,
             "seconds": self.seconds,
-            "texts_encoded": self.model.text.language_model.texts_encoded,
+            "texts_encoded": int(processes.total(self.model.text.language_model.texts_encoded)),
             "interactions_seen": self.interactions_seen,
             "final": _means(self.recent),
+            "curves": self._curves(),
         }
 
     @property
@@ -162,6 +167,11 @@ class ALTPretrainTrainer(host.AbstractTrainer):
             return "steps"
         ended_early = self.held_out is not None and has_stopped_falling(self.held_out_losses, self.patience)
         return "held_out_loss" if ended_early else None
+
+    def _curves(self) -> Curves:
+        curves = {name: [[step, loss] for step, loss, _ in points] for name, points in self.losses.items()}
+        held_out = [[(n + 1) * self.measured_every, loss] for n, loss in enumerate(self.held_out_losses)]
+        return curves | ({"held_out": held_out} if held_out else {})
 
     def _announce(self) -> None:
         visits = self.total_steps * rows_of_step(self.batches) / len(self.dataset)
@@ -203,15 +213,17 @@ class ALTPretrainTrainer(host.AbstractTrainer):
     def _train_step(self, batch: AlignmentBatch) -> AlignmentOutput:
         """One optimiser step; then read what the step before has measured."""
         self.optimizer.zero_grad()
-        output: AlignmentOutput = self.model(batch)
+        processes.seed_others(self.config["seed"], self.step)
+        output: AlignmentOutput = self._forward(batch)
         clip = self.config["clip_grad_norm"]
         update(self.model, output.loss, self.optimizer, self.scaler, self.scheduler, clip)
         self.interactions_seen += len(batch.interaction)
         self._read_measured()
         measured = {"loss": output.loss} | {f"loss/{name}": loss for name, loss in output.losses.items()}
         measured |= {f"accuracy/{name}": value for name, value in output.metrics.items()}
-        self._measured = self.step, Arriving(measured)
-        texts = self.model.text.language_model.texts_encoded
+        of_all = dict(zip(measured, processes.means(list(measured.values())), strict=True))
+        self._measured = self.step, Arriving(of_all)
+        texts = self.model.text.language_model.texts_encoded * processes.count()
         self.tensorboard.add_scalar("pretrain/interactions_per_text", self.interactions_seen / max(1, texts), self.step)
         for group in self.optimizer.param_groups:
             self.tensorboard.add_scalar(f"pretrain/learning_rate/{group['name']}", group["lr"], self.step)
@@ -228,16 +240,19 @@ class ALTPretrainTrainer(host.AbstractTrainer):
             return
         (step, arriving), self._measured = self._measured, None
         values = arriving.read()
+        losses = {name.removeprefix("loss/"): loss for name, loss in values.items() if name.startswith("loss/")}
         if not isfinite(values.pop("loss")):
-            losses = {name.removeprefix("loss/"): x for name, x in values.items() if name.startswith("loss/")}
             raise Diverged(f"pretraining loss is not a number at step {step}: {losses}; lower pretrain_learning_rate")
         for name, value in values.items():
             self.tensorboard.add_scalar(f"pretrain/{name}", value, step)
+        add_step(self.losses, step, losses, points_every(self.total_steps))
         self.recent = [*self.recent, values][-max(1, self.total_steps // 10) :]
 
     def save(self) -> None:
         """Write the checkpoint: towers, objectives, optimiser, schedule, random state and progress."""
         self._read_measured()
+        if not processes.is_first():
+            return self._save_texts()
         checkpoints.save(
             {
                 "config": ALTConfig.snapshot(self.config),
@@ -247,11 +262,15 @@ class ALTPretrainTrainer(host.AbstractTrainer):
                 **{name: getattr(self, name) for name in _PROGRESS},
                 "total_steps": self.total_steps,
                 "ended_by": self.ended_by,
+                "processes": processes.count(),
                 "texts_encoded": self.model.text.language_model.texts_encoded,
                 "rng": checkpoints.rng_state(),
             },
             self.file,
         )
+        self._save_texts()
+
+    def _save_texts(self) -> None:
         if self.model.text_cache is not None:
             self.model.text_cache.save()
 
@@ -259,10 +278,11 @@ class ALTPretrainTrainer(host.AbstractTrainer):
         """Go on from the checkpoint in this trainer's file.
 
         Raises:
-            ValueError: it was made for another number of steps, from other data or for other towers.
+            ValueError: it was made for another number of steps or of processes, from other data or for other towers.
         """
         state = checkpoints.load(self.file, self.device)
         require_same_data(state, self.dataset, file=self.file)
+        processes.require_same(state, self.file)
         if state["total_steps"] != self.total_steps:
             raise ValueError(f"the checkpoint is of {state['total_steps']} steps, this run has {self.total_steps}")
         for name in _PARTS:
@@ -273,7 +293,7 @@ class ALTPretrainTrainer(host.AbstractTrainer):
             else:
                 getattr(self, name).load_state_dict(state[name])
         for name in _PROGRESS:
-            setattr(self, name, state[name])
+            setattr(self, name, state.get(name, {}) if name == "losses" else state[name])  # which older ones lack
         self.model.text.language_model.texts_encoded = state["texts_encoded"]
         checkpoints.set_rng_state(state["rng"])
 

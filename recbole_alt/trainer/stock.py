@@ -6,6 +6,7 @@ from typing import Any
 from recbole_alt import checkpoints
 from recbole_alt.data.steps import training_loader
 from recbole_alt.keys import check_stages
+from recbole_alt.launch import require_one_process
 from recbole_alt.model.build import build_alignment
 from recbole_alt.model.machine import settle_machine
 from recbole_alt.stages import stage_config
@@ -23,6 +24,7 @@ class ALTStockTrainer(ALTTrainer):
     """
 
     def __init__(self, config: Any, model: Any):
+        require_one_process("RecBole's run_recbole", "use run_recbole_alt, which takes several")
         check_stages(config["finetune"] or {}, strict=False)  # RecBole refuses no key that it does not know
         settle_machine(config)
         super().__init__(stage_config(config, model.mode), model)

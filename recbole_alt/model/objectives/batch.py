@@ -10,6 +10,7 @@ import torch
 from recbole.data.interaction import Interaction
 from torch import Tensor
 
+from recbole_alt import processes
 from recbole_alt.data.masking import Masks
 from recbole_alt.data.moving import moved
 from recbole_alt.data.prompts import SegmentBatch
@@ -45,7 +46,8 @@ class AlignmentBatch:
     rows: Tensor  # [n] whose complete table is read, ascending
     table_mask: Tensor  # bool [B, F], the fields hidden in the masked table
     complete: list[SegmentBatch]  # the texts of each segment; empty if no objective reads them
-    masked: list[MaskedTexts]  # of each segment in which something is masked; likewise
+    masked: list[MaskedTexts]  # of each segment in which something is masked; likewise; this process's share
+    masked_weight: float = 1.0  # what a mean over the masked positions of this process counts for
     prepared: dict[str, Any] = field(default_factory=dict)  # objective → what it read off the batch beforehand
     text_keys: TextKeys | None = None  # where the states of texts are kept
 
@@ -67,11 +69,18 @@ class TextKeys:
         return cls(*([token_bytes(*texts.encoder_input) for texts in of_kind] for of_kind in (complete, masked)))
 
 
-def mask_texts(batches: Sequence[SegmentBatch], masks: Masks, mask_id: int) -> list[MaskedTexts]:
-    """The texts of each segment in which something is masked, without states; a segment without any is left out."""
+def mask_texts(
+    batches: Sequence[SegmentBatch], masks: Masks, mask_id: int, *, shared: bool = False
+) -> list[MaskedTexts]:
+    """The texts of each segment in which something is masked, without states; a segment without any is left out.
+
+    If they are ``shared``, each process has its share of them.
+    """
     texts = []
     for batch, hidden in zip(batches, masks.tokens, strict=True):
         chosen = hidden.any(1).nonzero().squeeze(1)
+        if shared:
+            chosen = processes.Share.of(len(chosen), least=0).take(chosen)
         if len(chosen):
             some = batch.select(chosen)
             where = hidden[chosen, : some.input_ids.shape[1]]

@@ -89,7 +89,7 @@ def aligned_fields(config: Any, backbone: Backbone, dataset: Any) -> list[Aligne
 def standardised(vectors: Tensor) -> Tensor:
     """[N, D] less their mean, divided by one number, so that their mean square length is 1."""
     centred = vectors - vectors.mean(0)
-    return centred / centred.square().sum(1).mean().sqrt().clamp(min=1e-12)
+    return centred / centred.square().sum(1).mean().clamp(min=1e-24).sqrt()  # of 0 the root has no gradient
 
 
 def average(found: Sequence[tuple[Tensor, Tensor]], otherwise: Tensor) -> tuple[Tensor, Tensor]:

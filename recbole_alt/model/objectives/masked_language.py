@@ -57,7 +57,7 @@ class MaskedLanguageObjective(Objective):
         return torch.cat([every[:0], *(texts.batch.owner for texts in masked)])
 
     def prepare(self, batch: AlignmentBatch) -> tuple[Tensor, Tensor]:
-        """The row [M] that helps each masked position, and the token [M] that it hides."""
+        """The row [M] that helps each masked position of this process, and the token [M] that it hides."""
         rows = [texts.batch.owner[texts.text] for texts in batch.masked]
         targets = [texts.masked_ids for texts in batch.masked]
         return torch.cat([batch.rows[:0], *rows]), torch.cat([batch.rows[:0], *targets])
@@ -68,7 +68,11 @@ class MaskedLanguageObjective(Objective):
         none = views.complete_table.representation.new_zeros(0, views.text.hidden_size)
         states = torch.cat([none, *(texts.states for texts in views.masked_texts)])
         with views.autocast():
-            return self(states, views.representations(row), target)
+            loss, metrics = self(states, views.representations(row), target)
+        weight = views.batch.masked_weight
+        if weight == 1:
+            return loss, metrics
+        return loss * weight, {name: value * weight if weight else loss.detach() for name, value in metrics.items()}
 
     def forward(self, states: Tensor, table: Tensor, target: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Loss and metrics over M masked positions; zero, with zero gradient, when M is 0.

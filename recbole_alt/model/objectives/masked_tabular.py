@@ -15,9 +15,10 @@ from recbole_alt.model.attention import RowLayout, SegmentStates, attend, take_r
 from recbole_alt.model.backbones import Backbone
 from recbole_alt.model.objectives.batch import AlignmentBatch
 from recbole_alt.model.objectives.objective import Objective, Views
-from recbole_alt.model.objectives.value_scorer import ValueScorer
+from recbole_alt.model.objectives.value_scorer import Draws, ValueScorer
 from recbole_alt.model.targets import TableTargets, TargetField
 from recbole_alt.model.text_tower import TextTower
+from recbole_alt.processes import Share
 
 
 class MaskedTabularObjective(Objective):
@@ -70,23 +71,25 @@ class MaskedTabularObjective(Objective):
         objective.table = table
         return objective
 
-    def prepare(self, batch: AlignmentBatch) -> tuple[list[HiddenValues], list[RowLayout]]:
-        """What is hidden of each target field, and how the rows share the texts of each segment."""
-        hidden = self.hidden_values(batch.table_mask, self.table.read(batch.interaction))
-        return hidden, [RowLayout.of(segment.row) for segment in batch.complete]
+    def prepare(self, batch: AlignmentBatch) -> tuple[list[HiddenValues], list[RowLayout], int]:
+        """What is hidden of each target field, how the rows share the texts of each segment, and the loss's factor."""
+        share = Share.of(len(batch.interaction))
+        hidden = self.hidden_values(batch.table_mask, self.table.read(batch.interaction), share)
+        return hidden, [RowLayout.of(share.take(segment.row)) for segment in batch.complete], share.factor
 
-    def hidden_values(self, mask: Tensor, values: Sequence[Tensor]) -> list[HiddenValues]:
+    def hidden_values(self, mask: Tensor, values: Sequence[Tensor], share: Share | None = None) -> list[HiddenValues]:
         """Of each target field with true values [B] or [B, S], those that ``mask``, bool [B, F], hides."""
         columns = [target.column for target in self.targets]
-        return [HiddenValues.of(of_field, mask[:, i]) for of_field, i in zip(values, columns, strict=True)]
+        return [HiddenValues.of(of_field, mask[:, i], share) for of_field, i in zip(values, columns, strict=True)]
 
     def measure(
-        self, views: Views, prepared: tuple[list[HiddenValues], list[RowLayout]]
+        self, views: Views, prepared: tuple[list[HiddenValues], list[RowLayout], int]
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """See :meth:`Objective.measure`."""
-        hidden, layouts = prepared
+        hidden, layouts, factor = prepared
         with views.autocast():
-            return self(views.masked_table.representation, views.complete_texts, hidden, layouts)
+            loss, metrics = self(views.masked_table.representation, views.complete_texts, hidden, layouts)
+        return (loss, metrics) if factor == 1 else (loss * factor, {name: x * factor for name, x in metrics.items()})
 
     def forward(
         self,
@@ -115,7 +118,8 @@ class MaskedTabularObjective(Objective):
         total, hits = vectors.sum() * 0, vectors.new_full((), 0.0 if weight else torch.nan)
         for i, (values, scorer) in enumerate(zip(hidden, self.values, strict=True)):
             if values.weight:
-                loss, first = scorer(take_rows(per_field[:, i], values.row), values.value, self.loss, self.n_noise)
+                vector = take_rows(per_field[:, i], values.row)
+                loss, first = scorer(vector, values.value, self.loss, self.n_noise, values.draws)
                 total = total + (values.share * loss).sum()
                 hits = hits + values.share @ first.float()
         return total / max(weight, 1.0), {"value_accuracy": hits / max(weight, 1.0)}
@@ -123,21 +127,31 @@ class MaskedTabularObjective(Objective):
 
 @dataclass
 class HiddenValues:
-    """The M values of a field that a mask hides; those of a row share weight 1."""
+    """The M values of a field that a mask hides in the rows of this process; those of a row share weight 1."""
 
     row: Tensor  # [M]
     value: Tensor  # [M]
     share: Tensor  # [M]
-    weight: float  # the sum of the shares
+    weight: float  # the sum of the shares, of all processes
+    draws: Draws  # where these values are among those of all processes
 
     @classmethod
-    def of(cls, values: Tensor, masked: Tensor) -> HiddenValues:
-        """Of the true values [B] or [B, S], 0 where missing, those in the ``masked`` rows, bool [B]."""
+    def of(cls, values: Tensor, masked: Tensor, rows: Share | None = None) -> HiddenValues:
+        """Of the true values [B] or [B, S], 0 where missing, those in the ``masked`` rows, bool [B].
+
+        ``rows`` are those of this process; None for all.
+        """
         members = values if values.dim() == 2 else values.unsqueeze(1)  # [B, S]
         wanted = masked.unsqueeze(1) & (members > 0)
         row, position = wanted.nonzero(as_tuple=True)
         share = (1.0 / wanted.sum(1).clamp(min=1))[row]
-        return cls(row, members[row, position], share, float(share.sum()))
+        weight, value = float(share.sum()), members[row, position]
+        if rows is None or rows.sizes is None:
+            return cls(row, value, share, weight, Draws(len(row)))
+        first, behind = rows.rows.start, rows.rows.stop
+        begin, end = torch.searchsorted(row, torch.tensor([first, behind])).tolist()
+        draws = Draws(len(row), begin)
+        return cls(row[begin:end] - first, value[begin:end], share[begin:end], weight, draws)
 
 
 class _OwnScorer(ValueScorer):
@@ -148,6 +162,8 @@ class _OwnScorer(ValueScorer):
         self.embedding = nn.Embedding(len(counts), size)
         nn.init.normal_(self.embedding.weight, std=size**-0.5)
 
-    def forward(self, vector: Tensor, value: Tensor, loss: str, n_noise: int) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, vector: Tensor, value: Tensor, loss: str, n_noise: int, draws: Draws | None = None
+    ) -> tuple[Tensor, Tensor]:
         """See :meth:`ValueScorer.measure`."""
-        return self.measure(vector, value, self.embedding, loss, n_noise)
+        return self.measure(vector, value, self.embedding, loss, n_noise, draws)

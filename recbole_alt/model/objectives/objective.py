@@ -20,7 +20,11 @@ View = Literal["complete_table", "masked_table", "complete_texts", "masked_texts
 
 @dataclass
 class Views:
-    """A batch of B interactions as the two towers represent it; only those views exist that some objective reads."""
+    """A batch of B interactions as the two towers represent it; only those views exist that some objective reads.
+
+    With several processes, the complete table and the complete texts are those of all, and each process has its share
+    of the masked table and of the masked texts.
+    """
 
     batch: AlignmentBatch
     backbone: Backbone
@@ -45,7 +49,7 @@ class Views:
 
     @property
     def masked_table(self) -> CTROutput:
-        """The CTR model's output for the masked table: ``representation`` [B, R], ``logits`` [B]."""
+        """The CTR model's output for this process's rows of the masked table: ``representation`` [b, R], ``logits``."""
         return self.tables["masked_table"]
 
     def representations(self, row: Tensor) -> Tensor:
@@ -67,6 +71,9 @@ class Objective(nn.Module, ABC):
     A new objective is a file with a subclass, and its line in :data:`recbole_alt.key_table.OBJECTIVES`. Its ``forward``
     takes tensors and returns what :meth:`measure` does. What depends on the data only, such as which positions are
     masked, belongs in :meth:`prepare`: another thread does it while a GPU makes the step before.
+
+    Several processes compute a loss each, whose mean is the loss of the step: a loss of complete tables and texts is
+    the same in all, and one of a share of masked ones counts as in :mod:`recbole_alt.processes`.
 
     Attributes:
         reads: the views it needs; a view that no objective names is never computed.

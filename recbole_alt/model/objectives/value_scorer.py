@@ -2,10 +2,21 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from recbole_alt import processes
+
+
+@dataclass(frozen=True)
+class Draws:
+    """Noise is drawn at once for ``whole`` values, of which those of this process stand from ``begin`` on."""
+
+    whole: int
+    begin: int = 0
 
 
 class ValueScorer(nn.Module):
@@ -32,16 +43,24 @@ class ValueScorer(nn.Module):
         self.bias = nn.Parameter(log_noise.clamp(min=math.log(1e-12)) + norm_term)
 
     def measure(
-        self, vector: Tensor, value: Tensor, embed: Callable[[Tensor], Tensor], loss: str, n_noise: int
+        self,
+        vector: Tensor,
+        value: Tensor,
+        embed: Callable[[Tensor], Tensor],
+        loss: str,
+        n_noise: int,
+        draws: Draws | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Loss [M] of each of the true values [M], and whether it came first [M], from the vectors [M, D].
 
-        ``embed`` gives the embeddings [..., D] of values [...].
+        ``embed`` gives the embeddings [..., D] of values [...]. All processes have the noise that the first one draws.
         """
         if loss == "full_softmax":
             score = self._all(vector, embed)
             return F.cross_entropy(score, value, reduction="none"), score.detach().argmax(-1) == value
-        noise = torch.multinomial(self.log_noise.exp(), len(value) * n_noise, replacement=True).view(-1, n_noise)
+        draws = draws or Draws(len(value))
+        drawn = torch.multinomial(self.log_noise.exp(), draws.whole * n_noise, replacement=True)
+        noise = processes.as_first(drawn).view(-1, n_noise)[draws.begin : draws.begin + len(value)]
         true_score = self._score(vector, value.unsqueeze(1), embed)
         noise_score = self._score(vector, noise, embed)
         same = noise == value.unsqueeze(1)

@@ -4,41 +4,43 @@ Bars are 95 % t-intervals over seeds.
 """
 
 from collections.abc import Mapping, Sequence
+from io import BytesIO
 from itertools import product
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from recbole_alt.files import replacing
+from recbole_alt.reporting.runs import COMPLETE, CONTROL, PLAIN, arm_of, distinct, is_control
+from recbole_alt.reporting.tables import SLICES, Row, interval_of
 from recbole_alt.statistics import t_interval
-from recbole_alt.study.axes import COMPLETE, CONTROL, PLAIN, arm_of, distinct, is_control
-from recbole_alt.study.tables import SLICES, Row, interval_of
 
 #: Title of a panel → the metric that it shows.
 _PANELS = {"all rows": "auc", **SLICES}
+#: Of the plain backbone and the modes, in all plots that show each as one line.
+COLORS = {"plain": "C7", "ctr": "C0", "lm": "C1", "joint": "C2"}
 
 
-def draw_all(rows: Sequence[Row], folder: Path) -> list[Path]:
-    """Draw every plot that there are rows for; return the files written."""
-    written = []
+def draw_all(rows: Sequence[Row]) -> dict[str, bytes]:
+    """Draw every plot that there are rows for; the name of each file, and its content."""
+    drawn = {}
     for data, (name, draw) in product(distinct(row["data"] for row in rows), PLOTS.items()):
         figure = draw([row for row in rows if row["data"] == data])
         if figure is not None:
             figure.suptitle(data, fontsize="medium")
-            written.append(save(figure, folder / f"{data}-{name}.svg"))
-    return written
+            drawn[f"{data}-{name}.svg"] = to_svg(figure, f"{data}-{name}.svg")
+    return drawn
 
 
-def save(figure: Any, file: Path) -> Path:
-    """Write an SVG whose text is text; it is the same file for the same figure."""
+def to_svg(figure: Any, name: str) -> bytes:
+    """An SVG whose text is text; it is the same for the same figure and ``name``."""
     from matplotlib import rc_context  # late: it takes long to import
 
-    settings: Any = {"svg.hashsalt": file.name, "svg.fonttype": "none"}
-    with rc_context(settings), replacing(file) as stream:
+    settings: Any = {"svg.hashsalt": name, "svg.fonttype": "none"}
+    stream = BytesIO()
+    with rc_context(settings):
         figure.savefig(stream, format="svg", metadata={"Date": None})
-    return file
+    return stream.getvalue()
 
 
 def gains(rows: Sequence[Row]) -> Any:
@@ -52,7 +54,7 @@ def gains(rows: Sequence[Row]) -> Any:
     shares = distinct(row["train_share"] for row in shown)
     panels = [(title, m) for title, m in _PANELS.items() if any(row.get(f"vs_plain_{m}") is not None for row in shown)]
     arms = distinct(map(_name_arm, shown))
-    figure, grid = _figure(len(shares), len(panels), height=0.8 + 0.28 * len(arms), sharey=True, sharex="col")
+    figure, grid = new_figure(len(shares), len(panels), height=0.8 + 0.28 * len(arms), sharey=True, sharex="col")
     for (share, axes_of_share), control in product(zip(shares, grid, strict=True), (True, False)):
         here = [row for row in shown if row["train_share"] == share and is_control(row["variant"]) == control]
         for (title, metric), axes in zip(panels, axes_of_share, strict=True):
@@ -89,10 +91,11 @@ def gain_by_popularity(rows: Sequence[Row]) -> Any:
     if pairs.empty:
         return None
     found = (pairs.auc - pairs.auc_plain).groupby([pairs.stage, pairs.place], sort=False).agg(["mean", "std", "count"])
-    figure, ((axes,),) = _figure(1, 1)
+    figure, ((axes,),) = new_figure(1, 1)
     for stage, part in found.groupby(level=0, sort=False):
+        style = {"fmt": "o-", "capsize": 2, "color": COLORS[stage], "label": stage}
         bars = [t_interval(0.0, one.std, one.count)[1] if one.count > 1 else np.nan for one in part.itertuples()]
-        axes.errorbar(part.index.get_level_values(1), part["mean"], bars, fmt="o-", capsize=2, label=stage)
+        axes.errorbar(part.index.get_level_values(1), part["mean"], bars, **style)
     axes.set_xticks(range(len(bins)), [f"{name}\n{count:,} rows" for name, count in bins.items()])
     axes.set(xlabel="training interactions of the item", ylabel="AUC, less the plain model's")
     axes.axhline(0, color="grey", linewidth=0.6)
@@ -105,12 +108,17 @@ def calibration(rows: Sequence[Row]) -> Any:
     shown = [row for row in _largest_share(rows) if row["calibration"] and row["variant"] in (PLAIN, COMPLETE)]
     if not shown:
         return None
-    figure, ((axes,),) = _figure(1, 1)
-    for row in shown:
-        if row["model"] == shown[0]["model"]:
-            axes.plot(*row["calibration"].values(), "o-", markersize=3, label=arm_of(row))
+    model = shown[0]["model"]
+    return draw_calibration(model, {arm_of(row): row["calibration"] for row in shown if row["model"] == model})
+
+
+def draw_calibration(model: str, curves: Mapping[str, Mapping[str, Sequence[float]]], **size: Any) -> Any:
+    """What each of ``curves``, as :func:`~recbole_alt.statistics.reliability` makes them, predicted and what came."""
+    figure, ((axes,),) = new_figure(1, 1, **size)
+    for label, curve in curves.items():
+        axes.plot(curve["predicted"], curve["clicked"], "o-", markersize=3, color=COLORS.get(label), label=label)
     axes.axline((0, 0), slope=1, color="grey", linewidth=0.6)
-    axes.set(xlabel=f"predicted by {shown[0]['model']}, bins with as many rows each", ylabel="share of clicks")
+    axes.set(xlabel=f"predicted by {model}, bins with as many rows each", ylabel="share of clicks")
     axes.legend(frameon=False, fontsize="small")
     return figure
 
@@ -118,11 +126,13 @@ def calibration(rows: Sequence[Row]) -> Any:
 PLOTS: Mapping[str, Any] = {"gains": gains, "popularity": gain_by_popularity, "calibration": calibration}
 
 
-def _figure(rows: int, columns: int, height: float = 3.5, **shared: Any) -> tuple[Any, Any]:
-    """A figure with a grid of panels, each ``height`` inches high."""
+def new_figure(
+    rows: int, columns: int, height: float = 3.5, width: float | None = None, **shared: Any
+) -> tuple[Any, Any]:
+    """A figure with a grid of panels, each ``height`` inches high, and ``width`` inches wide in all."""
     from matplotlib.figure import Figure  # late: it takes long to import
 
-    figure = Figure(figsize=(3.0 + 3.0 * columns, height * rows), layout="constrained")
+    figure = Figure(figsize=(width or 3.0 + 3.0 * columns, height * rows), layout="constrained")
     return figure, figure.subplots(rows, columns, squeeze=False, **shared)
 
 

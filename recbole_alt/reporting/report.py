@@ -18,13 +18,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from recbole_alt.files import read_json, read_record, write_text
+from recbole_alt.files import read_json, read_record, replacing
 from recbole_alt.metrics import auc, log_losses
+from recbole_alt.reporting.comparison_page import comparison_page
+from recbole_alt.reporting.facts import data_facts, text_facts
+from recbole_alt.reporting.plots import draw_all
+from recbole_alt.reporting.runs import PLAIN, Run, distinct
+from recbole_alt.reporting.tables import METRICS, Row, make_tables
 from recbole_alt.scores import Scores, popularity_bins
 from recbole_alt.statistics import bootstrap_differences, p_value, reliability
-from recbole_alt.study.axes import PLAIN, Run, distinct
-from recbole_alt.study.plots import draw_all
-from recbole_alt.study.tables import METRICS, Row, make_tables
 
 COUNTS = ["rows", "rare_item_rows", "new_item_rows", "new_user_rows", "gauc_users", "gauc_left_out"]
 COSTS = ["seconds", "texts_encoded", "alignment_seconds", "alignment_texts_encoded", "alignment_interactions_seen",
@@ -85,9 +87,13 @@ def _write(report: Path, rows: Sequence[Row], runs: pd.DataFrame) -> list[Path]:
         "results.csv": pd.DataFrame(rows, dtype=object).drop(columns=CURVES).to_csv(index=False, lineterminator="\n"),
         "runs.csv": runs.to_csv(index=False, lineterminator="\n"),
     }
-    for name, text in texts.items():
-        write_text(report / name, text)
-    return [*(report / name for name in texts), *draw_all(rows, report)]
+    plots = draw_all(rows)
+    texts["report.html"] = comparison_page(rows, plots)
+    contents = {name: text.encode() for name, text in texts.items()} | plots
+    for name, content in contents.items():
+        with replacing(report / name) as stream:
+            stream.write(content)
+    return [report / name for name in contents]
 
 
 # -- runs --------------------------------------------------------------------------------------------------
@@ -206,21 +212,13 @@ def _difference(base: Mapping[int, Record], other: Mapping[int, Record], resampl
 def _facts_of(records: Sequence[Record]) -> Row:
     """What the numbers of a row depend on: data, label rule, split, language model, commands and versions."""
     record = records[0]
-    config, evaluation = record["configuration"], record["configuration"]["eval_args"]
-    rule = [f"{name} ≥ {value} is a click" for name, value in (config["threshold"] or {}).items()]
-    rule += [f"only {name} within {value}" for name, value in (config["val_interval"] or {}).items()]
-    layers = "all" if config["language_model_layers"] is None else config["language_model_layers"]
-    frozen = "none" if config["frozen_layers"] is None else config["frozen_layers"]
-    reads = record["run"]["variant"] != PLAIN
+    texts = text_facts(record["configuration"]) if record["run"]["variant"] != PLAIN else {}
     commands = (shlex.join(["python", *run["command"]]) for run in records)
     versions = (", ".join(map(" ".join, run["versions"].items())) for run in records)
     return {
-        "dataset": config["dataset"],
-        "label_rule": "; ".join(rule) or "label as given",
-        "split": f"{evaluation['split']} in order {evaluation['order']}, drawn with seed {config['split_seed']}",
+        **data_facts(record["configuration"]),
         **{f"{part}_rows": record["rows"][part] for part in ("train", "valid", "test")},
-        "encoder": f"{config['language_model']}, layers: {layers}, of these not aligned: {frozen}" if reads else None,
-        "prompt_scope": config["prompt_scope"] if reads else None,
+        **{name: texts.get(name) for name in ("encoder", "prompt_scope")},
         "tuning_seeds": record["tuning_seeds"],
         "tuning_trials": record["tuning_trials"] if record["tuning_seeds"] else 0,
         "commands": json.dumps(distinct(commands)),  # lists, as seeds of one row may have come later

@@ -20,14 +20,16 @@ from recbole.utils import EvaluatorType, init_logger
 from recbole_alt.experiment import require_equal
 from recbole_alt.files import check_folder, read_record, write_record
 from recbole_alt.keys import FREE
+from recbole_alt.launch import require_one_process
+from recbole_alt.reporting.report import write_report
+from recbole_alt.reporting.runs import Run
 from recbole_alt.result import result_record
 from recbole_alt.stopping import going_on
-from recbole_alt.study.axes import Run
 from recbole_alt.study.campaign import Campaign
-from recbole_alt.study.console import Clock, logger, quiet, show, show_outcome
+from recbole_alt.study.console import Clock, logger, quiet, show_outcome
 from recbole_alt.study.ranges import Range, count_combinations, widen
-from recbole_alt.study.report import write_report
 from recbole_alt.study.store import Record, ScoredExperiment, Store, digest
+from recbole_alt.values import show
 
 if TYPE_CHECKING:
     from recbole_alt.study.search import Claim
@@ -54,6 +56,7 @@ def run_campaign(campaign: Campaign, folder: Path, command: Sequence[str] = ()) 
     check_folder("out", folder)
     with going_on("go on with the same command"):
         configs = [campaign.config(run, {}) for run in campaign.runs() if run.seed == campaign.seeds[0]]
+        require_one_process("compare", "start the same command several times, and they share the work", configs[0])
         comparison = Comparison(folder, campaign, command)
         with FileLock(folder / "campaign.lock"):
             _open(campaign, folder)  # every configuration is sound
@@ -122,6 +125,9 @@ class Comparison:
         ranges = drawn = self.campaign.ranges if cells else []
         best: dict[Run, Scored] = {}
         for number in range(1 + self.campaign.widenings):
+            if number:
+                usable = {run: self._usable(cell, drawn) for cell in cells for run in self.campaign.tuned_with(cell)}
+                self._trials_left.update({run: self._budget(of_run, number) for run, of_run in usable.items()})
             for cell in cells:  # first what no other process is at
                 self._search(cell, self._usable(cell, drawn), number, best.get(cell), wait=False)
             for cell in cells:

@@ -11,17 +11,26 @@ import yaml
 from recbole_alt.config import ALTConfig
 from recbole_alt.files import replacing, write_json, write_text
 from recbole_alt.markdown import markdown_table
-from recbole_alt.study.console import show
-from recbole_alt.study.ranges import Range
-from recbole_alt.study.store import Record, best_of
+from recbole_alt.stages import override
+from recbole_alt.values import show
+
+#: What came of a trial.
+Record = dict[str, Any]
+
+
+def best_of(records: Sequence[Record]) -> Record | None:
+    """The record with the best validation ``score``, the first of equals; None where none has one."""
+    scored = [record for record in records if record["score"] is not None]
+    return max(scored, key=lambda r: r["score"] if r["bigger"] else -r["score"], default=None)
 
 
 def write_results(
-    folder: Path, stage: str, trials: Sequence[Record], ranges: Sequence[Range], config: ALTConfig, model: str
+    folder: Path, stage: str, trials: Sequence[Record], kinds: Mapping[str, str], config: ALTConfig, model: str
 ) -> Record:
     """Write ``trials.json``, ``trials.csv``, ``table.md``, ``plot.png`` and ``best.yaml`` into the folder of a tuning.
 
-    All ``trials`` shared ``config``; ``model`` is the model as it was asked for.
+    All ``trials`` shared ``config``; ``kinds`` are those of the ranges by tuned key; ``model`` is the model as it was
+    asked for.
 
     Returns:
         ``best`` (the record of the best trial), ``trials``, ``table`` and ``command``, which takes the best up again.
@@ -48,18 +57,12 @@ def write_results(
     write_text(folder / "trials.csv", frame.to_csv(index=False))
     write_text(folder / "table.md", table + "\n")
     write_text(folder / "best.yaml", _best_yaml(best, stage, config))
-    _plot(folder / "plot.png", frame[frame["error"].isna()], ranges, metric, best["bigger"])
+    _plot(folder / "plot.png", frame[frame["error"].isna()], kinds, metric, best["bigger"])
     command = ["python", "run_recbole_alt.py", f"--model={model}", f"--dataset={config['dataset']}"]
     command.append(f"--config_files={folder / 'best.yaml'}")
     if best["pretraining"]:
         command.append(f"--pretrained_checkpoint={folder / 'pretraining' / best['pretraining'] / 'pretrain.pth'}")
     return {"best": best, "trials": trials, "table": table, "command": shlex.join(command)}
-
-
-def override(finetune: Mapping[str, Any] | None, stage: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """``finetune: {stage: ...}`` with the tuned values in place of overrides, which would win over them."""
-    overrides = (finetune or {}).get(stage) or {}
-    return {**(finetune or {}), stage: {key: parameters.get(key, value) for key, value in overrides.items()}}
 
 
 def _make_table(frame: pd.DataFrame, metric: str, bigger: bool) -> str:
@@ -85,12 +88,12 @@ def _best_yaml(best: Record, stage: str, config: ALTConfig) -> str:
     return f"# Trial {best['trial']}: best on validation\n{first}# What all trials shared\n{second}"
 
 
-def _plot(file: Path, scored: pd.DataFrame, ranges: Sequence[Range], metric: str, bigger: bool) -> None:
+def _plot(file: Path, scored: pd.DataFrame, of_ranges: Mapping[str, str], metric: str, bigger: bool) -> None:
     """Scores by trial with the best so far, and by the values of each tuned key."""
     from matplotlib.figure import Figure  # late: it takes long to import
 
     scores = scored[f"valid_{metric}"].astype(float)
-    kinds = {"trial": "number", **{tuned.name: tuned.kind for tuned in ranges}}
+    kinds = {"trial": "number", **of_ranges}
     figure = Figure(figsize=(3.0 * len(kinds), 3.0), layout="constrained")
     panels = figure.subplots(1, len(kinds), sharey=True)
     for (name, kind), panel in zip(kinds.items(), panels, strict=True):

@@ -1,68 +1,31 @@
-"""The tables of a report, as Markdown and LaTeX, and the facts below each that its numbers depend on."""
+"""The tables of a report, and the facts below each that its numbers depend on."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
 from recbole_alt.keys import MODES
-from recbole_alt.markdown import markdown_table
+from recbole_alt.reporting.runs import COMPLETE, PLAIN, arm_of, distinct, is_control
+from recbole_alt.reporting.table import AT_END, UNTRAINED, Table, number
 from recbole_alt.statistics import holm, p_value, t_interval
-from recbole_alt.study.axes import COMPLETE, PLAIN, arm_of, distinct, is_control
 
 Row = dict[str, Any]  # of ``results.json``
 
 METRICS = ["valid_auc", "valid_logloss", "auc", "logloss", "gauc", "rare_item_auc", "new_item_auc", "new_user_auc"]
-_AT_END, _UNTRAINED = "†", "‡"
-_MARKS = {
-    _AT_END: "A value of the plain model is at the end of its range: it may not be trained to its best",
-    _UNTRAINED: "The plain model's LogLoss is above the entropy of the base rate: it is not trained",
+#: Marks of plain models, and what each means.
+MARKS = {
+    AT_END: "A value of the plain model is at the end of its range: it may not be trained to its best",
+    UNTRAINED: "The plain model's LogLoss is above the entropy of the base rate: it is not trained",
 }
-_LATEX = str.maketrans(
-    {"\\": r"\textbackslash ", **{c: "\\" + c for c in "_%&#{}$"}, "±": r"$\pm$", "Δ": r"$\Delta$", "≥": r"$\ge$"}
-    | {"–": "--", "~": r"\textasciitilde ", "<": "$<$", "`": "", _AT_END: r"\dag", _UNTRAINED: r"\ddag"}
-)
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table before it is Markdown or LaTeX: title, cells as text, and the facts below it."""
-
-    title: str
-    facts: str
-    header: list[str]
-    rows: list[list[str]]
-
-    @classmethod
-    def of(cls, title: str, facts: str, rows: Sequence[Row], columns: Columns) -> Table:
-        """Write the cells of all columns that say something; p after Holm for the tests in its column."""
-        for name in (name for name, _ in columns if name.endswith("_p")):
-            rows = [row | {name: p} for row, p in zip(rows, holm([row.get(name) for row in rows]), strict=True)]
-        made = [(title, [write_cell(row, name) for row in rows]) for name, title in columns]
-        made = [(title, cells) for title, cells in made if any(cells)]
-        return cls(title, facts, [title for title, _ in made], list(map(list, zip(*(c for _, c in made), strict=True))))
-
-    def markdown(self) -> str:
-        """Title, table and facts."""
-        return f"## {self.title}\n\n{markdown_table(self.header, self.rows)}\n\n{self.facts}\n"
-
-    def latex(self) -> str:
-        """A ``tabular`` inside a ``table``."""
-        head, *lines = (" & ".join(c.translate(_LATEX) for c in line) + r" \\" for line in (self.header, *self.rows))
-        body = "\n".join([head, r"\hline", *lines])
-        return (
-            f"\\begin{{table}}\n\\caption{{{f'{self.title}. {self.facts}'.translate(_LATEX)}}}\n"
-            f"\\begin{{tabular}}{{{'l' * len(self.header)}}}\n{body}\n\\end{{tabular}}\n\\end{{table}}\n"
-        )
 
 
 def make_tables(rows: Sequence[Row]) -> list[Table]:
     """For each dataset and share of it: the quality of every arm on all rows and on slices of them, and costs."""
     return [
-        Table.of(f"{_name_data(here[0])}: {title}", tell(here), here, columns)
+        _make(f"{name_data(here[0])}: {title}", here, columns, tell(here))
         for here in _by(rows, "data", "train_share")
         for title, columns in TABLES.items()
         if title not in SLICES or any(row.get(SLICES[title]) is not None for row in here)
@@ -74,14 +37,20 @@ def verdict_table(rows: Sequence[Row], stages: Sequence[str] = ("plain", "ctr"))
 
     Only arms of the given ``stages`` count, by default those that serve without a language model.
     """
+    best = best_arms(rows, stages)
+    facts = f"Of the arms with text in the modes {' and '.join(stages)} the one that validation prefers. {_STATISTICS}"
+    return _make("verdict", best, VERDICT, facts + _explain_marks(best))
+
+
+def best_arms(rows: Sequence[Row], stages: Sequence[str]) -> list[Row]:
+    """For each model on its data the row of the arm with text in one of ``stages`` that validation prefers."""
     best = []
     for here in _by(rows, "data", "train_share", "model"):
         plain = [row for row in here if row["variant"] == PLAIN]
         arms = [row for row in here if row["stage"] in stages and row["valid_auc"] is not None]
         if plain and (arms := [row for row in arms if row["variant"] != PLAIN and not is_control(row["variant"])]):
             best.append(max(arms, key=lambda row: row["valid_auc"]) | _as_plain(plain[0]))
-    facts = f"Of the arms with text in the modes {' and '.join(stages)} the one that validation prefers. {_STATISTICS}"
-    return Table.of("verdict", facts + _explain_marks(best), best, VERDICT)
+    return best
 
 
 def gains_table(rows: Sequence[Row]) -> Table:
@@ -94,7 +63,7 @@ def gains_table(rows: Sequence[Row]) -> Table:
         lines = [line for of_model in _by(here, "model") if (line := _gains_of(of_model))]
         shown += lines
         if len(lines) > 1:
-            marks = "".join(mark for mark in _MARKS if any(mark in line["plain_marks"] for line in lines))
+            marks = "".join(mark for mark in MARKS if any(mark in line["plain_marks"] for line in lines))
             mean = lines[0] | {"model": f"mean of {len(lines)}", "plain_marks": marks}
             for name in ("plain_auc", *(f"vs_{mode}_auc" for mode in MODES)):
                 values = [line[name] for line in lines if line.get(name) is not None]
@@ -103,7 +72,7 @@ def gains_table(rows: Sequence[Row]) -> Table:
                 mean[f"{name}_sd"] = None
             shown.append(mean)
     facts = f"{_STATISTICS} Of means over models p is by a t-test over models."
-    return Table.of("gains in test AUC", facts + _explain_marks(shown), shown, GAINS)
+    return _make("gains in test AUC", shown, GAINS, facts + _explain_marks(shown))
 
 
 def _gains_of(rows: Sequence[Row]) -> Row | None:
@@ -157,20 +126,20 @@ def tell(rows: Sequence[Row]) -> str:
     facts.append(f"GAUC leaves out {counts('gauc_left_out') or 'no'} users with one class")
     said = f"{'; '.join(facts)}. {_STATISTICS}"
     if ends := distinct(f"{_name_row(row)} ({', '.join(row['at_ends'])})" for row in rows if row["at_ends"]):
-        said += f" {_AT_END} A value at the end of its range was chosen: {'; '.join(ends)}."
+        said += f" {AT_END} A value at the end of its range was chosen: {'; '.join(ends)}."
     if untrained := distinct(f"{_name_row(row)} ({row['base_entropy']:.4f})" for row in rows if _is_untrained(row)):
-        said += f" {_UNTRAINED} LogLoss above the entropy of the base rate, so not trained: {'; '.join(untrained)}."
+        said += f" {UNTRAINED} LogLoss above the entropy of the base rate, so not trained: {'; '.join(untrained)}."
     commands, versions = (distinct(one for row in rows for one in json.loads(row[n])) for n in ("commands", "versions"))
     return f"{said} {'; '.join(f'`{command}`' for command in commands)}. {' / '.join(versions)}."
 
 
 def _marks(row: Row) -> str:
-    return (_AT_END if row["at_ends"] else "") + (_UNTRAINED if _is_untrained(row) else "")
+    return (AT_END if row["at_ends"] else "") + (UNTRAINED if _is_untrained(row) else "")
 
 
 def _explain_marks(rows: Sequence[Row]) -> str:
     """A sentence for each mark of a plain model in ``rows``."""
-    return "".join(f" {mark} {what}." for mark, what in _MARKS.items() if any(mark in r["plain_marks"] for r in rows))
+    return "".join(f" {mark} {what}." for mark, what in MARKS.items() if any(mark in r["plain_marks"] for r in rows))
 
 
 def _is_untrained(row: Row) -> bool:
@@ -188,6 +157,13 @@ def _by(rows: Iterable[Row], *names: str) -> list[list[Row]]:
 # -- cells -------------------------------------------------------------------------------------------------
 
 
+def _make(title: str, rows: Sequence[Row], columns: Columns, facts: str) -> Table:
+    """Write the cells of all columns; p after Holm for the tests in its column."""
+    for name in (name for name, _ in columns if name.endswith("_p")):
+        rows = [row | {name: p} for row, p in zip(rows, holm([row.get(name) for row in rows]), strict=True)]
+    return Table.of(title, [(shown, [write_cell(row, name) for row in rows]) for name, shown in columns], facts)
+
+
 def write_cell(row: Row, name: str) -> str:
     """The value of a column as text, with its spread or interval; empty where the row lacks it."""
     value, spread = row.get(name), row.get(f"{name}_sd")
@@ -196,16 +172,16 @@ def write_cell(row: Row, name: str) -> str:
     if value is None:
         return "diverged" if name in METRICS and row["diverged"] else ""
     if name == "data":
-        return _name_data(row)
+        return name_data(row)
     if name == "seeds":
         return f"{len(value.split())}" + (f" ({row['diverged']} diverged)" if row["diverged"] else "")
     if name.endswith("_p"):
         return "< 0.001" if value < 0.001 else f"{value:.3f}"
     if name.startswith("vs_"):
         ends = interval_of(row, name)
-        return f"{value:+.4f}" + (f" [{ends[0]:+.4f}, {ends[1]:+.4f}]" if ends else "")
+        return number(value, "+") + (f" [{number(ends[0], '+')}, {number(ends[1], '+')}]" if ends else "")
     if name in METRICS:
-        return f"{value:.4f}" + ("" if spread is None else f" ± {spread:.4f}")
+        return number(value) + ("" if spread is None else f" ± {number(spread)}")
     if name == "plain_auc":
         return f"{write_cell({'auc': value, 'auc_sd': spread}, 'auc')} {row['plain_marks']}".rstrip()
     return value if isinstance(value, str) else f"{value:,.0f}"
@@ -217,7 +193,8 @@ def interval_of(row: Row, name: str) -> tuple[float, float] | None:
     return None if spread is None or pairs < 2 else t_interval(row[name], spread, pairs)
 
 
-def _name_data(row: Row) -> str:
+def name_data(row: Row) -> str:
+    """The dataset and, unless it is whole, the share of its training interactions."""
     share = row["train_share"]
     return row["data"] if share == 1 else f"{row['data']}, {share:.0%} of the training interactions"
 

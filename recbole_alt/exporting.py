@@ -1,13 +1,12 @@
-"""Take a run's models elsewhere: the CTR model to plain RecBole, the language model to Hugging Face.
+"""Take a run's models elsewhere: the CTR model to plain RecBole, the language model to Hugging Face, both to ONNX.
 
-``recbole-alt export RUN/joint.pth --recbole=dcn.pth --huggingface=FOLDER``
+``recbole-alt export RUN --mode=joint --recbole=dcn.pth --huggingface=FOLDER --onnx=FOLDER``
 """
 
 import os
 from pathlib import Path
-from typing import Any
 
-import recbole
+import recbole as recbole_package
 import yaml
 from safetensors import SafetensorError
 
@@ -15,12 +14,50 @@ from recbole_alt import checkpoints, pretrained
 from recbole_alt.config import base_model_name, registered_models
 from recbole_alt.experiment import load_data_of
 from recbole_alt.files import check_folder, write_text
-from recbole_alt.model.adapters import AdapterState
-from recbole_alt.model.build import load_configured_language_model
+from recbole_alt.finished import finetuned_file, trained_language_model, weights_under
 from recbole_alt.model.grounding import PREFIX
-from recbole_alt.model.language import LanguageModel
-from recbole_alt.model.weights import load_weights
+from recbole_alt.model_card import CARD, model_card
+from recbole_alt.serving import Exported, to_onnx
 from recbole_alt.yaml_files import read_yaml
+
+
+def export(
+    run: str | os.PathLike[str],
+    *,
+    mode: str | None = None,
+    recbole: str | os.PathLike[str] | None = None,
+    huggingface: str | os.PathLike[str] | None = None,
+    onnx: str | os.PathLike[str] | None = None,
+) -> Exported:
+    """Write the models of a run for other programs.
+
+    Args:
+        run: folder of a run, or one of its checkpoints.
+        mode: of the model, where a folder is given; by default the one that is best on validation.
+        recbole: a file for the CTR model, as plain RecBole has it; see :func:`to_recbole`.
+        huggingface: a folder for the language model; see :func:`to_huggingface`.
+        onnx: a folder for the model in ONNX; see :func:`recbole_alt.serving.to_onnx`.
+
+    Returns:
+        What was written, and how far ONNX Runtime is from PyTorch.
+
+    Raises:
+        ValueError: nothing is asked for, or it can't be had; see these functions.
+    """
+    if not (recbole or huggingface or onnx):
+        raise ValueError("nothing to do: give --recbole=FILE, --huggingface=FOLDER, --onnx=FOLDER, or several of them")
+    file = finetuned_file(run, mode) if mode is not None or Path(run).is_dir() else Path(run)
+    made = Exported()
+    if recbole:
+        to_recbole(file, recbole)
+        made.files += [Path(recbole), Path(f"{os.fspath(recbole)}.yaml")]
+    if huggingface:
+        to_huggingface(file, huggingface)
+        made.files.append(Path(huggingface))
+    if onnx:
+        graphs = to_onnx(file, onnx)
+        made = Exported(made.files + graphs.files, graphs.differences)
+    return made
 
 
 def to_recbole(model_file: str | os.PathLike[str], file: str | os.PathLike[str]) -> None:
@@ -38,7 +75,9 @@ def to_recbole(model_file: str | os.PathLike[str], file: str | os.PathLike[str])
             configuration names are others now.
     """
     state = checkpoints.load(model_file)
-    weights = _under("model.", state.get("backbone")) or _under("backbone.model.", state.get("state_dict"))
+    weights = weights_under("model.", state.get("backbone")) or weights_under(
+        "backbone.model.", state.get("state_dict")
+    )
     if not weights:
         raise ValueError(f"{str(model_file)!r} holds no CTR model: give pretrain.pth, ctr.pth, joint.pth, plain.pth")
     config = state["config"]
@@ -64,13 +103,15 @@ def to_recbole(model_file: str | os.PathLike[str], file: str | os.PathLike[str])
 
 def _keys_of_recbole(model: str | None) -> list[str]:
     """The keys RecBole's own property files give a value."""
-    root = Path(recbole.__file__).parent / "properties"
+    root = Path(recbole_package.__file__).parent / "properties"
     files = (root / "overall.yaml", root / "dataset" / "sample.yaml", root / "model" / f"{model}.yaml")
     return list(dict.fromkeys(key for file in files if file.is_file() for key in read_yaml(file)))
 
 
 def to_huggingface(model_file: str | os.PathLike[str], folder: str | os.PathLike[str]) -> None:
     """Write the language model and its tokenizer for ``AutoModel.from_pretrained``; LoRA adapters are merged in.
+
+    Beside them is a model card, ``README.md``, made of what the run has recorded; see :mod:`recbole_alt.model_card`.
 
     Args:
         model_file: ``pretrain.pth``, ``lm.pth`` or ``joint.pth`` of a run.
@@ -80,7 +121,7 @@ def to_huggingface(model_file: str | os.PathLike[str], folder: str | os.PathLike
         ValueError: no such file, it holds no language model, or the folder can't be written.
     """
     state = checkpoints.load(model_file)
-    _, encoder = trained_language_model(state, model_file)
+    model, encoder = trained_language_model(state, model_file)
     check_folder("huggingface", folder)
     tokenizer = pretrained.load_tokenizer(state["config"]["language_model"])
     try:
@@ -88,21 +129,5 @@ def to_huggingface(model_file: str | os.PathLike[str], folder: str | os.PathLike
     except SafetensorError as error:  # of the operating system, in words of another language
         raise ValueError(f"{str(folder)!r} can't be written ({error}): make room, or give another folder") from None
     tokenizer.save_pretrained(folder)
-
-
-def trained_language_model(state: dict[str, Any], file: str | os.PathLike[str]) -> tuple[LanguageModel, Any]:
-    """The language model in the checkpoint ``state``, read from ``file``, and its encoder with LoRA adapters merged in.
-
-    Raises:
-        ValueError: it holds none.
-    """
-    weights = _under("language_model.", state.get("text")) or _under("text.language_model.", state.get("state_dict"))
-    if not weights:
-        raise ValueError(f"{str(file)!r} holds no language model: give pretrain.pth, lm.pth or joint.pth")
-    model: LanguageModel = load_configured_language_model(state["config"])
-    load_weights(model, weights, f"{str(file)!r} does not fit the language_model of its configuration")
-    return model, model.encoder.merge_and_unload() if isinstance(model, AdapterState) else model.encoder
-
-
-def _under(prefix: str, state: dict[str, Any] | None) -> dict[str, Any]:
-    return {key.removeprefix(prefix): value for key, value in (state or {}).items() if key.startswith(prefix)}
+    card = model_card(state, model_file, trained=not model.is_fixed, hidden_size=model.hidden_size)
+    write_text(Path(folder) / CARD, card)

@@ -1,0 +1,1 @@
+"""What runs and studies leave to be read: tables, plots and pages, all made from their records."""
