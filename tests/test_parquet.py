@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from recbole.data import create_dataset
 from recbole_alt.config import ALTConfig
 from recbole_alt.data.atomic import AtomicFile
 from recbole_alt.data.parquet import ParquetFile
+from recbole_alt.extending.files import write_files
 
 pa = pytest.importorskip("pyarrow")
 parquet = pytest.importorskip("pyarrow.parquet")
@@ -238,3 +240,10 @@ def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with refused(r"Parquet files need pyarrow: pip install 'recbole_alt\[parquet\]', or use text files"):
         file.header()
+
+
+def test_a_run_on_parquet_is_not_extended(tmp_path: Path) -> None:
+    file = file_of({"a:token": ["x"]})
+    dataset: Any = SimpleNamespace(rows={"item": [(file, np.arange(1))]}, dataset_name="d")
+    with refused(r"d\.item\.parquet: only runs on text files can be extended"):
+        write_files(dataset, [], tmp_path)

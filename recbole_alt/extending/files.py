@@ -10,6 +10,7 @@ import numpy as np
 
 from recbole_alt.data.atomic import AtomicFile
 from recbole_alt.data.dataset import ALTDataset
+from recbole_alt.data.files import DataFile
 from recbole_alt.extending.entities import NewEntities
 from recbole_alt.files import replacing
 
@@ -30,14 +31,14 @@ _FILTERS: dict[str, Any] = {
 
 
 class TracedDataset(ALTDataset):
-    """The dataset of a run, which tells the lines that it is made of.
+    """The dataset of a run, which tells the rows that it is made of.
 
     Attributes:
-        lines: suffix → file and the numbers of the lines that filters left, in their order.
+        rows: suffix → file and the rows, from 0, that filters left, in their order.
     """
 
     def __init__(self, config: Any):
-        self.lines: dict[str, list[tuple[AtomicFile, np.ndarray]]] = {}
+        self.rows: dict[str, list[tuple[DataFile, np.ndarray]]] = {}
         super().__init__(config)
 
     def _reset_index(self) -> None:
@@ -45,21 +46,19 @@ class TracedDataset(ALTDataset):
         super()._reset_index()
 
     def _remap_ID_all(self) -> None:
-        if not self.lines:  # nothing is filtered where the parts are files of their own
+        if not self.rows:  # nothing is filtered where the parts are files of their own
             self._trace()
         super()._remap_ID_all()
 
     def _trace(self) -> None:
         for suffix, files in self._read_rows.items():
             feat, first = getattr(self, f"{suffix}_feat", None), 0
-            for file, rows in files:
-                if not isinstance(file, AtomicFile):
-                    raise ValueError(f"{file} is in Parquet: only runs on text files can be extended")
-                lines = file.lines[rows]
+            for file, as_read in files:
+                rows = as_read.to_numpy()
                 if feat is not None:
                     index = feat.index.to_numpy() - first
-                    lines, first = lines[index[(index >= 0) & (index < len(lines))]], first + len(lines)
-                self.lines.setdefault(suffix, []).append((file, lines))
+                    rows, first = rows[index[(index >= 0) & (index < len(rows))]], first + len(rows)
+                self.rows.setdefault(suffix, []).append((file, rows))
 
 
 def extended_name(name: str) -> str:
@@ -68,13 +67,19 @@ def extended_name(name: str) -> str:
 
 
 def write_files(dataset: TracedDataset, entities: Sequence[NewEntities], root: Path) -> None:
-    """Write the atomic files of ``dataset``, with ``entities``, into ``root``/:func:`extended_name`."""
+    """Write the atomic files of ``dataset``, with ``entities``, into ``root``/:func:`extended_name`.
+
+    Raises:
+        ValueError: a file is in Parquet.
+    """
     new = {one.side: one for one in entities}
     name = extended_name(dataset.dataset_name)
-    for suffix, files in dataset.lines.items():
-        for file, lines in files:
+    for suffix, files in dataset.rows.items():
+        for file, rows in files:
+            if not isinstance(file, AtomicFile):
+                raise ValueError(f"{file}: only runs on text files can be extended: write it as text, and train on it")
             with replacing(root / name / f"{name}{file.name.removeprefix(dataset.dataset_name)}") as stream:
-                stream.write(file.copy_of(np.append(1, lines)))
+                stream.write(file.copy_of(np.append(1, file.lines[rows])))
                 if suffix in new:
                     separator = dataset.config["field_separator"]
                     trailing = separator if file.trails() else ""

@@ -11,6 +11,8 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from recbole_alt import processes
+
 #: After so many missed steps the first moment has faded, and a row does not move any more.
 _FADED = 256
 _ROWS_AT_ONCE = 65536
@@ -48,8 +50,7 @@ class RowwiseAdamW(torch.optim.AdamW):
     """
 
     def __init__(self, groups: Iterable[Any], tables: Iterable[nn.Embedding], **options: Any):
-        distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
-        if distributed and torch.distributed.get_world_size() > 1:
+        if processes.count() > 1:
             raise ValueError("embedding_optimizer: rowwise trains in one process: give dense, or run without --nproc")
         super().__init__(groups, **options)
         held = {id(parameter) for group in self.param_groups for parameter in group["params"]}
