@@ -62,8 +62,12 @@ def from_frames(
     Args:
         inter: a row for each interaction, with columns ``user``, ``item`` and ``label`` (0 or 1; or, with the key
             ``threshold``, what labels are made from).
-        users, items: a row for each, with its id.
-        user, item, label, time: names of these columns; ``time`` may be missing.
+        users: a row for each user, with its id.
+        items: a row for each item, with its id.
+        user: name of the column with the user's id.
+        item: name of the column with the item's id.
+        label: name of the column with the label.
+        time: name of the column with the point of time, which may be missing.
         texts: columns that only the language model reads, such as titles and descriptions.
         types: column → ``token``, ``float``, ``token_seq`` or ``float_seq``, where it is not what is said above.
         template: the key ``template``, with the wording of the prompts.

@@ -71,6 +71,7 @@ NOT_HERE = {
     "python benchmarks/choices.py encoder-runtime --json=docs/results/encoder-runtime.json": _LONG,
     "python benchmarks/run.py --only=serving": "test_onnx.py compares the scores, and its speed is of a quiet machine",
     "SERVED=served": _SERVICE,
+    "torchrun": "test_processes.py starts several processes",
     "curl": _SERVICE,
     "python benchmarks/load.py served": _SERVICE,
     "python docs/update_reliability.py --examples=5000 --kills=50": _LONG,
