@@ -181,23 +181,34 @@ def choices_table(runs: list[dict[str, Any]]) -> str:
 
 
 def extending_table(entries: list[dict[str, Any]]) -> str:
-    """The table of ``benchmarks/extending.py``: AUC by each way to embed new items, and what the command's gains."""
-    groups: dict[tuple[str, ...], list[dict[str, Any]]] = {}
+    """The table of ``benchmarks/extending.py``: AUC by each way to embed new items, and what the command's gains.
+
+    The last column compares with zeros in the model without ``grounded``, which is what a new item has without text.
+    """
+    textless = {_of_seed(entry): entry["auc"]["zero"] for entry in entries if not entry["grounded"]}
+    groups: dict[tuple[str, ...], list[dict[str, float]]] = {}
     for entry in entries:
         kind = entry["mode"] + (", grounded" if entry["grounded"] else "")
-        groups.setdefault((entry["data"], f"{entry['share']:.0%}", kind), []).append(entry["auc"])
+        group = groups.setdefault((entry["data"], f"{entry['share']:.0%}", kind), [])
+        group.append(entry["auc"] | {"textless": textless[_of_seed(entry)]})
     ways = ["extended", "others", "zero", "hidden"]
-    header = ["data", "interactions", "mode", "seeds", *ways, *(f"extended − {way}, 95 % interval" for way in ways[1:])]
+    against = {"others": "others", "textless": "zero, not grounded"}
+    gains = [f"extended − {name}, 95 % interval, p" for name in against.values()]
     rows = []
     for names, reached in groups.items():
-        by_way = {way: [auc[way] for auc in reached] for way in ways}
-        cells = [f"{mean(of):.4f} ± {stdev(of):.4f}" for of in by_way.values()]
-        for way in ways[1:]:
-            gains = [one - other for one, other in zip(by_way["extended"], by_way[way], strict=True)]
-            low, high = ttest_1samp(gains, 0).confidence_interval()
-            cells.append(f"{mean(gains):+.4f} [{low:+.4f}, {high:+.4f}]")
+        cells = [f"{mean(of):.4f} ± {stdev(of):.4f}" for way in ways if (of := [auc[way] for auc in reached])]
+        for way in against:
+            test = ttest_1samp([auc["extended"] - auc[way] for auc in reached], 0)
+            low, high = test.confidence_interval()
+            gain = mean(auc["extended"] - auc[way] for auc in reached)
+            p = "< 0.001" if test.pvalue < 0.001 else f"{test.pvalue:.3f}"
+            cells.append(f"{gain:+.4f} [{low:+.4f}, {high:+.4f}], {p}")
         rows.append([*names, str(len(reached)), *cells])
-    return markdown_table(header, rows, "lllr", pad=False)
+    return markdown_table(["data", "interactions", "mode", "seeds", *ways, *gains], rows, "lllr", pad=False)
+
+
+def _of_seed(entry: dict[str, Any]) -> tuple[Any, ...]:
+    return entry["data"], entry["share"], entry["mode"], entry["seed"]
 
 
 def histories_table(gains: list[dict[str, Any]]) -> str:
