@@ -77,7 +77,7 @@ def test_two_processes_learn_what_one_does_in_both_scopes(scope: str, frozen: st
     [
         {"contrast_head": "published", "objectives": EVERY[:3]},
         {"mask_level": "token", "masked_tabular_loss": "sampled_softmax"},
-        {"prompt_scope": "interaction", "frozen_layers": "all", "pretrain_batch_size": 2},
+        {"prompt_scope": "interaction", "frozen_layers": "all", "pretrain_batch_size": 4, "train_batch_size": 42},
         {"grounded": ["item"], "text_field": ["user"], "pretrain_stopping_step": 60},
     ],
 )
