@@ -89,7 +89,7 @@ def status(name: str) -> float:
 
 
 def write(results: Sequence[Result], file: str) -> None:
-    """All results as a JSON list; those of other benchmarks that are in ``file`` already stay."""
+    """All results as a JSON list, a line each; those of other benchmarks that are in ``file`` already stay."""
     kept = json.loads(Path(file).read_text()) if Path(file).is_file() else []
     made = {result["name"]: result for result in kept} | {result.name: asdict(result) for result in results}
-    Path(file).write_text(json.dumps(list(made.values()), indent=1) + "\n")
+    Path(file).write_text("[\n" + ",\n".join(map(json.dumps, made.values())) + "\n]\n")
