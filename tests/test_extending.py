@@ -114,7 +114,8 @@ def batch_of(dataset: Any, frame: pd.DataFrame) -> Any:
     return recbole_alt.data.dataset.Interaction(ids)
 
 
-@pytest.mark.parametrize("scope", ["entity", pytest.param("interaction", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("scope", ["entity", "interaction"])
 def test_every_mode(scope: str, run: Callable[..., str], new: dict[str, str]) -> None:
     folder = run(**EVERYTHING, prompt_scope=scope, text_field=["item"] if scope == "entity" else [])
     found = extend(folder, "new", **new)

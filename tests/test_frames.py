@@ -95,6 +95,7 @@ def test_from_frames_to_scores(keys: Keys) -> None:
     assert found.scores.shape == (3,) and found.new_values == {"item": {"rows": 1, "values": 1}}
 
 
+@pytest.mark.slow
 def test_comparing_and_exporting_in_python(keys: Keys) -> None:
     names = ("language_model", "embedding_size", "pretrain_steps", "pretrain_batch_size")
     given = {"epochs": 1} | {name: value for name, value in keys().items() if name in names}

@@ -35,7 +35,8 @@ def vectors_by_the_card(folder: Path, texts: list[str]) -> torch.Tensor:
     return torch.tensor(vectors)
 
 
-@pytest.mark.parametrize("pooling", ["mean", pytest.param("cls", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("pooling", ["mean", "cls"])
 def test_the_card_loads_the_model_of_the_run(pooling: str, keys: Keys, tmp_path: Path) -> None:
     given = keys(finetune_modes=["joint"], epochs=1, pooling=pooling, lora_rank=None)
     file = Path(run_recbole_alt("ALT_DCN", "tiny", None, given)["folder"]) / "joint.pth"

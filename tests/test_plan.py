@@ -118,6 +118,7 @@ def test_texts_that_the_alignment_leaves_on_disk_are_not_read_again(keys: Keys) 
         assert by_cache["cache"][stage].texts_encoded == done["lm"]["texts_encoded"]  # joint finds what lm leaves, too
 
 
+@pytest.mark.slow
 def test_early_stopping_is_expected(keys: Keys, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("recbole_alt.plan.stages.STEPS_TO_BEST", 20)
     given = keys(epochs=30, finetune_modes=["ctr"], plain_baseline=False, pretrain_steps=1, stopping_step=2)

@@ -174,6 +174,7 @@ print(json.dumps({"config": values, "result": {key: str(value) for key, value in
 """
 
 
+@pytest.mark.slow
 def test_plain_models_are_unaffected_by_our_import(data_path: Path) -> None:
     outcomes = []
     for with_us in ("no", "yes"):
