@@ -185,8 +185,7 @@ class Share:
 
 def gather(own: Tensor, sizes: Sequence[int]) -> Tensor:
     """The rows of all processes, in their order, with gradients; the process number ``i`` has ``sizes[i]`` of them."""
-    before, behind = sum(sizes[: rank()]), sum(sizes[rank() + 1 :])
-    return add_up(F.pad(own, [0, 0] * (own.dim() - 1) + [before, behind]))
+    return _Gather.apply(own, tuple(sizes))
 
 
 def add_up(own: Tensor) -> Tensor:
@@ -194,8 +193,26 @@ def add_up(own: Tensor) -> Tensor:
     return _Sum.apply(own)
 
 
+class _Gather(torch.autograd.Function):
+    """The loss that is differentiated is the sum of those of all processes, each of which may read every row."""
+
+    @staticmethod
+    def forward(ctx: Any, own: Tensor, sizes: tuple[int, ...]) -> Tensor:
+        ctx.sizes = sizes
+        padded = F.pad(own, [0, 0] * (own.dim() - 1) + [0, max(sizes) - len(own)])
+        parts = [torch.empty_like(padded) for _ in sizes]
+        dist.all_gather(parts, padded)
+        return torch.cat([part[:size] for part, size in zip(parts, sizes, strict=True)])
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        summed = gradient.clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(summed)
+        return summed.split(ctx.sizes)[rank()], None
+
+
 class _Sum(torch.autograd.Function):
-    """The loss that is differentiated is the sum of those of all processes, so the gradient is summed, too."""
+    """As above."""
 
     @staticmethod
     def forward(ctx: Any, own: Tensor) -> Tensor:
@@ -238,5 +255,9 @@ def averaging(module: nn.Module, method: Callable[..., Any]) -> Callable[..., An
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)  # new in torch 2.13
         return DistributedDataParallel(
-            called, find_unused_parameters=True, broadcast_buffers=False, bucket_cap_mb=_ONE_BUCKET
+            called,
+            find_unused_parameters=True,
+            broadcast_buffers=False,
+            bucket_cap_mb=_ONE_BUCKET,
+            gradient_as_bucket_view=True,
         )

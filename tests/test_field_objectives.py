@@ -206,3 +206,9 @@ def test_like_texts_get_like_embeddings(name: str) -> None:
         loss.backward()
         optimizer.step()
     assert abs(before) < 0.2 and likeness() > 0.5
+
+
+def test_a_single_text_has_a_gradient_of_zero() -> None:
+    vectors = torch.ones(1, 4, requires_grad=True)
+    standardised(vectors).sum().backward()
+    assert vectors.grad is not None and not vectors.grad.any()
