@@ -212,7 +212,7 @@ class _Gather(torch.autograd.Function):
 
 
 class _Sum(torch.autograd.Function):
-    """As above."""
+    """The loss that is differentiated is the sum of those of all processes, so the gradient is summed, too."""
 
     @staticmethod
     def forward(ctx: Any, own: Tensor) -> Tensor:
