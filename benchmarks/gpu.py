@@ -16,7 +16,7 @@ import tempfile
 import traceback
 import warnings
 from collections.abc import Callable, Iterator
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -33,10 +33,12 @@ from recbole.utils import get_model, init_seed
 from setup import SYNTHETIC, ml_1m, prepare, synthetic
 from torch import Tensor, nn
 
+from recbole_alt import config as alt_config
 from recbole_alt import run_recbole_alt
 from recbole_alt.config import ALTConfig
 from recbole_alt.data.moving import made_ahead
 from recbole_alt.data.steps import training_loader
+from recbole_alt.launch import joined, start_processes
 from recbole_alt.memory import PeakMemory
 from recbole_alt.model.build import build_alignment
 from recbole_alt.model.language import load_language_model
@@ -270,6 +272,45 @@ def resumed(device: str) -> Iterator[Result]:
             yield Result.of(f"gpu_bits/{mode}/{what}", [unequal(weights[0], state)], 0, at_most=True)
 
 
+def two_processes(device: str) -> Iterator[Result]:
+    """Losses of two processes against those of one: each has a card of its own, or both share the only one, by gloo."""
+    name, path = synthetic(40, 30, 2000)
+    # without dropout: other units are dropped in two processes
+    still = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+    keys = {"language_model": language_model("BertConfig", **_SMALL | still), "precision": "fp32", "embedding_size": 8}
+    keys |= {"objectives": OBJECTIVES, "pretrain_steps": 20, "dropout_prob": 0.0, "learner": "sgd"}
+    by = "nccl" if torch.cuda.device_count() > 1 else "gloo"
+    given = (device, name, path, keys, by)
+    one, two = learned(*given), start_processes(2, learned, given)
+    for what, losses in two.items():
+        difference = float(np.max(np.abs(losses - one[what]) / np.maximum(np.abs(one[what]), 1e-2)))
+        yield Result.of(f"gpu_two_processes/{what}", [difference], 1e-3, at_most=True, by=by)
+
+
+def learned(device: str, name: str, path: str, keys: dict[str, Any], by: str) -> dict[str, np.ndarray]:
+    """Losses of 20 steps of alignment, and of two epochs of each mode, in as many processes as were started."""
+    if by == "gloo" and device == "cuda":
+        alt_config._gpu_of_process = lambda _: torch.device("cuda", 0)
+        torch.distributed.init_process_group = partial(_by_gloo, torch.distributed.init_process_group)
+    config = configure(device, name, path, **keys)
+    with joined(config):
+        train = prepare(config)[0]
+        trainer = aligner(config, train._dataset)
+        for module in trainer.model.modules():
+            if isinstance(module, nn.Dropout):
+                module.p = 0.0
+        steps = []
+        for _ in range(keys["pretrain_steps"]):
+            advance(trainer, 1)
+            steps.append([value for name, value in trainer.recent[-1].items() if name.startswith("loss/")])
+        losses = {mode: finetuned(config, train, mode, None)[0] for mode in ("plain", "ctr", "joint")}
+        return {"alignment": np.array(steps)} | {mode: np.array(values) for mode, values in losses.items()}
+
+
+def _by_gloo(init_process_group: Callable[..., Any], _: str, **given: Any) -> None:
+    init_process_group("gloo", **given)
+
+
 def unequal(one: dict[str, Tensor], other: dict[str, Tensor]) -> float:
     """How many tensors differ."""
     return float(sum(not torch.equal(value, other[name]) for name, value in one.items()))
@@ -319,6 +360,7 @@ def published_scope() -> dict[str, dict[str, Any]]:
         "interaction/BERT-base/2048": shape | {"pretrain_batch_size": 2048},
         "interaction/BERT-base/512/compiled": compiled | {"pretrain_batch_size": 512},
         "interaction/BERT-base/2048/compiled": compiled | {"pretrain_batch_size": 2048},
+        "interaction/BERT-base/4096/compiled": compiled | {"pretrain_batch_size": 4096},
     }
 
 
@@ -417,7 +459,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--json", metavar="FILE", help="write the results there; of others in it, those stay")
     parser.add_argument("--data_path", default="dataset", help="folder of ml-1m/; made-up data of its size without")
-    parser.add_argument("--only", default="", help="some of bits,packed,equal,backbones,fast,blocks,run")
+    parser.add_argument("--only", default="", help="some of bits,packed,equal,processes,backbones,fast,blocks,run")
     parser.add_argument("--rounds", type=int, default=20, help="steps that are timed")
     parser.add_argument("--device", default="cuda", help="cpu: only to try this file")
     arguments = parser.parse_args()
@@ -431,6 +473,7 @@ def main() -> int:
         "bits": lambda: resumed(device),
         "packed": lambda: packed_and_padded(device),
         "equal": lambda: equal_to_the_processor(device),
+        "processes": lambda: two_processes(device),
         "backbones": lambda: every_backbone(device),
         "fast": lambda: step_speed(data_path, rounds, published_scope()),
         "blocks": lambda: step_speed(data_path, rounds, blocks()),

@@ -236,7 +236,8 @@ class _Call(nn.Module):
     def __init__(self, module: nn.Module, method: Callable[..., Any]):
         super().__init__()
         self.module, self.method = module, method
-        self.unused = nn.Parameter(torch.zeros(()))  # DDP complains where a step happens to use every parameter
+        device = next(module.parameters()).device
+        self.unused = nn.Parameter(torch.zeros((), device=device))  # DDP complains where a step uses every parameter
 
     def forward(self, *given: Any) -> Any:
         return self.method(*given)
