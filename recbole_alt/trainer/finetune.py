@@ -169,6 +169,7 @@ class ALTTrainer(Trainer):
                 self._save_last(epoch_idx, step + 1, order, totals)
                 saved_at = monotonic()
         settle(self.optimizer)
+        self.tensorboard.add_scalar("loss", sum(totals) / len(train_data), epoch_idx + 1)
         return tuple(totals) if len(totals) > 1 else sum(totals)
 
     def _train_step(self, rows: Any, loss_func: Callable[..., Any]) -> Any:
@@ -194,6 +195,8 @@ class ALTTrainer(Trainer):
     def _valid_epoch(self, *args: Any, **kwargs: Any) -> tuple[float, dict[str, float]]:
         score, result = super()._valid_epoch(*args, **kwargs)
         self.valid_scores.append([len(self.train_loss_dict), float(score)])
+        for name, value in result.items():
+            self.tensorboard.add_scalar(f"valid/{name}", value, len(self.train_loss_dict))
         return score, {name: float(value) for name, value in result.items()}
 
     def _neg_sample_batch_eval(self, batched_data: Any) -> Any:
@@ -243,6 +246,7 @@ class ALTTrainer(Trainer):
             losses: of the epoch so far, the sum of each part.
         """
         self.seconds = monotonic() - self._began
+        self.tensorboard.flush()
         if not processes.is_first():
             return
         progress = {
