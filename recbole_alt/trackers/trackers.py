@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Mapping
 from logging import getLogger
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 from recbole_alt import checkpoints
@@ -135,5 +136,5 @@ def _is_installed(package: str) -> bool:
 
 def _said(error: Exception) -> str:
     """The kind of an error and what it says, in one line, without the user and the password of a URL."""
-    said = " ".join(f"{type(error).__name__}: {error}".split())
-    return re.sub(r"://[^\s/@]+@", "://", said)[:300]
+    said = re.sub(r"://[^\s/@]+@", "://", f"{type(error).__name__}: {error}")
+    return shorten(said, 300, placeholder=" …")

@@ -62,6 +62,8 @@ class Wandb(Tracker):
         self.flush()
         if self._own:
             self._run.finish(exit_code=choose(error, 0, 1, 255))
+        else:
+            self._run.log({}, commit=True)  # the last row, which waits for more
 
 
 def _axis(stage: str) -> str:
