@@ -228,39 +228,30 @@ class WandbServer:
 def test_points_in_wandb_have_one_step_whether_or_not_a_stage_was_stopped(
     online: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def follow(stop: tuple[str, int] | None) -> dict[int, dict[str, float]]:
+    def follow(*parts: list[tuple[str, range]]) -> dict[int, dict[str, float]]:
+        """What is there in the end, where each part is of another process."""
         server, kept = WandbServer(online), dict[str, Any]()
         monkeypatch.setitem(sys.modules, "wandb", server)
-        finished: list[str] = []
-        for start in (0, 5) if stop else (0,):  # what a checkpoint goes on from
+        for part in parts:
             tracker = Wandb("name", {"wandb_project": "recbole"}, kept)
-            for stage in ("pretrain", "ctr", "joint"):
-                if stage in finished:
-                    continue
-                begin = start if stop and stage == stop[0] else 0
+            for stage, steps in part:
                 tracker.begin(stage)
-                for step in range(begin, 9):
-                    if stop == (stage, step) and start == 0:
-                        break
+                for step in steps:
                     tracker.add(stage, f"{stage}/rate", step / 10, step)
-                    if step:
-                        tracker.add(stage, f"{stage}/loss", step / 3, step)
-                else:
-                    tracker.add(stage, f"{stage}/test", 7.0, 9)
-                    finished.append(stage)
-                    tracker.flush()
-                    continue
-                break
+                    tracker.add(stage, f"{stage}/loss", step / 3, step)
             tracker.close(None)
             kept = json.loads(json.dumps(kept))
         return server.rows
 
-    whole = follow(None)
-    assert sorted(whole) == list(range(28)) and whole[9]["pretrain/test"] == 7.0 and whole[9]["ctr/rate"] == 0.0
-    assert whole[14] == {"ctr/rate": 0.5, "ctr/loss": 5 / 3, "ctr/epoch": 5}
-    for stage in ("pretrain", "ctr", "joint"):
-        for step in (5, 6, 8):  # at the checkpoint, and beyond it
-            assert follow((stage, step)) == whole, (stage, step)
+    every = [("pretrain", range(9)), ("ctr", range(1, 9)), ("joint", range(1, 9))]
+    whole = follow(every)
+    assert sorted(whole) == list(range(25)) and whole[13] == {"ctr/rate": 0.5, "ctr/loss": 5 / 3, "ctr/epoch": 5}
+    for number, (stage, steps) in enumerate(every):
+        before, after = every[:number], every[number + 1 :]
+        for stop in (5, 6, 8):  # at the checkpoint, and beyond it
+            parts = [*before, (stage, range(steps[0], stop))], [(stage, range(5, 9)), *after]
+            assert follow(*parts) == whole, (stage, stop)
+        assert list(follow(every[: number + 1], after).values()) == list(whole.values())  # between two stages
 
 
 def test_points_in_mlflow_are_logged_once(monkeypatch: pytest.MonkeyPatch) -> None:
