@@ -6,8 +6,8 @@ from importlib import import_module
 from typing import Any
 
 from recbole_alt.config import ALTConfig
-from recbole_alt.experiment import StageResult
 from recbole_alt.keys import FREE, KEYS
+from recbole_alt.run_folder import StageResult
 from recbole_alt.sizes import AUTO
 
 _PACKAGES = ("recbole_alt", "recbole", "torch", "transformers", "numpy", "pandas")

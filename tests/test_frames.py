@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from recbole_alt import FrameDataset, compare, export, from_frames, plan_recbole_alt, predict, run_recbole_alt
-from recbole_alt.experiment import load_data
+from recbole_alt.loading import load_data
 from recbole_alt.registry import make_config
 
 pytestmark = pytest.mark.usefixtures("one_thread")

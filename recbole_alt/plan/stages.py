@@ -33,11 +33,11 @@ class StagePlan:
     """What a stage is expected to cost.
 
     Attributes:
-        seconds: of training and validation, as :class:`~recbole_alt.experiment.StageResult` counts them.
+        seconds: of training and validation, as :class:`~recbole_alt.run_folder.StageResult` counts them.
         most_seconds: the same if early stopping does not end it.
         other_seconds: of building the model, scoring the test set, and writing the aligned towers.
         reading_seconds: the part of ``seconds`` in which the language model reads texts.
-        texts_encoded: as :class:`~recbole_alt.experiment.StageResult` counts them.
+        texts_encoded: as :class:`~recbole_alt.run_folder.StageResult` counts them.
         peak_memory_mib: see :class:`~recbole_alt.memory.PeakMemory`; of the first steps, after which a process on a
             processor still grows.
         steps: of the alignment, or of an epoch.
