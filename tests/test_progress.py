@@ -93,7 +93,9 @@ def test_a_cell_of_a_notebook_shows_all_its_bars_in_one_output(
     left.close()
 
 
-@pytest.mark.parametrize("shell", [None, SimpleNamespace(execution_count=7)], ids=["no IPython", "IPython on a terminal"])
+@pytest.mark.parametrize(
+    "shell", [None, SimpleNamespace(execution_count=7)], ids=["no IPython", "IPython on a terminal"]
+)
 def test_ipython_without_a_notebook_is_none(shell: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     notebook = Notebook(monkeypatch)
     notebook.shell = shell

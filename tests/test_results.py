@@ -139,8 +139,8 @@ def test_a_run_from_python_is_compared_from_python() -> None:
     record = record_of({"plain": reached(0.8, 0.7), "ctr": reached(0.9, 0.7)}, dataset="d")
     assert result_table(record | {"arguments": ["--mask_ratio=0.3"], "in_python": True}).splitlines()[-1] == (
         "One seed proves nothing; to compare over five: `recbole_alt.compare(['DCN'], [dataset], 'campaigns/d', "
-        "keys=keys, seeds=5, modes=['ctr'], params_file='none')`, with the dataset and the keys of this run, less those "
-        "that a comparison sets itself."
+        "keys=keys, seeds=5, modes=['ctr'], params_file='none')`, with the dataset and the keys of this run, "
+        "less those that a comparison sets itself."
     )
 
 

@@ -22,7 +22,7 @@ class Plan:
         texts: by segment, over all rows.
         stages: in their order.
         remedies: keys that make it cheaper, as on a command line → the seconds that each saves.
-        example_texts: of some training rows, by segment, as the language model reads them; none if no stage reads texts.
+        example_texts: of some training rows, by segment, as the language model reads them; none where no stage does.
     """
 
     about: str
