@@ -138,9 +138,9 @@ def _command(record: Mapping[str, Any], metric: str) -> str:
         return "make the run with four other values of `seed`, too."
     modes = [mode for mode in STAGES[1:] if mode in record["stages"]]
     if record.get("in_python"):
-        given = f"[{base_model_name(config['model'])!r}], [dataset], 'campaigns/{config['dataset']}', keys=keys"
-        said = f"`recbole_alt.compare({given}, seeds=5, modes={modes}, params_file='none')`"
-        return f"{said}, with the dataset and the keys of this run, less those that a comparison sets itself."
+        of = f"[{base_model_name(config['model'])!r}], [dataset], 'campaigns/{config['dataset']}'"
+        call = f"`recbole_alt.compare({of}, keys=keys, seeds=5, modes={modes}, params_file='none')`"
+        return f"{call}, with the dataset and the keys of this run, less those that a comparison sets itself."
     words = [f"--out=campaigns/{config['dataset']}", f"--models={base_model_name(config['model'])}"]
     words += [f"--datasets={':'.join([config['dataset'], *files])}", "--seeds=5"]
     words += [f"--modes={','.join(modes)}", "--params_file=none"]
