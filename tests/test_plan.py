@@ -140,6 +140,14 @@ def test_a_checkpoint_needs_no_alignment(keys: Keys) -> None:
         plan(keys(resume="last"))
 
 
+def test_a_plan_shows_texts_as_the_run_reads_them(keys: Keys) -> None:
+    given = keys(finetune_modes=["joint"], plain_baseline=False)
+    planned, record = plan(given), run(given)["record"]
+    assert planned.example_texts == record["example_texts"] and "age is 24." in planned.example_texts[0]["user"]
+    assert planned._repr_markdown_() == planned.table() and planned.table().startswith("Plan of ALT_DCN on tiny")
+    assert not plan(keys(finetune_modes=[])).example_texts
+
+
 def test_a_run_that_goes_on_keeps_its_plan(keys: Keys) -> None:
     whole = run(keys(finetune_modes=["ctr"], plain_baseline=False, show_plan=True))
     Path(whole["folder"], "ctr.json").unlink()
