@@ -24,7 +24,7 @@ from recbole.utils import get_model
 from setup import configure, prepare
 
 from recbole_alt.data.steps import training_loader
-from recbole_alt.experiment import load_data
+from recbole_alt.loading import load_data
 from recbole_alt.model.build import build_alignment
 from recbole_alt.model.language import LanguageModel
 from recbole_alt.stages import stage_config

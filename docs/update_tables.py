@@ -19,7 +19,6 @@ from statistics import mean, stdev
 from typing import Any
 
 from matplotlib.figure import Figure
-from scipy.stats import ttest_1samp
 
 from recbole_alt.files import read_json
 from recbole_alt.markdown import markdown_table
@@ -27,6 +26,7 @@ from recbole_alt.questions import probe
 from recbole_alt.reporting import plots
 from recbole_alt.reporting.run_table import result_table
 from recbole_alt.reporting.tables import gains_table, make_tables, verdict_table
+from recbole_alt.statistics import holm, p_value, t_interval
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS, PLOTS = ROOT / "docs" / "results", ROOT / "docs" / "plots"
@@ -55,7 +55,7 @@ def block(file: str, title: str | None, told: set[str]) -> str:
         return f"\n{probe.to_markdown([probe.Probe(**one) for one in record])}\n"
     if "with_histories" in record[0]:
         return f"\n{histories_table(record)}\n\n"
-    if "grounded" in record[0]:
+    if "arms" in record[0]:
         command = f"python benchmarks/extending.py --json={file} --data_path=dataset"
         return f"\n```\n{command}\n```\n\n{extending_table(record)}\n\n"
     if "keys" in record[0]:
@@ -171,7 +171,7 @@ def choices_table(runs: list[dict[str, Any]]) -> str:
         difference = ""
         if reference is not test:
             of_seeds = [auc - reference[seed] for seed, auc in test.items()]
-            low, high = ttest_1samp(of_seeds, 0).confidence_interval()
+            low, high = t_interval(mean(of_seeds), stdev(of_seeds), len(of_seeds))
             difference = f"{mean(of_seeds):+.4f} [{low:+.4f}, {high:+.4f}]"
         shown = [[run["valid"]["auc"] for run in group], list(test.values())]
         shown.append([run["slices"]["test"]["new_users"] for run in group])
@@ -181,34 +181,36 @@ def choices_table(runs: list[dict[str, Any]]) -> str:
 
 
 def extending_table(entries: list[dict[str, Any]]) -> str:
-    """The table of ``benchmarks/extending.py``: AUC by each way to embed new items, and what the command's gains.
-
-    The last column compares with zeros in the model without ``grounded``, which is what a new item has without text.
-    """
-    textless = {_of_seed(entry): entry["auc"]["zero"] for entry in entries if not entry["grounded"]}
-    groups: dict[tuple[str, ...], list[dict[str, float]]] = {}
+    """The table of ``benchmarks/extending.py``: AUC on new items, by arm, beside the plain model and others' texts."""
+    rows, tests = [], []
     for entry in entries:
-        kind = entry["mode"] + (", grounded" if entry["grounded"] else "")
-        group = groups.setdefault((entry["data"], f"{entry['share']:.0%}", kind), [])
-        group.append(entry["auc"] | {"textless": textless[_of_seed(entry)]})
-    ways = ["extended", "others", "zero", "hidden"]
-    against = {"others": "others", "textless": "zero, not grounded"}
-    gains = [f"extended − {name}, 95 % interval, p" for name in against.values()]
-    rows = []
-    for names, reached in groups.items():
-        cells = [f"{mean(of):.4f} ± {stdev(of):.4f}" for way in ways if (of := [auc[way] for auc in reached])]
-        for way in against:
-            test = ttest_1samp([auc["extended"] - auc[way] for auc in reached], 0)
-            low, high = test.confidence_interval()
-            gain = mean(auc["extended"] - auc[way] for auc in reached)
-            p = "< 0.001" if test.pvalue < 0.001 else f"{test.pvalue:.3f}"
-            cells.append(f"{gain:+.4f} [{low:+.4f}, {high:+.4f}], {p}")
-        rows.append([*names, str(len(reached)), *cells])
-    return markdown_table(["data", "interactions", "mode", "seeds", *ways, *gains], rows, "lllr", pad=False)
-
-
-def _of_seed(entry: dict[str, Any]) -> tuple[Any, ...]:
-    return entry["data"], entry["share"], entry["mode"], entry["seed"]
+        arms = entry["arms"]
+        for name, arm in arms.items():
+            marked = f"{name} †" if arm["at_ends"] else name
+            cells = [f"{mean(arm[part]):.4f} ± {stdev(arm[part]):.4f}" for part in ("valid", "test")]
+            rows.append([entry["data"], f"{entry['share']:.0%}", marked, str(len(arm["test"])), *cells])
+            against = ["plain" if name != "plain" else None, f"{name}, others' texts"]
+            tests.append([[a - b for a, b in zip(arm["test"], arms[of]["test"], strict=True)] if of in arms else None
+                          for of in against])  # fmt: skip
+    for column in zip(*tests, strict=True):
+        adjusted = holm([None if gains is None else p_value(gains) for gains in column])
+        for row, gains, p in zip(rows, column, adjusted, strict=True):
+            if gains is None or p is None:
+                row += ["", ""]
+                continue
+            low, high = t_interval(mean(gains), stdev(gains), len(gains))
+            row += [f"{mean(gains):+.4f} [{low:+.4f}, {high:+.4f}]", "< 0.001" if p < 0.001 else f"{p:.3f}"]
+    header = ["data", "interactions", "arm", "seeds", "valid AUC", "test AUC"]
+    header += ["Δ to plain [95 %]", "p", "Δ to others' texts [95 %]", "p"]
+    at_ends = [f"{entry['data']} {name} ({', '.join(arm['at_ends'])})" for entry in entries
+               for name, arm in entry["arms"].items() if arm["at_ends"]]  # fmt: skip
+    facts = (
+        f"Parameters chosen with {entries[0]['tuning_seeds']} of the seeds, of {entries[0]['trials']} draws at first"
+    )
+    facts += "; p after Holm's correction for the tests in its column."
+    if at_ends:
+        facts += f" † A value at the end of its range was chosen: {'; '.join(at_ends)}."
+    return f"{markdown_table(header, rows, 'lllr', pad=False)}\n\n{facts}"
 
 
 def histories_table(gains: list[dict[str, Any]]) -> str:

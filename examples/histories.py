@@ -25,8 +25,8 @@ from sklearn.metrics import roc_auc_score
 from recbole_alt.cli.errors import exit_status
 from recbole_alt.cli.parser import Parser
 from recbole_alt.config import ALTConfig
-from recbole_alt.experiment import load_data
 from recbole_alt.files import check_file, read_record, write_json
+from recbole_alt.loading import load_data
 from recbole_alt.markdown import markdown_table
 from recbole_alt.reporting.runs import PLAIN, Run
 from recbole_alt.scores import Scores

@@ -18,17 +18,21 @@ from recbole_alt.config import ALTConfig  # noqa: E402
 from recbole_alt.exporting import export  # noqa: E402
 from recbole_alt.extending import Extension, extend  # noqa: E402
 from recbole_alt.frames import FrameDataset, from_frames  # noqa: E402
+from recbole_alt.plan import Plan  # noqa: E402
 from recbole_alt.prediction import Prediction, predict  # noqa: E402
 from recbole_alt.quick_start import load_data_and_model, plan_recbole_alt, run_recbole_alt  # noqa: E402
 from recbole_alt.registry import make_config, register  # noqa: E402
+from recbole_alt.serving import Exported  # noqa: E402
 from recbole_alt.study import compare, objective_function, run_hyper_alt  # noqa: E402
 
 registry.install()
 
 __all__ = [
     "ALTConfig",
+    "Exported",
     "Extension",
     "FrameDataset",
+    "Plan",
     "Prediction",
     "compare",
     "export",

@@ -80,6 +80,7 @@ class ALTConfig(Config):
 
     Attributes:
         arguments: The arguments as given.
+        in_python: Whether keys were given otherwise, too: as a dictionary or in ``config_file_list``.
         notes: Warnings about the configuration, kept until there is a log; see :meth:`log_notes`.
 
     Raises:
@@ -97,6 +98,7 @@ class ALTConfig(Config):
     ):
         self.notes: list[str] = []
         self.arguments = list(arguments)
+        self.in_python = bool(config_dict or config_file_list)
         self._register = register
         named = parse_arguments(self.arguments).get("config_files", "").split()
         super().__init__(model, dataset, [*(config_file_list or []), *named], dict(config_dict or {}))
@@ -199,7 +201,7 @@ class ALTConfig(Config):
         return {"values": {key: checkpoints.to_plain(value) for key, value in self.final_config_dict.items()}}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.notes, self.arguments = [], []
+        self.notes, self.arguments, self.in_python = [], [], False
         self.compatibility_settings()
         self._init_parameters_category()
         self.final_config_dict = {key: checkpoints.from_plain(value) for key, value in state["values"].items()}

@@ -3,102 +3,40 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from logging import getLogger
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from filelock import FileLock
-from recbole.data import create_dataset, data_preparation
-from recbole.utils import get_local_time, get_model, init_seed
+from recbole.utils import get_local_time, get_model
 from torch.utils.tensorboard import SummaryWriter
 
-from recbole_alt import checkpoints, processes
-from recbole_alt.config import ALTConfig, require_registered
+from recbole_alt import processes
+from recbole_alt.config import ALTConfig
 from recbole_alt.data.identity import IDENTITY_KEY, record_of, require_same_data
 from recbole_alt.data.steps import training_loader
 from recbole_alt.files import clear, lock, new_folder, read_record, write_record
 from recbole_alt.keys import FREE
+from recbole_alt.loading import Data, load_data
 from recbole_alt.memory import PeakMemory
 from recbole_alt.model.build import build_alignment
 from recbole_alt.model.machine import settle_machine
+from recbole_alt.run_folder import EXTENSION, MACHINE, StageResult, find_folder, read_stage, require_equal
 from recbole_alt.scores import slice_metrics
 from recbole_alt.sizes import SETTLED as SIZES
 from recbole_alt.sizes import settle_sizes
 from recbole_alt.stages import stage_config
 from recbole_alt.statistics import reliability
 from recbole_alt.trackers import StageWriter, Trackers, check_trackers
-from recbole_alt.trainer.curves import Curves
 from recbole_alt.trainer.finetune import ALTTrainer
 from recbole_alt.trainer.pretrain import ALTPretrainTrainer
 from recbole_alt.trainer.start import load_aligned, seed_stage, start_afresh, start_from_aligned
 
-#: The file, in the folder of a run, of what :func:`~recbole_alt.model.machine.settle_machine` found.
-MACHINE = "machine.json"
-#: The file, in the folder of a run, of what :func:`~recbole_alt.extending.extend` added to it.
-EXTENSION = "extension.json"
-
 #: The key, in the record of a run's configuration, of the number of processes, if there are several.
 PROCESSES = "processes"
-
-#: RecBole's dataset and its loaders for training, validation and testing.
-Data = tuple[Any, Any, Any, Any]
-
-
-def load_data(config: Any) -> Data:
-    """Read and split the data of ``config``, as every run with its seed does; of several processes, the first reads."""
-    init_seed(config["seed"], config["reproducibility"])
-    getLogger().info(f"Reading {config['dataset']} from {config['data_path']}")
-    dataset, random = processes.from_first(lambda: (create_dataset(config), checkpoints.rng_state()))
-    if processes.count() > 1:
-        checkpoints.set_rng_state(random)
-        dataset.config = config
-    getLogger().info(dataset)
-    return (dataset, *data_preparation(config, dataset))
-
-
-def load_data_of(state: dict[str, Any], file: str | os.PathLike[str], data: Data | None = None) -> Data:
-    """The data that the checkpoint ``state``, read from ``file``, was trained with; not read again if given.
-
-    Raises:
-        ValueError: its model is not registered, or the data are other ones now.
-    """
-    require_registered(state["config"]["model"], file)
-    data = data or load_data(state["config"])
-    require_same_data(state, data[1]._dataset, file=file)
-    return data
-
-
-@dataclass
-class StageResult:
-    """What a stage cost and, except for the alignment, what it reached.
-
-    Attributes:
-        seconds: wall-clock seconds of training; validation included, loading and testing not.
-        texts_encoded: texts the language model encoded in training and validation, in all processes.
-        peak_memory_mib: see :class:`PeakMemory`, of the first process, since the stage last went on; None in older
-            records.
-        valid, test: metrics of the epoch that validation chose, in lower case (``auc``, ``logloss``).
-        details: steps, final losses and the like.
-        slices: ``valid`` and ``test`` → :func:`~recbole_alt.scores.slice_metrics` of the same predictions; empty where
-            items are ranked.
-        curves: points of the step or epoch and the loss there, by objective; of finetuning ``loss`` and ``valid``, the
-            score that chose the epoch; empty in older records.
-        calibration: see :func:`~recbole_alt.statistics.reliability`, of the test rows; empty without labelled ones.
-    """
-
-    seconds: float
-    texts_encoded: int
-    peak_memory_mib: float | None = None
-    valid: dict[str, float] = field(default_factory=dict)
-    test: dict[str, float] = field(default_factory=dict)
-    details: dict[str, Any] = field(default_factory=dict)
-    slices: dict[str, dict[str, Any]] = field(default_factory=dict)
-    curves: Curves = field(default_factory=dict)
-    calibration: dict[str, list[float]] = field(default_factory=dict)
 
 
 class Experiment:
@@ -304,42 +242,6 @@ def _mean_losses(trainer: ALTTrainer, loader: Any) -> list[list[float]]:
     """The epochs, counted from 1, and the mean loss of their steps."""
     sums = ((epoch, sum(loss) if isinstance(loss, tuple) else loss) for epoch, loss in trainer.train_loss_dict.items())
     return [[epoch + 1, float(total) / len(loader)] for epoch, total in sums]
-
-
-def read_stage(file: Path) -> StageResult:
-    """What a finished stage left in its JSON file; a ValueError if it is damaged, or of something else."""
-    try:
-        return StageResult(**read_record(file))
-    except TypeError:
-        raise ValueError(f"{str(file)!r} is damaged or was not written by recbole_alt: it is of no stage") from None
-
-
-def find_folder(resume: str, root: Path, name: str, record: str) -> Path:
-    """The folder with a file ``record`` that ``resume`` names, or for ``last`` the latest ``<name>-…`` in ``root``.
-
-    Raises:
-        ValueError: There is none.
-    """
-    if resume != "last":
-        if not Path(resume, record).is_file():
-            raise ValueError(f"resume: {resume!r} is not the folder of a run (it has no {record})")
-        return Path(resume)
-    files = sorted(root.glob(f"{name}-*/{record}"), key=lambda file: file.stat().st_mtime)
-    if not files:
-        raise ValueError(f"resume: last finds no {name}-… in {str(root)!r}")
-    return files[-1].parent
-
-
-def require_equal(option: str, folder: Path, before: Mapping[str, Any], now: Mapping[str, Any], remedy: str) -> None:
-    """Refuse to go on in ``folder`` with other settings than it was begun with.
-
-    Raises:
-        ValueError: Names ``option``, the first setting that differs, both values, and what to do.
-    """
-    for key in sorted(before.keys() | now.keys()):
-        if (was := before.get(key)) != (value := now.get(key)):
-            said = f"{option}: {key} was {was!r} in {str(folder)!r} and is {value!r} now"
-            raise ValueError(f"{said}: give the same value, {remedy}")
 
 
 def _floats(metrics: Mapping[str, float] | None) -> dict[str, float]:

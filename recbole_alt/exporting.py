@@ -12,9 +12,9 @@ from safetensors import SafetensorError
 
 from recbole_alt import checkpoints, pretrained
 from recbole_alt.config import base_model_name, registered_models
-from recbole_alt.experiment import load_data_of
 from recbole_alt.files import check_folder, write_text
 from recbole_alt.finished import finetuned_file, trained_language_model, weights_under
+from recbole_alt.loading import load_data_of
 from recbole_alt.model.grounding import PREFIX
 from recbole_alt.model_card import CARD, model_card
 from recbole_alt.serving import Exported, to_onnx

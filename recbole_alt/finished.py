@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from recbole_alt import checkpoints
-from recbole_alt.experiment import read_stage
 from recbole_alt.keys import STAGES
 from recbole_alt.model.adapters import AdapterState
 from recbole_alt.model.build import load_configured_language_model
 from recbole_alt.model.language import LanguageModel
 from recbole_alt.model.weights import load_weights
+from recbole_alt.run_folder import read_stage
 
 
 def finetuned_file(run: str | os.PathLike[str], mode: str | None = None, among: Sequence[str] = STAGES) -> Path:

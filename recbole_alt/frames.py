@@ -67,7 +67,7 @@ def from_frames(
         user: name of the column with the user's id.
         item: name of the column with the item's id.
         label: name of the column with the label.
-        time: name of the column with the point of time, which may be missing.
+        time: name of the column with the point of time, which may be missing, unless ``eval_args`` splits by time.
         texts: columns that only the language model reads, such as titles and descriptions.
         types: column → ``token``, ``float``, ``token_seq`` or ``float_seq``, where it is not what is said above.
         template: the key ``template``, with the wording of the prompts.
@@ -85,9 +85,12 @@ def from_frames(
     """
     frames = {"inter": inter, "user": users, "item": items}
     given = {suffix: _Frame(suffix, frame, types or {}) for suffix, frame in frames.items() if frame is not None}
-    for suffix, columns in {"inter": (user, item), "user": (user,), "item": (item,)}.items():
-        for column in columns if suffix in given else ():
-            given[suffix].require(column)
+    evaluation = keys.get("eval_args")
+    by_time = isinstance(evaluation, Mapping) and evaluation.get("order") == "TO"
+    for suffix, columns in {"inter": ("user", "item", "time"), "user": ("user",), "item": ("item",)}.items():
+        for argument in columns if suffix in given else ():
+            if argument != "time" or by_time:
+                given[suffix].require({"user": user, "item": item, "time": time}[argument], argument)
     quantities = set(keys.get("threshold") or {}) | {label, time}
     of_all = [column for frame in given.values() for column in frame.names]
     for what, named in (("texts", texts), ("types", types or {})):
@@ -137,10 +140,11 @@ class _Frame:
                 raise ValueError(f"types: {name} must be one of {', '.join(_TYPES)}, not {given!r}")
         self._columns = dict(zip(self.names, (frame.iloc[:, n] for n in range(len(self.names))), strict=True))
 
-    def require(self, column: str) -> None:
-        """Refuse a frame without this column."""
+    def require(self, column: str, argument: str) -> None:
+        """Refuse a frame without this column, which ``argument`` names."""
         if column not in self.names:
-            raise ValueError(f"{self.where}: there is no column {column!r}; there are {', '.join(self.names)}")
+            there = ", ".join(self.names)
+            raise ValueError(f"{self.where}: there is no column {column!r}; there are {there}: give {argument}=...")
 
     def holds(self, character: str) -> bool:
         """True if some member of a sequence has this character."""

@@ -259,6 +259,9 @@ KEYS: dict[str, Key] = {
         list_of(FIELD, example="[item_id]"), "fields of field_contrastive and field_prediction; empty = all", empty=True
     ),
     "field_temperature": _alignment(_POSITIVE, "temperature of field_contrastive"),
+    "masked_language_positions": _alignment(
+        whole(1), "most masked tokens that a step predicts, of all it masks; empty = all", empty=True
+    ),
     "masked_language_vocabulary": _alignment(choice("prompts", "full"), "tokens to score: those in prompts, or all"),
     "masked_tabular_loss": _alignment(choice("nce", "sampled_softmax", "full_softmax"), "loss on masked table values"),
     "masked_tabular_noise": _alignment(whole(1), "number of noise values of nce and sampled_softmax"),

@@ -164,6 +164,7 @@ def start_processes(number: int, work: Callable[..., Any], given: Sequence[Any])
 
     Raises:
         LostProcess: one was killed.
+        ValueError: one could not be started, as from a script that does not guard what it does.
         Exception: what ``work`` raises.
     """
     context = torch.multiprocessing.get_context("spawn")
@@ -179,15 +180,15 @@ def start_processes(number: int, work: Callable[..., Any], given: Sequence[Any])
     returned: dict[int, Any] = {}
     raised: list[BaseException] = []
     killed: list[BaseException] = []
-    ended = False
+    ended, which = False, "a process"
     while not ended:
         try:
             ended = started.join(_POLLED, grace_period=_GRACE)
         except ProcessExitedException as error:
             ended = True
+            which = f"process {error.error_index + 1} of {number}"
             if error.signal_name is not None:
-                told = f"process {error.error_index + 1} of {number} was killed ({error.signal_name})"
-                killed.append(LostProcess(told))
+                killed.append(LostProcess(f"{which} was killed ({error.signal_name})"))
         except KeyboardInterrupt:
             for process in started.processes:
                 process.terminate()
@@ -200,6 +201,11 @@ def start_processes(number: int, work: Callable[..., Any], given: Sequence[Any])
             else:
                 raised.append(stopped_by)
     if not raised and not killed:
+        if 0 not in returned:
+            raise ValueError(
+                f"{which} ended before it began, as it says above: with nproc, a Python file must call this under "
+                "if __name__ == '__main__':, and can't be standard input; or start with torchrun"
+            )
         return returned[0]
     causes = [error for error in raised if not isinstance(error, (LostProcess, KeyboardInterrupt))]
     cause = [*causes, *killed, *(e for e in raised if isinstance(e, KeyboardInterrupt)), *raised][0]

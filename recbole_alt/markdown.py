@@ -3,6 +3,13 @@
 from collections.abc import Sequence
 
 
+class Markdown(str):
+    """Text in Markdown, which a notebook shows as it is meant to be read."""
+
+    def _repr_markdown_(self) -> str:
+        return str(self)
+
+
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]], align: str = "l", *, pad: bool = True) -> str:
     """Format a table, without a line break at its end.
 

@@ -1,17 +1,15 @@
 """Progress of long loops: a bar on a terminal and in a notebook, elsewhere a line a minute in the log."""
 
+import io
 import sys
 from collections.abc import Iterable
 from logging import getLogger
 from time import monotonic
 from typing import Any, ClassVar
 
-from tqdm import tqdm as plain_tqdm
-from tqdm.asyncio import tqdm_asyncio
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 _SECONDS = 60.0  # between two lines in the log
-_IN_NOTEBOOK = tqdm is not tqdm_asyncio  # where tqdm.auto draws with widgets
 
 
 def progress(
@@ -38,14 +36,16 @@ def progress(
     Returns:
         A tqdm bar: an iterable with ``update`` and ``set_postfix``, and a context manager.
     """
-    bar: type[plain_tqdm] = _Lines
-    if not shown or _IN_NOTEBOOK or (sys.stderr is not None and sys.stderr.isatty()):
+    bar: type[tqdm] = _Lines
+    if not shown or (sys.stderr is not None and sys.stderr.isatty()):
         bar = tqdm
+    elif _notebook() is not None:
+        bar = _Cell
     options = {"desc": title, "total": total, "initial": initial, "unit": unit, "unit_scale": unit == "B"}
     return bar(iterable, **options, leave=False, dynamic_ncols=True, disable=not shown)
 
 
-class _Lines(plain_tqdm):
+class _Lines(tqdm):
     """A bar that writes lines to the log."""
 
     monitor_interval = 0  # no thread that would draw bars which stand still
@@ -63,3 +63,39 @@ class _Lines(plain_tqdm):
 
     def clear(self, nolock: bool = False) -> None:
         """Do nothing: a line in the log stays."""
+
+
+class _Cell(tqdm):
+    """A bar in a notebook: all bars of a cell are lines of one output, which is empty when they are done.
+
+    It needs no ipywidgets. Of those of :mod:`tqdm.notebook`, each would leave an output of its own, hundreds in a run.
+    """
+
+    monitor_interval = 0
+    _output: ClassVar[tuple[int, Any]] = (0, None)  # the number of the cell, and the handle of what it shows
+
+    def __init__(self, *args: Any, **options: Any):
+        self._number = _notebook().execution_count
+        super().__init__(*args, **options, file=io.StringIO())
+
+    def display(self, msg: str | None = None, pos: int | None = None) -> None:
+        """Show the bars of this cell that are not done, the outer one first."""
+        from IPython.display import display
+
+        bars = [bar for bar in self._instances if isinstance(bar, _Cell) and bar._number == self._number]
+        shown = {"text/plain": "\n".join(map(str, sorted(bars, key=lambda bar: abs(bar.pos))))}
+        number, handle = _Cell._output
+        if number == self._number:
+            handle.update(shown, raw=True)
+        else:
+            _Cell._output = self._number, display(shown, raw=True, display_id=True)
+
+    def clear(self, nolock: bool = False) -> None:
+        """Do nothing: :meth:`display` replaces the whole output."""
+
+
+def _notebook() -> Any:
+    """The shell of IPython in the kernel of a notebook; None anywhere else."""
+    of_ipython = sys.modules.get("IPython")
+    shell = of_ipython.get_ipython() if of_ipython else None
+    return shell if hasattr(shell, "kernel") else None

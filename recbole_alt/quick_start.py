@@ -12,10 +12,11 @@ from recbole.utils import get_model, init_logger, init_seed
 
 from recbole_alt import checkpoints, processes
 from recbole_alt.config import ALTConfig, require_registered
-from recbole_alt.experiment import Experiment, load_data_of
+from recbole_alt.experiment import Experiment
 from recbole_alt.files import check_file, check_folder, read_json, write_json, write_text
 from recbole_alt.frames import FrameDataset
 from recbole_alt.launch import joined, launched, require_one_process, start_processes
+from recbole_alt.loading import load_data_of
 from recbole_alt.model.weights import load_finetuned
 from recbole_alt.plan import Plan, make_plan
 from recbole_alt.registry import make_config

@@ -6,8 +6,8 @@ from importlib import import_module
 from typing import Any
 
 from recbole_alt.config import ALTConfig
-from recbole_alt.experiment import StageResult
 from recbole_alt.keys import FREE, KEYS
+from recbole_alt.run_folder import StageResult
 from recbole_alt.sizes import AUTO
 
 _PACKAGES = ("recbole_alt", "recbole", "torch", "transformers", "numpy", "pandas")
@@ -23,14 +23,16 @@ def result_record(
 ) -> dict[str, Any]:
     """The content of ``result.json``, from which the table and the page of a run are made.
 
-    It holds arguments, configuration, the defaults of the keys that differ from theirs, versions, unused rows, some
-    texts of training rows, and each stage's cost and scores. ``planned`` are the costs by stage that were expected.
+    It holds arguments, whether keys were given in Python, configuration, the defaults of the keys that differ from
+    theirs, versions, unused rows, some texts of training rows, and each stage's cost and scores. ``planned`` are the
+    costs by stage that were expected.
     """
     costs = ("seconds", "texts_encoded", "peak_memory_mib")
     values = ALTConfig.snapshot(config).__getstate__()["values"]
     given = getattr(config, "external_config_dict", {}).get("data_path")  # as given, not as resolved here
     return {
         "arguments": list(getattr(config, "arguments", ())),
+        "in_python": getattr(config, "in_python", False),
         "configuration": values | {"data_path": given},
         "defaults": _defaults_of_changed(config, values),
         "versions": {"python": platform.python_version()}

@@ -182,6 +182,29 @@ def test_the_vocabulary_holds_every_masked_token(vocabulary: str, alignment: Cal
     assert b.forward().losses["masked_language"].item() < 3 * torch.tensor(float(len(classes))).log()
 
 
+@pytest.mark.parametrize("most", [1, 7, 10**6])
+def test_of_many_masked_tokens_some_are_predicted(most: int, alignment: Callable[..., Any]) -> None:
+    every, some = (
+        alignment(objectives=["masked_language"], masked_language_positions=number, reg_weight=0.0)
+        for number in (None, most)
+    )
+    prepared = [b.model.eval().prepare(b.rows, b.texts, b.masks) for b in (every, some)]
+    (all_of, rows, tokens), (scored, row, token) = (batch.prepared["masked_language"] for batch in prepared)
+    assert len(all_of) > 10 and torch.equal(all_of, torch.arange(len(all_of)))
+    assert (
+        len(scored) == min(most, len(all_of)) and torch.equal(row, rows[scored]) and torch.equal(token, tokens[scored])
+    )
+    assert scored.diff().max() - scored.diff().min() <= 1 if most == 7 else len(set(scored.tolist())) == len(scored)
+    objective = every.model.objectives["masked_language"]
+    seen: list[Any] = []
+    handle = objective.register_forward_pre_hook(lambda module, given: seen.append(given))
+    every.model(prepared[0])
+    handle.remove()
+    states, table, target = seen[0]
+    expected = objective(states[scored], table[scored], target[scored])[0]
+    assert some.model(prepared[1]).losses["masked_language"].item() == pytest.approx(expected.item(), rel=1e-5)
+
+
 def test_with_real_weights(alignment: Callable[..., Any]) -> None:
     b = alignment(language_model=MINILM, objectives=ALL)
     output = b.forward()

@@ -14,7 +14,7 @@ import pytest
 from filelock import FileLock
 from interruptions import Stopped, counted
 
-from recbole_alt import experiment, run_recbole_alt, scores
+from recbole_alt import loading, run_recbole_alt, scores
 from recbole_alt.config import ALTConfig
 from recbole_alt.reporting.report import read_runs, write_report
 from recbole_alt.reporting.runs import COMPLETE, Run
@@ -49,7 +49,7 @@ def test_a_campaign_is_stopped_and_goes_on(campaign: Made, monkeypatch: pytest.M
     axes = campaign()
     with monkeypatch.context() as patch:
         epochs, aligned = counted(patch, ALTTrainer, "_train_epoch"), counted(patch, ALTPretrainTrainer, "fit")
-        read = counted(patch, experiment, "create_dataset")
+        read = counted(patch, loading, "create_dataset")
         run_campaign(axes, Path("whole"))
     # per model: 3 stages with 2 trials each, of which the best are the first seed's runs, and the second seed's;
     # one alignment per model and seed

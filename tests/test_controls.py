@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from recbole_alt import experiment
+from recbole_alt import loading
 from recbole_alt.config import ALTConfig
 from recbole_alt.model.language import load_language_model
 
@@ -23,7 +23,7 @@ def test_shares_are_nested_and_leave_the_rest(order: str, tiny: Any) -> None:
     split = {"split": {"RS": [0.8, 0.1, 0.1]}, "group_by": None, "order": order, "mode": "labeled"}
     parts = {}
     for share in (0.05, 0.2, 1.0):
-        _, *loaders = experiment.load_data(tiny(train_share=share, split_seed=3, eval_args=split, seed=9))
+        _, *loaders = loading.load_data(tiny(train_share=share, split_seed=3, eval_args=split, seed=9))
         parts[share] = [columns(loader._dataset) for loader in loaders]
     sizes = {share: len(part[0]["user_id"]) for share, part in parts.items()}
     assert sizes == {0.05: 6, 0.2: 26, 1.0: 128}
@@ -32,7 +32,7 @@ def test_shares_are_nested_and_leave_the_rest(order: str, tiny: Any) -> None:
             for share, part in parts.items()}  # fmt: skip
     assert set(rows[0.05]) < set(rows[0.2]) < set(rows[1.0])
     assert [row for row in rows[1.0] if row in set(rows[0.2])] == rows[0.2]  # in their order
-    again = experiment.load_data(tiny(train_share=1.0, eval_args=split, seed=3))  # the seed, where no other is given
+    again = loading.load_data(tiny(train_share=1.0, eval_args=split, seed=3))  # the seed, where no other is given
     assert [columns(loader._dataset) for loader in again[1:]] == parts[1.0]
     for wrong in (0, 1.5, True, "half"):
         with pytest.raises(ValueError, match="train_share"):
@@ -42,7 +42,7 @@ def test_shares_are_nested_and_leave_the_rest(order: str, tiny: Any) -> None:
 @pytest.mark.parametrize("side", ["item", "user"])
 def test_texts_are_exchanged_and_the_table_is_not(side: str, tiny: Any) -> None:
     def read(**keys: Any) -> tuple[Any, list[list[str]]]:
-        train = experiment.load_data(tiny(**keys))[1]._dataset
+        train = loading.load_data(tiny(**keys))[1]._dataset
         return train, train.prompts.texts(train[:])
 
     (plain, before), (other, after) = read(), read(shuffle_texts=side)

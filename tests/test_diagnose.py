@@ -17,7 +17,7 @@ from scipy.stats import spearmanr
 from recbole_alt import checkpoints, run_recbole_alt
 from recbole_alt.cli import main
 from recbole_alt.config import ALTConfig
-from recbole_alt.experiment import load_data
+from recbole_alt.loading import load_data
 from recbole_alt.model.backbones import mask_table
 from recbole_alt.questions.diagnose import build_seeded, diagnose, field_embeddings
 from recbole_alt.questions.likeness import compare, nearest

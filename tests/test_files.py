@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 from interruptions import full_disk
 
 from recbole_alt import checkpoints, files
-from recbole_alt.experiment import Experiment, StageResult, read_stage
+from recbole_alt.experiment import Experiment
+from recbole_alt.run_folder import StageResult, read_stage
 
 STATE: dict[str, Any] = {"weights": {"a": torch.arange(9.0)}, "step": 3, "losses": [0.5, None], "rng": torch.arange(4)}
 SETTINGS = {"seed": 2020, "topk": [10], "precision": "fp32", "data_path": "/data/ä", "finetune": {"lm": {"epochs": 2}}}

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from recbole_alt import FrameDataset, compare, export, from_frames, plan_recbole_alt, predict, run_recbole_alt
-from recbole_alt.experiment import load_data
+from recbole_alt.loading import load_data
 from recbole_alt.registry import make_config
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -120,7 +120,14 @@ def test_comparing_and_exporting_in_python(keys: Keys) -> None:
             {"users": USERS.assign(age=range(12))},
             r"users: column 'age' holds whole numbers.*types=\{'age': 'token'\} or 'float'",
         ),
-        ({"clicks": CLICKS.drop(columns="user")}, "inter: there is no column 'user'; there are item, clicked, at"),
+        (
+            {"clicks": CLICKS.drop(columns="user")},
+            "inter: there is no column 'user'; there are item, clicked, at: give user=...",
+        ),
+        (
+            {"eval_args": {"order": "TO"}, "time": "when"},
+            "inter: there is no column 'when'; there are user, item, clicked, at: give time=...",
+        ),
         ({"items": ITEMS.drop(columns="item")}, "items: there is no column 'item'"),
         ({"items": ITEMS.assign(**{"a:b": 1.0})}, "items: a column can't be called 'a:b'"),
         ({"items": pd.concat([ITEMS, ITEMS["title"]], axis=1)}, "items: two columns are called 'title'"),

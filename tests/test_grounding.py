@@ -14,8 +14,8 @@ from recbole.utils import get_model, init_seed
 from torch import Tensor
 
 from recbole_alt import checkpoints, load_data_and_model, run_recbole_alt
-from recbole_alt.experiment import load_data
 from recbole_alt.exporting import to_recbole
+from recbole_alt.loading import load_data
 from recbole_alt.model.build import build_backbone, ground_backbone, load_text_vectors
 from recbole_alt.model.captures import CAPTURES
 from recbole_alt.model.grounding import clear_unseen, merge, merged_state

@@ -18,9 +18,9 @@ from recbole.utils import get_model
 from recbole_alt import checkpoints, load_data_and_model, run_recbole_alt
 from recbole_alt.config import ALTConfig
 from recbole_alt.data.identity import IDENTITY_KEY, DataIdentity, Vocabulary, require_same_data
-from recbole_alt.experiment import load_data
 from recbole_alt.exporting import to_huggingface, to_recbole
 from recbole_alt.files import read_record, write_record
+from recbole_alt.loading import load_data
 from recbole_alt.model import kd_dagfm
 from recbole_alt.questions.diagnose import diagnose
 from recbole_alt.questions.probe import probe

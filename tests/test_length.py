@@ -15,8 +15,8 @@ from interruptions import Stopped, stop_at
 from recbole.utils import get_model
 
 from recbole_alt import checkpoints, run_recbole_alt
-from recbole_alt.experiment import load_data
 from recbole_alt.files import read_record
+from recbole_alt.loading import load_data
 from recbole_alt.model.alignment import AlignmentModel
 from recbole_alt.model.build import build_alignment
 from recbole_alt.trainer import length, pretrain

@@ -16,10 +16,11 @@ from recbole_alt import checkpoints, plan_recbole_alt, run_recbole_alt
 from recbole_alt.cli.dispatch import main
 from recbole_alt.config import ALTConfig
 from recbole_alt.experiment import Experiment
+from recbole_alt.loading import load_data
 from recbole_alt.model.build import build_alignment
-from recbole_alt.plan import make_plan, reading
+from recbole_alt.plan import make_plan, reading, stages
 from recbole_alt.plan.remedies import find_remedies
-from recbole_alt.plan.stages import StagePlan
+from recbole_alt.plan.stages import Measurement, StagePlan
 from recbole_alt.plan.texts import count_masked
 from recbole_alt.registry import make_config
 from recbole_alt.trainer.pretrain import ALTPretrainTrainer
@@ -137,6 +138,14 @@ def test_a_checkpoint_needs_no_alignment(keys: Keys) -> None:
         plan(keys(pretrained_checkpoint="missing.pth"))
     with pytest.raises(ValueError, match="resume: a plan is of a whole run"):
         plan(keys(resume="last"))
+
+
+def test_a_plan_shows_texts_as_the_run_reads_them(keys: Keys) -> None:
+    given = keys(finetune_modes=["joint"], plain_baseline=False)
+    planned, record = plan(given), run(given)["record"]
+    assert planned.example_texts == record["example_texts"] and "age is 24." in planned.example_texts[0]["user"]
+    assert planned._repr_markdown_() == planned.table() and planned.table().startswith("Plan of ALT_DCN on tiny")
+    assert not plan(keys(finetune_modes=[])).example_texts
 
 
 def test_a_run_that_goes_on_keeps_its_plan(keys: Keys) -> None:
@@ -262,3 +271,13 @@ def test_remedies_are_of_the_stage_that_costs_most(stages: dict[str, StagePlan],
     assert next(iter(found)) == first
     assert list(found.values()) == sorted(found.values(), reverse=True)
     assert min(found.values()) > 0.1 * sum(one.seconds for one in stages.values())
+
+
+@pytest.mark.parametrize("slow", [0, 1, 2])
+def test_a_step_that_the_machine_holds_up_does_not_count(slow: int, tiny: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = tiny()
+    _, train, _, _ = load_data(config)
+    taken = iter([4.0 if i == slow else 0.1 for i in range(200)])
+    monkeypatch.setattr(stages, "seconds_of", lambda act, device: next(taken))
+    step, _ = Measurement(config, None, [train])._time(lambda: None, 500)
+    assert step == 0.1

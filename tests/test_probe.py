@@ -12,7 +12,7 @@ import pytest
 
 from recbole_alt import checkpoints, run_recbole_alt
 from recbole_alt.cli import main
-from recbole_alt.experiment import load_data
+from recbole_alt.loading import load_data
 from recbole_alt.metrics import auc
 from recbole_alt.questions.probe import ask, principal_components, probe
 

@@ -248,3 +248,15 @@ def test_what_stops_a_process_that_was_started_is_raised(monkeypatch: pytest.Mon
     assert vars(refused.value)["__notes__"] == ["a note"]
     with pytest.raises(LostProcess, match=r"^process 1 of 2 was killed \(SIGKILL\)$"):
         start_processes(2, _kill, ["0"])
+
+
+@pytest.mark.slow
+def test_a_script_from_standard_input_is_told_why_it_can_not_start_processes(tmp_path: Path) -> None:
+    script = "from recbole_alt.launch import start_processes\nstart_processes(2, print, ())"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-"], input=script, env=environment, cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith("ValueError: process ")
+    assert "if __name__ == '__main__':" in done.stderr.splitlines()[-1]

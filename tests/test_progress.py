@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import logging
 import sys
+from types import ModuleType, SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -47,6 +49,58 @@ def test_a_terminal_shows_a_bar(monkeypatch: pytest.MonkeyPatch, caplog: pytest.
     caplog.set_level(logging.INFO)
     assert list(progress(range(3), "Read", 3)) == [0, 1, 2]
     assert "Read:   0%" in terminal.getvalue() and not caplog.records
+
+
+class Notebook:
+    """Stands for IPython in the kernel of a notebook; ``outputs`` has what each output shows after each change."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.outputs: list[list[str]] = []
+        self.shell = SimpleNamespace(kernel="of a notebook", execution_count=7)
+        package: Any = ModuleType("IPython")
+        package.get_ipython = lambda: self.shell
+        package.display = ModuleType("IPython.display")
+        package.display.display = self.display
+        monkeypatch.setitem(sys.modules, "IPython", package)
+        monkeypatch.setitem(sys.modules, "IPython.display", package.display)
+        monkeypatch.setattr(sys, "stderr", io.StringIO())
+        monkeypatch.setattr(module._Cell, "_output", (0, None))
+
+    def display(self, shown: dict[str, str], *, raw: bool, display_id: bool) -> Any:
+        assert raw and display_id
+        self.outputs.append([shown["text/plain"]])
+        of = self.outputs[-1]
+        return SimpleNamespace(update=lambda shown, raw: of.append(shown["text/plain"]))
+
+
+def test_a_cell_of_a_notebook_shows_all_its_bars_in_one_output(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    notebook = Notebook(monkeypatch)
+    for _ in range(3):
+        for _ in progress(range(2), "Train"):
+            for _ in progress(range(2), "Encode"):
+                pass
+    left = progress(range(2), "Interrupted")
+    notebook.shell.execution_count = 8
+    for _ in progress(range(2), "Score"):
+        pass
+    first, second = notebook.outputs
+    assert first[0].startswith("Train:   0%|") and any("Train:   0%|" in s and "\nEncode:   0%|" in s for s in first)
+    assert first[-2] == "" and second[-1] == "" and "Interrupted" in first[-1]
+    assert all("Interrupted" not in shown for shown in second) and "Score" in second[0]
+    assert sys.stderr.getvalue() == "" and not caplog.records  # type: ignore[attr-defined]
+    left.close()
+
+
+@pytest.mark.parametrize(
+    "shell", [None, SimpleNamespace(execution_count=7)], ids=["no IPython", "IPython on a terminal"]
+)
+def test_ipython_without_a_notebook_is_none(shell: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    notebook = Notebook(monkeypatch)
+    notebook.shell = shell
+    assert list(progress(range(2), "Read")) == [0, 1]
+    assert not notebook.outputs
 
 
 @pytest.mark.parametrize("stream", [Terminal, io.StringIO])

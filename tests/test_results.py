@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 import recbole_alt
-from recbole_alt import run_recbole_alt
+from recbole_alt import make_config, run_recbole_alt
 from recbole_alt.cli import main
 from recbole_alt.reporting.run_table import result_table
 from recbole_alt.study import Campaign
@@ -61,6 +61,7 @@ def test_result_json_and_table(keys: Keys) -> None:
     assert result["best_valid_result"] == record["results"]["ctr"]["valid"]
     assert result["test_result"] == record["results"]["ctr"]["test"]
     assert result["best_valid_score"] == record["results"]["ctr"]["valid"]["auc"]
+    assert result["table"]._repr_markdown_() == result["table"]  # what a notebook shows
     head, *rows = cells(result["table"])
     assert head[:5] == ["DCN", "valid AUC", "test AUC", "Δ", "LogLoss"] and head[-3:] == ["time", "texts", "MiB"]
     for stage, row in zip(("plain", "ctr", "lm", "joint"), rows, strict=True):
@@ -133,6 +134,17 @@ def test_the_table_says_what_text_gave_and_where_and_at_what_cost() -> None:
         "One seed proves nothing; to compare over five: `recbole-alt compare --out=campaigns/d --models=DCN "
         "--datasets=d:a.yaml --seeds=5 --modes=ctr,joint --params_file=none --mask_ratio=0.3`",
     ]
+
+
+def test_a_run_from_python_is_compared_from_python() -> None:
+    assert make_config(None, None, None, {"epochs": 3}).in_python
+    assert not make_config("ALT_DCN", "ml-100k", arguments=["--epochs=3"]).in_python
+    record = record_of({"plain": reached(0.8, 0.7), "ctr": reached(0.9, 0.7)}, dataset="d")
+    assert result_table(record | {"arguments": ["--mask_ratio=0.3"], "in_python": True}).splitlines()[-1] == (
+        "One seed proves nothing; to compare over five: `recbole_alt.compare(['DCN'], [dataset], 'campaigns/d', "
+        "keys=keys, seeds=5, modes=['ctr'], params_file='none')`, with the dataset and the keys of this run, "
+        "less those that a comparison sets itself."
+    )
 
 
 @pytest.mark.parametrize(

@@ -13,8 +13,8 @@ from rows import SOME, built, refused
 
 from recbole_alt import run_recbole_alt
 from recbole_alt.config import ALTConfig
-from recbole_alt.experiment import load_data
 from recbole_alt.exporting import to_huggingface, to_recbole
+from recbole_alt.loading import load_data
 from recbole_alt.questions.diagnose import diagnose
 from recbole_alt.questions.probe import probe
 

@@ -13,8 +13,9 @@ from recbole.config import Config
 from recbole.data import create_dataset, data_preparation
 
 from recbole_alt import run_recbole_alt, sizes
-from recbole_alt.experiment import Experiment, load_data
+from recbole_alt.experiment import Experiment
 from recbole_alt.files import read_record
+from recbole_alt.loading import load_data
 from recbole_alt.sizes import alignment_steps_of, batch_size_of, epochs_of, held_out_of, measured_every
 
 ROWS = st.integers(0, 10**9)

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from recbole_alt import checkpoints, load_data_and_model, run_recbole_alt
 from recbole_alt.data.words import exchange
-from recbole_alt.experiment import load_data
 from recbole_alt.exporting import to_recbole
+from recbole_alt.loading import load_data
 from recbole_alt.model import text_vectors
 from recbole_alt.model.build import build_backbone, load_text_vectors
 from recbole_alt.model.captures import CAPTURES

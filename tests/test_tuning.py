@@ -14,7 +14,7 @@ from interruptions import Stopped, counted, stop_at
 from tunings import RATES, SPACE, TWO, Keys, checkpoints, outcomes
 
 import recbole_alt
-from recbole_alt import experiment
+from recbole_alt import loading
 from recbole_alt.checkpoints import load as load_checkpoint
 from recbole_alt.cli import main
 from recbole_alt.data import dataset as dataset_module
@@ -34,7 +34,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 def test_trials_share_pretraining_and_data(tune: Any, keys: Keys, monkeypatch: pytest.MonkeyPatch) -> None:
     aligned = counted(monkeypatch, ALTPretrainTrainer, "fit")
-    loaded = counted(monkeypatch, experiment, "create_dataset")
+    loaded = counted(monkeypatch, loading, "create_dataset")
     result = tune(f"{RATES}\nweight_decay choice [0.0, 0.3]  # and so on\n")
     assert len(aligned) == len(loaded) == 1
     tried = [(trial["parameters"]["learning_rate"], trial["parameters"]["weight_decay"]) for trial in result["trials"]]

@@ -11,8 +11,8 @@ from recbole.utils import get_model
 
 from recbole_alt import processes
 from recbole_alt.data.steps import training_loader
-from recbole_alt.experiment import load_data
 from recbole_alt.launch import joined
+from recbole_alt.loading import load_data
 from recbole_alt.model.build import build_alignment
 from recbole_alt.registry import make_config
 from recbole_alt.stages import stage_config

@@ -20,7 +20,6 @@ from recbole_alt import checkpoints
 from recbole_alt.config import ALTConfig
 from recbole_alt.data.identity import record_of
 from recbole_alt.data.template import ITEM, USER
-from recbole_alt.experiment import EXTENSION, Data, load_data, load_data_of
 from recbole_alt.extending.entities import read_entities
 from recbole_alt.extending.extension import Extension
 from recbole_alt.extending.files import DATA, TracedDataset, place_of_files, point_to, write_files
@@ -28,8 +27,10 @@ from recbole_alt.extending.models import Growing
 from recbole_alt.files import check_folder, lock, read_record, sync_folder, write_record
 from recbole_alt.finished import finetuned_file
 from recbole_alt.keys import STAGES
+from recbole_alt.loading import Data, load_data, load_data_of
 from recbole_alt.model.build import load_text_vectors
 from recbole_alt.prediction.tables import Source
+from recbole_alt.run_folder import EXTENSION
 
 _COPIED = ("result.json", "plan.json", "machine.json", *(f"{stage}.json" for stage in STAGES))
 

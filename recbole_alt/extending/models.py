@@ -12,12 +12,12 @@ from torch import Tensor
 
 from recbole_alt import checkpoints
 from recbole_alt.data.identity import record_of, require_same_data
-from recbole_alt.experiment import Data
 from recbole_alt.extending.alignment import grown_alignment
 from recbole_alt.extending.entities import NewEntities
 from recbole_alt.extending.extension import Extension
 from recbole_alt.extending.files import DATA, point_to
 from recbole_alt.extending.rows import EmbeddingsFromTexts, RowsOfNoValue
+from recbole_alt.loading import Data
 from recbole_alt.model.alignment import AlignmentModel
 from recbole_alt.model.grounding import MAPS, maps_of
 from recbole_alt.model.growing import NewRows, grown_state

@@ -50,6 +50,7 @@ def make_plan(run: Experiment, stages: Sequence[str]) -> Plan:
         texts=texts,
         stages=planned,
         remedies=find_remedies(config, planned),
+        example_texts=run.example_texts() if reads_texts else (),
     )
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
+from statistics import median
 from time import perf_counter
 from typing import Any
 
@@ -143,9 +144,10 @@ def measure_rate(
         optimizer.step()  # which makes the moments
         update_seconds = seconds_of(optimizer.step, device)
         update_mib = max(0.0, used_mib(device) - before)
-    size, number, spent, seconds, tokens = _FIRST, 0, 0.0, 0.0, 0
+    size, number, spent = _FIRST, 0, 0.0
+    rates: list[float] = []  # seconds of a token
     mib, most = 0.0, 0
-    while spent < _SECONDS or not tokens:
+    while spent < _SECONDS or not rates:
         texts = reading.sample(number, size)
         count = texts[0].numel() if reading.shaped else int(texts[1].sum())
         memory, before = PeakMemory(device) if count > 1.5 * most else None, used_mib(device)
@@ -156,9 +158,9 @@ def measure_rate(
         if number == 1 and spent < _SECONDS:
             continue  # the first time is slower
         if taken < _SECONDS / 8 and len(texts[0]) == size and not reading.shaped:
-            size, seconds, tokens = 2 * size, 0.0, 0
-        seconds, tokens = seconds + taken, tokens + count
-    return Rate(seconds / tokens, mib / most, update_seconds, update_mib)
+            size, rates = 2 * size, []
+        rates.append(taken / count)
+    return Rate(median(rates), mib / most, update_seconds, update_mib)
 
 
 def seconds_of(act: Callable[[], Any], device: torch.device) -> float:

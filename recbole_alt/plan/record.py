@@ -1,10 +1,10 @@
 """The plan of a run: the numbers as a record, and as tables to read."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from recbole_alt.markdown import markdown_table
+from recbole_alt.markdown import Markdown, markdown_table
 from recbole_alt.plan.stages import STEPS_TO_BEST, StagePlan
 from recbole_alt.plan.texts import TextCount
 from recbole_alt.values import show_time
@@ -14,7 +14,7 @@ _TITLES = {"pretrain": "alignment"}
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run will cost.
+    """What a run will cost; a notebook shows it as :meth:`table`.
 
     Attributes:
         about: the model, the dataset and the machine, in words.
@@ -22,6 +22,7 @@ class Plan:
         texts: by segment, over all rows.
         stages: in their order.
         remedies: keys that make it cheaper, as on a command line → the seconds that each saves.
+        example_texts: of some training rows, by segment, as the language model reads them; none where no stage does.
     """
 
     about: str
@@ -29,6 +30,7 @@ class Plan:
     texts: Mapping[str, TextCount]
     stages: Mapping[str, StagePlan]
     remedies: Mapping[str, float]
+    example_texts: Sequence[Mapping[str, str]] = ()
 
     @property
     def seconds(self) -> float:
@@ -39,7 +41,7 @@ class Plan:
         """What ``plan.json`` holds."""
         return {"seconds": self.seconds, **asdict(self)}
 
-    def table(self) -> str:
+    def table(self) -> Markdown:
         """The plan in Markdown."""
         lines = [f"Plan of {self.about}: about {show_time(self.seconds)}"]
         rows = ", ".join(f"{count:,} {part}" for part, count in self.rows.items())
@@ -67,7 +69,10 @@ class Plan:
         if self.remedies:
             said = "; ".join(f"`{keys}` ({_minutes(saved)} min less)" for keys, saved in self.remedies.items())
             lines.append(f"To take less: {said}")
-        return "\n\n".join(lines)
+        return Markdown("\n\n".join(lines))
+
+    def _repr_markdown_(self) -> str:
+        return self.table()
 
 
 def _minutes(seconds: float) -> str:

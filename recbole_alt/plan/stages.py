@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 from time import perf_counter
 from typing import Any
 
 import torch
 
-from recbole_alt import checkpoints
 from recbole_alt.data.steps import training_loader
 from recbole_alt.memory import PeakMemory
 from recbole_alt.model.build import build_alignment
@@ -19,10 +19,15 @@ from recbole_alt.plan.reading import Rate, Reading, blank, measure_rate, seconds
 from recbole_alt.plan.texts import count_masked, distinct_texts
 from recbole_alt.stages import stage_config
 from recbole_alt.trainer.finetune import ALTTrainer
+from recbole_alt.trainer.finetune_checkpoints import save_best
 from recbole_alt.trainer.pretrain import ALTPretrainTrainer
 from recbole_alt.trainer.start import load_aligned, start_afresh, start_from_aligned
 
 _SECONDS, _MOST_STEPS = 1.0, 100  # to measure steps with, and their number
+_FEW, _MOST_SECONDS = (
+    3,
+    5.0,
+)  # a median of fewer steps tells nothing if the machine stalls; and for how long they may take
 
 #: The optimiser steps, but two epochs at least, that RecBole's CTR models take to their best epoch at a constant rate.
 STEPS_TO_BEST, _LEAST_EPOCHS = 850, 2
@@ -33,11 +38,11 @@ class StagePlan:
     """What a stage is expected to cost.
 
     Attributes:
-        seconds: of training and validation, as :class:`~recbole_alt.experiment.StageResult` counts them.
+        seconds: of training and validation, as :class:`~recbole_alt.run_folder.StageResult` counts them.
         most_seconds: the same if early stopping does not end it.
         other_seconds: of building the model, scoring the test set, and writing the aligned towers.
         reading_seconds: the part of ``seconds`` in which the language model reads texts.
-        texts_encoded: as :class:`~recbole_alt.experiment.StageResult` counts them.
+        texts_encoded: as :class:`~recbole_alt.run_folder.StageResult` counts them.
         peak_memory_mib: see :class:`~recbole_alt.memory.PeakMemory`; of the first steps, after which a process on a
             processor still grows.
         steps: of the alignment, or of an epoch.
@@ -157,9 +162,9 @@ class Measurement:
         """The seconds of a step, and the share of ``steps`` and of the warm-up that was made, inverted."""
         first = seconds_of(act, self._device)
         taken = [first] if first > _SECONDS else []  # else it is only slower than those that follow
-        while sum(taken) < _SECONDS and len(taken) < min(steps, _MOST_STEPS):
+        while len(taken) < min(steps, _MOST_STEPS) and sum(taken) < (_SECONDS if len(taken) >= _FEW else _MOST_SECONDS):
             taken.append(seconds_of(act, self._device))
-        return sum(taken) / len(taken), steps / (len(taken) + (first <= _SECONDS))
+        return median(taken), steps / (len(taken) + (first <= _SECONDS))
 
     def _rate(
         self, language_model: LanguageModel | None, readings: Sequence[Reading], optimizer: torch.optim.Optimizer | None
@@ -238,7 +243,7 @@ class _Finetuning(ALTTrainer):
 
     def keep(self, file: Path) -> None:
         """Write a checkpoint."""
-        checkpoints.save(self._state(0, self.model.state_dict()), file)
+        save_best(self, 0, file)
 
     def expected_epochs(self, steps: int, validations: int) -> int:
         """The best epoch and those after it that early stopping needs; all if nothing can stop them."""

@@ -16,8 +16,8 @@ import torch
 
 from recbole_alt import checkpoints
 from recbole_alt.data.template import ITEM, USER
-from recbole_alt.experiment import Data, load_data_of
 from recbole_alt.finished import finetuned_file
+from recbole_alt.loading import Data, load_data_of
 from recbole_alt.model.backbones import select_rows
 from recbole_alt.model.unseen import RowsOfNoValue, zero_unknown
 from recbole_alt.prediction.rows import NewRows
@@ -82,7 +82,7 @@ def predict(
         mode: ``plain``, ``ctr``, ``lm`` or ``joint``; by default the one that is best on validation.
         users: describes new ones, as the run's ``.user`` file did; a frame or a file.
         items: the same for items.
-        data: what :func:`~recbole_alt.experiment.load_data` made for the run, so as not to read it again.
+        data: what :func:`~recbole_alt.loading.load_data` made for the run, so as not to read it again.
 
     Raises:
         ValueError: no finished run, its data are other ones now, or a file lacks a column or a number.

@@ -21,8 +21,8 @@ from recbole_alt.config import base_model_name
 from recbole_alt.data.identity import require_same_data
 from recbole_alt.data.masking import Masks, step_generator
 from recbole_alt.data.steps import build_masking
-from recbole_alt.experiment import Data, load_data_of
 from recbole_alt.files import read_record
+from recbole_alt.loading import Data, load_data_of
 from recbole_alt.markdown import markdown_table
 from recbole_alt.model.alignment import AlignmentModel
 from recbole_alt.model.backbones import Backbone, table_fields
@@ -66,7 +66,7 @@ def diagnose(folder: str | os.PathLike[str], data: Data | None = None) -> Diagno
 
     Args:
         folder: of a run; of ``plain.pth``, ``ctr.pth`` and ``joint.pth`` those are read that are there.
-        data: what :func:`~recbole_alt.experiment.load_data` made for the run, so as not to read it again.
+        data: what :func:`~recbole_alt.loading.load_data` made for the run, so as not to read it again.
 
     Raises:
         ValueError: no run there, or its data are other ones now.

@@ -19,7 +19,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GroupKFold
 
 from recbole_alt import checkpoints
-from recbole_alt.experiment import Data, load_data_of
+from recbole_alt.loading import Data, load_data_of
 from recbole_alt.markdown import markdown_table
 from recbole_alt.metrics import auc
 from recbole_alt.questions.reading import pretrained_states, sample
@@ -60,7 +60,7 @@ def probe(folder: str | os.PathLike[str], data: Data | None = None) -> list[Prob
 
     Args:
         folder: of the run.
-        data: what :func:`~recbole_alt.experiment.load_data` made for the run, so as not to read it again.
+        data: what :func:`~recbole_alt.loading.load_data` made for the run, so as not to read it again.
 
     Raises:
         ValueError: no finetuned model there, its data are other ones now, or one class only.

@@ -10,7 +10,7 @@ from recbole.utils import EvaluatorType
 from recbole_alt.arguments import parse_arguments
 from recbole_alt.config import base_model_name
 from recbole_alt.keys import STAGES
-from recbole_alt.markdown import markdown_table
+from recbole_alt.markdown import Markdown, markdown_table
 from recbole_alt.reporting.table import Table, number
 from recbole_alt.values import show_time
 
@@ -118,7 +118,7 @@ class RunResult:
         return f"One seed proves nothing; to compare over five: {_command(self.record, self.metric.partition('@')[0])}"
 
 
-def result_table(record: Mapping[str, Any]) -> str:
+def result_table(record: Mapping[str, Any]) -> Markdown:
     """The run of ``record`` in Markdown: a table with a line for the plain backbone and each mode, and its reading.
 
     Without test rows, those of validation take their place. A column without any value is left out.
@@ -127,7 +127,7 @@ def result_table(record: Mapping[str, Any]) -> str:
     table = run.table()
     judged = run.judge()
     shown = markdown_table(table.header, table.rows, "lr") if run.modes else ""
-    return "\n\n".join(filter(None, [shown, run.tell_rows(), judged and f"{judged}\n{run.advise()}"]))
+    return Markdown("\n\n".join(filter(None, [shown, run.tell_rows(), judged and f"{judged}\n{run.advise()}"])))
 
 
 def _command(record: Mapping[str, Any], metric: str) -> str:
@@ -136,9 +136,14 @@ def _command(record: Mapping[str, Any], metric: str) -> str:
     files = given.get("config_files", "").split()
     if config.get("backbone") or len(files) > 1 or metric_types[metric] == EvaluatorType.RANKING:
         return "make the run with four other values of `seed`, too."
+    modes = [mode for mode in STAGES[1:] if mode in record["stages"]]
+    if record.get("in_python"):
+        of = f"[{base_model_name(config['model'])!r}], [dataset], 'campaigns/{config['dataset']}'"
+        call = f"`recbole_alt.compare({of}, keys=keys, seeds=5, modes={modes}, params_file='none')`"
+        return f"{call}, with the dataset and the keys of this run, less those that a comparison sets itself."
     words = [f"--out=campaigns/{config['dataset']}", f"--models={base_model_name(config['model'])}"]
     words += [f"--datasets={':'.join([config['dataset'], *files])}", "--seeds=5"]
-    words += [f"--modes={','.join(mode for mode in STAGES[1:] if mode in record['stages'])}", "--params_file=none"]
+    words += [f"--modes={','.join(modes)}", "--params_file=none"]
     words += [f"--{name}={value}" for name, value in given.items() if name not in _OF_ONE_RUN]
     return f"`recbole-alt compare {shlex.join(words)}`"
 

@@ -14,9 +14,9 @@ import numpy as np
 import torch
 
 from recbole_alt import checkpoints, pretrained
-from recbole_alt.experiment import load_data_of
 from recbole_alt.files import check_folder, replacing, write_text
 from recbole_alt.finished import trained_language_model
+from recbole_alt.loading import load_data_of
 from recbole_alt.model.unseen import zero_unknown
 from recbole_alt.prediction.rows import NewRows
 from recbole_alt.quick_start import load_model

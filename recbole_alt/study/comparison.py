@@ -17,13 +17,13 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock, Timeout
 from recbole.utils import EvaluatorType, init_logger
 
-from recbole_alt.experiment import require_equal
 from recbole_alt.files import check_folder, read_record, write_record
 from recbole_alt.keys import FREE
 from recbole_alt.launch import require_one_process
 from recbole_alt.reporting.report import write_report
 from recbole_alt.reporting.runs import Run
 from recbole_alt.result import result_record
+from recbole_alt.run_folder import require_equal
 from recbole_alt.stopping import going_on
 from recbole_alt.study.campaign import Campaign
 from recbole_alt.study.console import Clock, logger, quiet, show_outcome

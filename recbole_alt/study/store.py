@@ -14,10 +14,12 @@ from filelock import FileLock, Timeout
 
 from recbole_alt import checkpoints
 from recbole_alt.config import ALTConfig
-from recbole_alt.experiment import MACHINE, Data, Experiment, StageResult, load_data, read_stage
+from recbole_alt.experiment import Experiment
 from recbole_alt.files import read_record, write_record
 from recbole_alt.keys import ALIGNMENT, NOT_OF_ALIGNMENT, keys_of
+from recbole_alt.loading import Data, load_data
 from recbole_alt.model.machine import settle_machine
+from recbole_alt.run_folder import MACHINE, StageResult, read_stage
 from recbole_alt.scores import flat_metrics
 from recbole_alt.study.console import logger
 from recbole_alt.trainer.diverged import Diverged

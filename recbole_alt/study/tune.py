@@ -16,13 +16,13 @@ from filelock import FileLock
 from recbole.utils import get_local_time, init_logger
 
 from recbole_alt.config import ALTConfig
-from recbole_alt.experiment import find_folder, require_equal
 from recbole_alt.files import check_folder, new_folder, read_record, write_record
 from recbole_alt.keys import ALIGNMENT, FREE, STAGES, keys_of
 from recbole_alt.kinds import choice, whole
 from recbole_alt.launch import require_one_process
 from recbole_alt.registry import make_config
 from recbole_alt.reporting.tuning import best_of, write_results
+from recbole_alt.run_folder import find_folder, require_equal
 from recbole_alt.stages import override
 from recbole_alt.stopping import going_on
 from recbole_alt.study.console import Clock, logger, quiet, show_outcome

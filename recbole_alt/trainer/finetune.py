@@ -14,17 +14,15 @@ from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from recbole_alt import checkpoints, processes
-from recbole_alt.config import ALTConfig
-from recbole_alt.data.identity import record_of, require_same_data
 from recbole_alt.model.backbones import embedding_tables
-from recbole_alt.model.grounding import MAPS, maps_of
 from recbole_alt.model.kernels import use_fast_linear
 from recbole_alt.model.precision import gradient_scaler
 from recbole_alt.model.weights import load_finetuned
 from recbole_alt.progress import progress
 from recbole_alt.scores import Scores, count_interactions, score_batch, slice_metrics
 from recbole_alt.trainer.diverged import Diverged
-from recbole_alt.trainer.optim import GROUNDING_RATE, load_optimizer, parameter_groups, scheduler, update
+from recbole_alt.trainer.finetune_checkpoints import load_last, save_best, save_last
+from recbole_alt.trainer.optim import GROUNDING_RATE, parameter_groups, scheduler, update
 from recbole_alt.trainer.rowwise import RowwiseAdamW, lazy_rows, settle
 
 
@@ -220,47 +218,16 @@ class ALTTrainer(Trainer):
         self.valid_slices = slice_metrics(self.scores) if self.scores else {}
         if not processes.is_first():
             return
-        maps = {} if self.model.backbone is None else {MAPS: maps_of(self.model.backbone)}
-        checkpoints.save(self._state(epoch, self.model.merged_state()) | maps, file)
+        save_best(self, epoch, file)
         if verbose:
             self.logger.info(f"Saving current: {file}")
 
-    def _state(self, epoch: int, weights: dict[str, Any]) -> dict[str, Any]:
-        """RecBole's checkpoint (``Trainer._save_checkpoint``), in plain data."""
-        return {
-            "config": ALTConfig.snapshot(self.config),
-            **record_of(self.model),
-            "epoch": epoch,
-            "cur_step": self.cur_step,
-            "best_valid_score": float(self.best_valid_score),
-            "state_dict": weights,
-            "other_parameter": self.model.other_parameter(),
-            "optimizer": self.optimizer.state_dict(),
-        }
-
     def _save_last(self, epoch: int, step: int, order: Tensor | None, losses: list[float]) -> None:
-        """Keep all that is needed to go on before ``step`` of ``epoch``, both counted from 0.
-
-        Args:
-            order: :func:`_order_of` the training data as the epoch began.
-            losses: of the epoch so far, the sum of each part.
-        """
+        """See :func:`~recbole_alt.trainer.finetune_checkpoints.save_last`."""
         self.seconds = monotonic() - self._began
         self.tensorboard.flush()
-        if not processes.is_first():
-            return
-        progress = {
-            "step": step,
-            "order": order,
-            "losses": losses or None,
-            "processes": processes.count(),
-            "rng": checkpoints.rng_state(),
-            "texts_encoded": self.model.texts_encoded,
-            **{name: getattr(self, name).state_dict() for name in ("scheduler", "scaler")},
-            **{name: getattr(self, name) for name in ("best_valid_result", "valid_slices")},
-            **{name: getattr(self, name) for name in ("train_loss_dict", "valid_scores", "seconds")},
-        }
-        checkpoints.save(self._state(epoch, self.model.state_dict()) | progress, self.last_file)
+        if processes.is_first():
+            save_last(self, epoch, step, order, losses)
 
     def resume_checkpoint(self, resume_file: str | os.PathLike[str]) -> None:
         """Go on from a ``-last.pth`` checkpoint at the very step it was written.
@@ -269,23 +236,7 @@ class ALTTrainer(Trainer):
             ValueError: it holds no progress (a best checkpoint holds only weights), another model or other data, or was
                 made by another number of processes.
         """
-        file, state = os.fspath(resume_file), checkpoints.load(resume_file, self.device)
-        if "step" not in state:
-            raise ValueError(f"{file!r} holds the best weights, not a stopped run: give its -last.pth")
-        if state["config"]["model"] != self.config["model"]:
-            raise ValueError(f"{file!r} is of {state['config']['model']}, not of {self.config['model']}")
-        require_same_data(state, self.model, file=file)
-        processes.require_same(state, file)
-        load_finetuned(self.model, state, file)
-        load_optimizer(self.optimizer, state["optimizer"], file)
-        self.scaler.load_state_dict(state["scaler"])
-        self.start_epoch = state["epoch"]
-        for name in ("cur_step", "best_valid_score", "best_valid_result", "train_loss_dict", "seconds"):
-            setattr(self, name, state[name])
-        self.valid_slices, self.valid_scores = state.get("valid_slices", {}), state.get("valid_scores", [])  # if older
-        if self.model.text is not None:
-            self.model.text.language_model.texts_encoded = state["texts_encoded"]
-        self._resumed = state
+        self._resumed = load_last(self, resume_file)
 
     def evaluate(
         self, eval_data: Any, load_best_model: bool = True, model_file: Any = None, show_progress: bool = False

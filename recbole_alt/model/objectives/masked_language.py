@@ -9,6 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from typing_extensions import Self
 
+from recbole_alt import processes
+from recbole_alt.model.attention import take_rows
 from recbole_alt.model.backbones import Backbone
 from recbole_alt.model.objectives.batch import AlignmentBatch, MaskedTexts
 from recbole_alt.model.objectives.objective import Objective, Views
@@ -23,17 +25,30 @@ class MaskedLanguageObjective(Objective):
     token is ever behind a mask. A text shared by several interactions is helped by the table of the first of them.
     Reports ``token_accuracy``: how often the masked token has the highest score.
 
+    Long texts hide more tokens than a step learns from: of more than ``max_positions`` in a step, so many are scored,
+    evenly spread over all. Rows come in random order, so the loss has the same expectation.
+
     Args:
         text_size: H, width of the token states.
         table_size: R, width of the CTR representation.
         token_ids: [C] distinct token ids the classes stand for.
         dropout: dropout probability.
+        max_positions: the most masked positions to score in a step, of all processes; None for all.
     """
 
     reads = frozenset({"complete_table", "masked_texts"})
 
-    def __init__(self, text_size: int, table_size: int, token_ids: Tensor, *, dropout: float = 0.2):
+    def __init__(
+        self,
+        text_size: int,
+        table_size: int,
+        token_ids: Tensor,
+        *,
+        dropout: float = 0.2,
+        max_positions: int | None = None,
+    ):
         super().__init__()
+        self.max_positions = max_positions
         self.token_ids: Tensor
         self.register_buffer("token_ids", token_ids.long().sort().values, persistent=False)
         self.table_norm = nn.LayerNorm(table_size)
@@ -50,23 +65,28 @@ class MaskedLanguageObjective(Objective):
         vocabulary = text.language_model.encoder.config.vocab_size
         of_prompts = config["masked_language_vocabulary"] == "prompts"
         token_ids = dataset.prompts.value_token_ids if of_prompts else np.arange(vocabulary)
-        return cls(text.hidden_size, backbone.representation_size, torch.as_tensor(token_ids))
+        sizes, most = (text.hidden_size, backbone.representation_size), config["masked_language_positions"]
+        return cls(*sizes, torch.as_tensor(token_ids), max_positions=most)
 
     def rows(self, every: Tensor, masked: Sequence[MaskedTexts]) -> Tensor:
         """The first row of each masked text."""
         return torch.cat([every[:0], *(texts.batch.owner for texts in masked)])
 
-    def prepare(self, batch: AlignmentBatch) -> tuple[Tensor, Tensor]:
-        """The row [M] that helps each masked position of this process, and the token [M] that it hides."""
+    def prepare(self, batch: AlignmentBatch) -> tuple[Tensor, Tensor, Tensor]:
+        """The masked positions [M] of this process that are scored, the row [M] that helps each, and its token [M]."""
         rows = [texts.batch.owner[texts.text] for texts in batch.masked]
         targets = [texts.masked_ids for texts in batch.masked]
-        return torch.cat([batch.rows[:0], *rows]), torch.cat([batch.rows[:0], *targets])
+        row, target = torch.cat([batch.rows[:0], *rows]), torch.cat([batch.rows[:0], *targets])
+        most = len(row) if self.max_positions is None else max(1, self.max_positions // processes.count())
+        scored = torch.arange(min(most, len(row))) * len(row) // max(1, min(most, len(row)))
+        return scored, row[scored], target[scored]
 
-    def measure(self, views: Views, prepared: tuple[Tensor, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+    def measure(self, views: Views, prepared: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         """See :meth:`Objective.measure`."""
-        row, target = prepared
+        scored, row, target = prepared
         none = views.complete_table.representation.new_zeros(0, views.text.hidden_size)
         states = torch.cat([none, *(texts.states for texts in views.masked_texts)])
+        states = states if len(scored) == len(states) else take_rows(states, scored)
         with views.autocast():
             loss, metrics = self(states, views.representations(row), target)
         weight = views.batch.masked_weight
