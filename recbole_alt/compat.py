@@ -95,7 +95,7 @@ def trainers_without_curves() -> Iterator[None]:
     Cause: ``Trainer`` makes one as it is built, whether or not it trains.
     """
     original = trainers.get_tensorboard
-    methods: Any = dict.fromkeys(("add_scalar", "add_hparams", "close"), lambda *args: None)
+    methods: Any = dict.fromkeys(("add_scalar", "add_hparams", "flush", "close"), lambda *args: None)
     trainers.get_tensorboard = lambda logger: SimpleNamespace(**methods)
     try:
         yield

@@ -30,6 +30,7 @@ from recbole_alt.sizes import SETTLED as SIZES
 from recbole_alt.sizes import settle_sizes
 from recbole_alt.stages import stage_config
 from recbole_alt.statistics import reliability
+from recbole_alt.trackers import StageWriter, Trackers, check_trackers
 from recbole_alt.trainer.finetune import ALTTrainer
 from recbole_alt.trainer.pretrain import ALTPretrainTrainer
 from recbole_alt.trainer.start import load_aligned, seed_stage, start_afresh, start_from_aligned
@@ -56,10 +57,12 @@ class Experiment:
         stages: results by stage: ``pretrain``, ``ctr``, ``lm``, ``joint``, ``plain``.
 
     Raises:
-        ValueError: ``resume`` names no run, one with another configuration or other data, or one that is still at work.
+        ValueError: ``resume`` names no run, one with another configuration or other data, or one that is still at work;
+            a tracker is asked for that is not installed.
     """
 
     def __init__(self, config: Any, data: Data | None = None, folder: Path | None = None):
+        check_trackers(config)
         self.config = config
         self.logger = getLogger()
         self.model_class = get_model(config["model"])
@@ -80,15 +83,18 @@ class Experiment:
             self._write_configuration(folder)
         if processes.is_first():
             clear(self.folder)
+        name = self.folder.name if folder is None else f"{Path(config['checkpoint_dir']).name}/{folder.name}"
+        self.trackers = Trackers(config, self.folder, name, self._values())
 
     def __enter__(self) -> Experiment:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self.close()
+    def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
+        self.close(error)
 
-    def close(self) -> None:
-        """Leave the folder to other processes."""
+    def close(self, error: type[BaseException] | None = None) -> None:
+        """Leave the folder to other processes, and end the run in trackers, as failed if an ``error`` is the reason."""
+        self.trackers.close(error)
         if self._lock is not None:
             self._lock.release()
 
@@ -107,13 +113,13 @@ class Experiment:
         model = build_alignment(self.config, dataset, self.model_class.backbone_class)
         self.logger.info(f"Texts of the first training row: {dataset.prompts.texts(dataset[:1])[0]}")
         trainer = ALTPretrainTrainer(self.config, model, dataset, self.pretrained_file)
-        trainer.tensorboard = _curves(trainer, "pretrain")
+        trainer.tensorboard = self._writer(trainer, "pretrain")
         if self._go_on and self.pretrained_file.is_file():
             trainer.resume()
         summary = trainer.fit(show_progress=bool(self.config["show_progress"]))
-        trainer.tensorboard.close()
         seconds, texts, curves = (summary.pop(name) for name in ("seconds", "texts_encoded", "curves"))
         self._finish("pretrain", StageResult(seconds, texts, memory.mib(), details=summary, curves=curves))
+        trainer.tensorboard.close()
 
     def example_texts(self) -> list[dict[str, str]]:
         """The texts of the first, the middle and the last training row by segment, as the language model reads them."""
@@ -127,6 +133,7 @@ class Experiment:
         if self._finished(stage):
             return
         config = stage_config(self.config, stage)
+        config["log_wandb"] = False  # by RecBole's trainer, which would log all modes as one
         seed_stage(self.config)
         memory, dataset = PeakMemory(config["device"]), self.train_data._dataset
         model = self.model_class(config, dataset).to(config["device"])
@@ -135,7 +142,7 @@ class Experiment:
             start_afresh(trainer, dataset)
         else:
             start_from_aligned(trainer, load_aligned(config, self.pretrained_file, dataset), dataset)
-        trainer.tensorboard = _curves(trainer, stage)
+        trainer.tensorboard = self._writer(trainer, stage)
         trainer.saved_model_file = str(self.folder / f"{stage}.pth")
         if self._go_on and trainer.last_file.is_file():
             trainer.resume_checkpoint(trainer.last_file)
@@ -206,18 +213,29 @@ class Experiment:
         processes.wait()  # until its checkpoint is there
         if not processes.is_first():
             return
+        self._track_totals(stage, result)
         write_record(self.folder / f"{stage}.json", asdict(result))
         if result.valid:
             self.logger.info(f"{stage}: best valid : {result.valid}")
             self.logger.info(f"{stage}: test result: {result.test}")
 
+    def _writer(self, trainer: Any, stage: str) -> Any:
+        """Of the curves of ``stage``: trackers and a TensorBoard folder of its own; none but in the first process."""
+        if not processes.is_first():
+            return trainer.tensorboard
+        trainer.tensorboard.close()  # RecBole's, which would hold its file and thread as long as the process lives
+        self.trackers.begin(stage)
+        return StageWriter(SummaryWriter(str(Path(trainer.tensorboard.log_dir) / stage)), self.trackers, stage)
 
-def _curves(trainer: Any, stage: str) -> SummaryWriter:
-    """A TensorBoard folder of its own for ``stage``, inside RecBole's for the run; none but in the first process."""
-    if not processes.is_first():
-        return trainer.tensorboard
-    trainer.tensorboard.close()  # RecBole's, which would hold its file and thread as long as the process lives
-    return SummaryWriter(str(Path(trainer.tensorboard.log_dir) / stage))
+    def _track_totals(self, stage: str, result: StageResult) -> None:
+        """Give the trackers what ``stage`` cost and reached, at its last step or epoch."""
+        last = result.details["steps" if stage == "pretrain" else "epochs"]
+        parts = {"best_valid": result.valid, "test": result.test}
+        totals = {f"{part}/{name}": value for part, metrics in parts.items() for name, value in metrics.items()}
+        costs = {"seconds": result.seconds, "texts_encoded": result.texts_encoded}
+        for name, value in (totals | costs).items():
+            self.trackers.add(stage, name, value, last)
+        self.trackers.flush()
 
 
 def _mean_losses(trainer: ALTTrainer, loader: Any) -> list[list[float]]:

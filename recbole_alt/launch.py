@@ -106,7 +106,7 @@ def joined(config: Any) -> Iterator[None]:
             dist.init_process_group("cpu:gloo,cuda:nccl" if on_gpu else "gloo", timeout=_PATIENCE)
             undo.callback(dist.destroy_process_group)
             if not processes.is_first():
-                config["show_progress"] = config["log_wandb"] = False
+                config["show_progress"] = config["log_wandb"] = config["log_mlflow"] = False
                 undo.enter_context(trainers_without_curves())
                 undo.enter_context(warnings.catch_warnings())
                 warnings.simplefilter("ignore")

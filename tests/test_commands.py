@@ -73,6 +73,7 @@ NOT_HERE = {
     "SERVED=served": _SERVICE,
     "torchrun": "test_processes.py starts several processes",
     "curl": _SERVICE,
+    "WANDB_MODE=offline": "test_trackers.py runs it where W&B is installed",
     "python benchmarks/load.py served": _SERVICE,
     "python docs/update_reliability.py --examples=5000 --kills=50": _LONG,
 }
@@ -101,6 +102,7 @@ NEEDS = {
     "import recbole_alt": ("ray.tune", "thop"),
     "from functools import partial": ("hyperopt",),
     "recbole-alt export saved/ALT_DCN-ml-100k-… --mode=ctr --onnx=served": ("onnxscript",),
+    "recbole-alt run --model=ALT_DCN --dataset=ml-100k --log_mlflow=true": ("mlflow",),
 }
 #: What is stopped (Ctrl-C) when it has written such a file, before a command that goes on with it.
 STOPPED = {

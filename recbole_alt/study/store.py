@@ -117,14 +117,14 @@ class Store:
     def _train(self, config: ALTConfig, stage: str, folder: Path, test: bool, kind: type[Experiment]) -> Record:
         begun, given = monotonic(), config["pretrained_checkpoint"]
         name, data = self.settle(config, stage), self.load(config)
-        experiment = kind(config, data if test else (*data[:3], None), folder)
         result, error, aligned, costs = None, None, 0.0, dict[str, Any]()
         try:
-            if name:
-                aligned, costs = self._align(name, config, data, folder / "pretrain.pth")
-                config["pretrained_checkpoint"] = str(folder / "pretrain.pth")
-            experiment.finetune(stage)
-            result = experiment.stages[stage]
+            with kind(config, data if test else (*data[:3], None), folder) as experiment:
+                if name:
+                    aligned, costs = self._align(name, config, data, folder / "pretrain.pth")
+                    config["pretrained_checkpoint"] = str(folder / "pretrain.pth")
+                experiment.finetune(stage)
+                result = experiment.stages[stage]
         except Diverged as diverged:  # a result, too
             error = str(diverged)
         config["pretrained_checkpoint"] = given
@@ -164,8 +164,8 @@ class Store:
             if not self.has_alignment(name):
                 done.unlink(missing_ok=True)
                 logger.info("aligning; trainings that differ only in keys of finetuning share it")
-                run = Experiment(config, data, home)
-                run.pretrain()
+                with Experiment(config, data, home) as run:
+                    run.pretrain()
                 state = checkpoints.load(weights)
                 finished = {key: value for key, value in state.items() if key not in ("optimizer", "scheduler", "rng")}
                 checkpoints.save(finished, weights)  # a third of the size

@@ -167,6 +167,7 @@ class ALTTrainer(Trainer):
                 self._save_last(epoch_idx, step + 1, order, totals)
                 saved_at = monotonic()
         settle(self.optimizer)
+        self.tensorboard.add_scalar("loss", sum(totals) / len(train_data), epoch_idx + 1)
         return tuple(totals) if len(totals) > 1 else sum(totals)
 
     def _train_step(self, rows: Any, loss_func: Callable[..., Any]) -> Any:
@@ -192,6 +193,8 @@ class ALTTrainer(Trainer):
     def _valid_epoch(self, *args: Any, **kwargs: Any) -> tuple[float, dict[str, float]]:
         score, result = super()._valid_epoch(*args, **kwargs)
         self.valid_scores.append([len(self.train_loss_dict), float(score)])
+        for name, value in result.items():
+            self.tensorboard.add_scalar(f"valid/{name}", value, len(self.train_loss_dict))
         return score, {name: float(value) for name, value in result.items()}
 
     def _neg_sample_batch_eval(self, batched_data: Any) -> Any:
@@ -222,6 +225,7 @@ class ALTTrainer(Trainer):
     def _save_last(self, epoch: int, step: int, order: Tensor | None, losses: list[float]) -> None:
         """See :func:`~recbole_alt.trainer.finetune_checkpoints.save_last`."""
         self.seconds = monotonic() - self._began
+        self.tensorboard.flush()
         if processes.is_first():
             save_last(self, epoch, step, order, losses)
 

@@ -251,6 +251,7 @@ class ALTPretrainTrainer(host.AbstractTrainer):
     def save(self) -> None:
         """Write the checkpoint: towers, objectives, optimiser, schedule, random state and progress."""
         self._read_measured()
+        self.tensorboard.flush()
         if not processes.is_first():
             return self._save_texts()
         checkpoints.save(
