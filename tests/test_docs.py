@@ -15,6 +15,7 @@ import pytest
 import yaml
 from recbole.data import create_dataset, data_preparation
 
+from recbole_alt.cli.dispatch import main
 from recbole_alt.config import ALTConfig, properties_dir
 from recbole_alt.data.template import build_template
 from recbole_alt.families import FAMILIES
@@ -135,17 +136,21 @@ def test_template_example_of_the_docs() -> None:
         (["--epochs", "5"], "--epochs=5"),
     ],
 )
-def test_bad_input_is_one_line(arguments: list[str], what: str) -> None:
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "run_recbole_alt.py"), "--state=ERROR", *arguments],
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert done.returncode == 2
-    last = done.stderr.strip().splitlines()[-1]
+def test_bad_input_is_one_line(arguments: list[str], what: str, capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        sys.exit(main(["--state=ERROR", *arguments], command="run"))
+    assert ended.value.code == 2
+    error = capfd.readouterr().err
+    last = error.strip().splitlines()[-1]
     assert last.startswith("error: ") and what in last
-    assert "Traceback" not in done.stderr
+    assert "Traceback" not in error
+
+
+def test_the_script_ends_in_that_line() -> None:
+    words = [sys.executable, str(ROOT / "run_recbole_alt.py"), "--model=ALT_DNC"]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 2
+    assert done.stderr.strip().splitlines()[-1].startswith("error: ") and "Traceback" not in done.stderr
 
 
 def test_models_page_names_every_model() -> None:
