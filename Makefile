@@ -11,9 +11,10 @@ demo: $(VENV)/.installed
 
 test: $(VENV)/.installed
 	$(BIN)/ruff check .
-	$(BIN)/mypy $(if $(PINS),--python-version=3.10)
 	@echo "Tests that take minutes are left out; to run them: $(BIN)/python -m pytest -m slow"
-	$(BIN)/python -m pytest --numprocesses=auto --maxprocesses=4 --dist=loadscope $(ARGS)
+	$(BIN)/mypy $(if $(PINS),--python-version=3.10) & types=$$!; \
+	$(BIN)/python -m pytest --numprocesses=auto --maxprocesses=4 --dist=loadscope $(ARGS); tests=$$?; \
+	wait $$types && exit $$tests
 
 docs: $(VENV)/.installed
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict

@@ -59,6 +59,7 @@ def test_histories_are_worth_what_they_tell() -> None:
         assert abs(gain) < 0.02 if taste == 0 else 0.05 < gain < best - alone + 0.01
 
 
+@pytest.mark.slow
 def test_a_campaign_is_measured(campaign: Made, monkeypatch: pytest.MonkeyPatch, data_path: Path, capsys: Any) -> None:
     run_campaign(campaign(datasets=["tiny@time"], modes=["ctr"], params_file="none"), Path("out"))
     monkeypatch.setattr(sys, "argv", ["histories", "out", f"--data_path={data_path}", "--json=found.json"])
