@@ -24,10 +24,7 @@ from recbole_alt.trainer.pretrain import ALTPretrainTrainer
 from recbole_alt.trainer.start import load_aligned, start_afresh, start_from_aligned
 
 _SECONDS, _MOST_STEPS = 1.0, 100  # to measure steps with, and their number
-_FEW, _MOST_SECONDS = (
-    3,
-    5.0,
-)  # a median of fewer steps tells nothing if the machine stalls; and for how long they may take
+_FEW, _MOST_SECONDS = 3, 5.0  # steps of which a median tells something, and for how long they may take
 
 #: The optimiser steps, but two epochs at least, that RecBole's CTR models take to their best epoch at a constant rate.
 STEPS_TO_BEST, _LEAST_EPOCHS = 850, 2

@@ -25,15 +25,16 @@ class MaskedLanguageObjective(Objective):
     token is ever behind a mask. A text shared by several interactions is helped by the table of the first of them.
     Reports ``token_accuracy``: how often the masked token has the highest score.
 
-    Long texts hide more tokens than a step learns from: of more than ``max_positions`` in a step, so many are scored,
-    evenly spread over all. Rows come in random order, so the loss has the same expectation.
+    Long texts hide thousands of tokens: of more than ``max_positions`` in a step, so many are scored, spread evenly
+    over all. Masks are new in each step, and so are the tokens that are left out. Several processes choose among their
+    own.
 
     Args:
         text_size: H, width of the token states.
         table_size: R, width of the CTR representation.
         token_ids: [C] distinct token ids the classes stand for.
         dropout: dropout probability.
-        max_positions: the most masked positions to score in a step, of all processes; None for all.
+        max_positions: the most masked positions to score in a step, in all processes together; None for all.
     """
 
     reads = frozenset({"complete_table", "masked_texts"})
