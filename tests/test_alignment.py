@@ -189,7 +189,7 @@ def test_of_many_masked_tokens_some_are_predicted(most: int, alignment: Callable
         for number in (None, most)
     )
     prepared = [b.model.eval().prepare(b.rows, b.texts, b.masks) for b in (every, some)]
-    (all_of, rows, tokens), (scored, row, token) = (batch.prepared["masked_language"] for batch in prepared)
+    (all_of, rows, tokens, _), (scored, row, token, _) = (batch.prepared["masked_language"] for batch in prepared)
     assert len(all_of) > 10 and torch.equal(all_of, torch.arange(len(all_of)))
     assert (
         len(scored) == min(most, len(all_of)) and torch.equal(row, rows[scored]) and torch.equal(token, tokens[scored])

@@ -76,7 +76,7 @@ def test_two_processes_learn_what_one_does_in_both_scopes(scope: str, frozen: st
     "changes",
     [
         {"contrast_head": "published", "objectives": EVERY[:3]},
-        {"mask_level": "token", "masked_tabular_loss": "sampled_softmax"},
+        {"mask_level": "token", "masked_tabular_loss": "sampled_softmax", "masked_language_positions": 20},
         {"prompt_scope": "interaction", "frozen_layers": "all", "pretrain_batch_size": 4, "train_batch_size": 42},
         {"grounded": ["item"], "text_field": ["user"], "pretrain_stopping_step": 60},
     ],
@@ -168,6 +168,28 @@ def test_shares_are_all_rows_once_and_weigh_as_many(whole: int, number: int, amo
         rows += own
         mean += share.weight * sum(own) / len(own) / number
     assert rows == list(range(whole)) and mean == pytest.approx(sum(rows) / whole)
+
+
+@pytest.mark.parametrize("most", [None, 7])
+@pytest.mark.parametrize("number", [2, 3])
+def test_processes_choose_the_masked_tokens_that_one_does(
+    most: int | None, number: int, alignment: Any, among: Any
+) -> None:
+    b = alignment(objectives=["masked_language"], masked_language_positions=most, reg_weight=0.0)
+
+    def predicted() -> tuple[list[tuple[int, int]], float]:
+        *_, rows, tokens, weight = b.model.prepare(b.rows, b.texts, b.masks).prepared["masked_language"]
+        return list(zip(rows.tolist(), tokens.tolist(), strict=True)), weight
+
+    expected, weight = predicted()
+    assert weight == 1 and (len(expected) == most or most is None)
+    found = []
+    for rank in range(number):
+        among(number, rank)
+        own, weight = predicted()
+        assert len(own) < len(expected) and weight == pytest.approx(number * len(own) / len(expected))
+        found += own
+    assert sorted(found) == sorted(expected)
 
 
 def test_norms_of_shared_rows_are_those_of_all_rows(among: Any, monkeypatch: pytest.MonkeyPatch) -> None:

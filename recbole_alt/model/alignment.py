@@ -73,12 +73,10 @@ class AlignmentModel(nn.Module):
         """
         complete = list(batches) if "complete_texts" in self.reads else []
         masked = mask_texts(batches, masks, self.mask_id) if "masked_texts" in self.reads else []
-        rows, weight = self._rows(len(interaction), masked), 1.0
+        rows, count = self._rows(len(interaction), masked), sum(len(texts.position) for texts in masked)
         if masked and processes.count() > 1:
-            own = mask_texts(batches, masks, self.mask_id, shared=True)
-            n, n_own = (sum(len(texts.position) for texts in some) for some in (masked, own))
-            masked, weight = own, processes.count() * n_own / n
-        batch = AlignmentBatch(self.backbone.hide_texts(interaction), rows, masks.table, complete, masked, weight)
+            masked = mask_texts(batches, masks, self.mask_id, shared=True)
+        batch = AlignmentBatch(self.backbone.hide_texts(interaction), rows, masks.table, complete, masked, count)
         batch.prepared = {name: objective.prepare(batch) for name, objective in self.objectives.items()}
         if self.text_cache is not None:
             batch.text_keys = TextKeys.of(complete, masked)

@@ -25,6 +25,7 @@ class MaskedTexts:
     input_ids: Tensor  # [M, L], with the mask token in the place of what is masked
     text: Tensor  # [P] the text of each masked position
     position: Tensor  # [P] its place among the M · L of all texts
+    number: Tensor  # [P] its number among the masked positions of the step, those of all segments and processes
     states: Tensor = field(init=False)  # [P, H] of the masked texts, set when they are encoded
 
     @property
@@ -47,7 +48,7 @@ class AlignmentBatch:
     table_mask: Tensor  # bool [B, F], the fields hidden in the masked table
     complete: list[SegmentBatch]  # the texts of each segment; empty if no objective reads them
     masked: list[MaskedTexts]  # of each segment in which something is masked; likewise; this process's share
-    masked_weight: float = 1.0  # what a mean over the masked positions of this process counts for
+    masked_count: int  # masked positions of the step, in all processes together
     prepared: dict[str, Any] = field(default_factory=dict)  # objective → what it read off the batch beforehand
     text_keys: TextKeys | None = None  # where the states of texts are kept
 
@@ -76,14 +77,16 @@ def mask_texts(
 
     If they are ``shared``, each process has its share of them.
     """
-    texts = []
+    texts, before = [], 0
     for batch, hidden in zip(batches, masks.tokens, strict=True):
         chosen = hidden.any(1).nonzero().squeeze(1)
-        if shared:
-            chosen = processes.Share.of(len(chosen), least=0).take(chosen)
-        if len(chosen):
-            some = batch.select(chosen)
-            where = hidden[chosen, : some.input_ids.shape[1]]
+        share = processes.Share.of(len(chosen), least=0) if shared else processes.Share(len(chosen))
+        own = share.take(chosen)
+        if len(own):
+            some = batch.select(own)
+            where = hidden[own, : some.input_ids.shape[1]]
             input_ids, position = some.input_ids.masked_fill(where, mask_id), where.flatten().nonzero().squeeze(1)
-            texts.append(MaskedTexts(some, input_ids, position // where.shape[1], position))
+            number = torch.arange(len(position)) + before + hidden[chosen[: share.rows.start]].sum()
+            texts.append(MaskedTexts(some, input_ids, position // where.shape[1], position, number))
+        before += int(hidden.sum())
     return texts

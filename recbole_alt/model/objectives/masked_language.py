@@ -26,8 +26,7 @@ class MaskedLanguageObjective(Objective):
     Reports ``token_accuracy``: how often the masked token has the highest score.
 
     Long texts hide thousands of tokens: of more than ``max_positions`` in a step, so many are scored, spread evenly
-    over all. Masks are new in each step, and so are the tokens that are left out. Several processes choose among their
-    own.
+    over all. Masks are new in each step, and so are the tokens that are left out.
 
     Args:
         text_size: H, width of the token states.
@@ -73,24 +72,30 @@ class MaskedLanguageObjective(Objective):
         """The first row of each masked text."""
         return torch.cat([every[:0], *(texts.batch.owner for texts in masked)])
 
-    def prepare(self, batch: AlignmentBatch) -> tuple[Tensor, Tensor, Tensor]:
-        """The masked positions [M] of this process that are scored, the row [M] that helps each, and its token [M]."""
-        rows = [texts.batch.owner[texts.text] for texts in batch.masked]
-        targets = [texts.masked_ids for texts in batch.masked]
-        row, target = torch.cat([batch.rows[:0], *rows]), torch.cat([batch.rows[:0], *targets])
-        most = len(row) if self.max_positions is None else max(1, self.max_positions // processes.count())
-        scored = torch.arange(min(most, len(row))) * len(row) // max(1, min(most, len(row)))
-        return scored, row[scored], target[scored]
+    def prepare(self, batch: AlignmentBatch) -> tuple[Tensor, Tensor, Tensor, float]:
+        """What this process scores of the step's masked positions, and what a mean over them counts for.
 
-    def measure(self, views: Views, prepared: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        Returns:
+            Which of its positions [M], the row [M] that helps each, its token [M], and the weight.
+        """
+        none = batch.rows[:0]
+        row = torch.cat([none, *(texts.batch.owner[texts.text] for texts in batch.masked)])
+        target = torch.cat([none, *(texts.masked_ids for texts in batch.masked)])
+        number = torch.cat([none, *(texts.number for texts in batch.masked)])
+        most = batch.masked_count if self.max_positions is None else min(self.max_positions, batch.masked_count)
+        chosen = torch.arange(most) * batch.masked_count // max(1, most)
+        scored = torch.isin(number, chosen, assume_unique=True).nonzero().squeeze(1)
+        weight = processes.count() * len(scored) / most if most else 1.0
+        return scored, row[scored], target[scored], weight
+
+    def measure(self, views: Views, prepared: tuple[Tensor, Tensor, Tensor, float]) -> tuple[Tensor, dict[str, Tensor]]:
         """See :meth:`Objective.measure`."""
-        scored, row, target = prepared
+        scored, row, target, weight = prepared
         none = views.complete_table.representation.new_zeros(0, views.text.hidden_size)
         states = torch.cat([none, *(texts.states for texts in views.masked_texts)])
         states = states if len(scored) == len(states) else take_rows(states, scored)
         with views.autocast():
             loss, metrics = self(states, views.representations(row), target)
-        weight = views.batch.masked_weight
         if weight == 1:
             return loss, metrics
         return loss * weight, {name: value * weight if weight else loss.detach() for name, value in metrics.items()}
