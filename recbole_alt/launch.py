@@ -14,6 +14,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from datetime import timedelta
+from time import sleep
 from typing import Any
 
 import torch
@@ -28,6 +29,9 @@ from recbole_alt.compat import trainers_without_curves
 _VARIABLES = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 _PATIENCE = timedelta(days=7)  # to wait while the first process reads data; a process that has ended is noticed at once
 _POLLED, _GRACE = 0.2, 10.0  # seconds between two looks at the processes that were started, and for them to end
+_TURN = 5.0  # seconds that the first process of a machine has to say what all of them would say
+
+_was_joined = threading.Event()  # by this process, once
 
 
 class LostProcess(ValueError):
@@ -84,6 +88,16 @@ def check_launch(given: Mapping[str, Any]) -> None:
 # -- being one of several ----------------------------------------------------------------------------------
 
 
+def let_the_first_tell() -> None:
+    """Wait, to be called before an error is told, for the first process of this machine to tell it and end.
+
+    What goes wrong before processes are joined goes wrong in all of them, and ``torchrun`` ends the others with the
+    first. If nothing has ended this process after some seconds, the error is its own.
+    """
+    if os.environ.get("LOCAL_RANK", "0") != "0" and not _was_joined.is_set():
+        sleep(_TURN)
+
+
 @contextmanager
 def joined(config: Any) -> Iterator[None]:
     """Work together with the processes that were started with this one, if there are any, until the block ends.
@@ -100,6 +114,7 @@ def joined(config: Any) -> Iterator[None]:
         yield
         return
     on_gpu = config["device"].type == "cuda"
+    _was_joined.set()
     with ExitStack() as undo:
         undo.enter_context(_stoppable())
         try:

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from time import monotonic, sleep
 from typing import Any
@@ -16,8 +17,9 @@ import torch
 import yaml
 from together import differences, learn, resume
 
-from recbole_alt import processes
+from recbole_alt import launch, processes
 from recbole_alt.checkpoints import load
+from recbole_alt.cli.errors import REFUSED, exit_status
 from recbole_alt.config import ALTConfig
 from recbole_alt.launch import LostProcess, check_launch, launched, require_one_process, start_processes
 from recbole_alt.model.shared_norm import SharedBatchNorm
@@ -223,6 +225,35 @@ def test_keys_of_a_launch_that_is_not_ours_are_refused(keys: Any) -> None:
             ALTConfig("ALT_DCN", "tiny", None, keys() | given)
     with pytest.raises(ValueError, match=r"^nproc must be"):
         ALTConfig("ALT_DCN", "tiny", None, keys() | {"nproc": 0})
+
+
+@pytest.mark.slow
+def test_processes_of_torchrun_tell_a_mistake_once() -> None:
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2"]
+    command = [*torchrun, str(ROOT / "run_recbole_alt.py"), "--model=ALT_DCN", "--dataset=ml-100k", "--seed=one"]
+    told = subprocess.run(command, capture_output=True, text=True)
+    assert told.returncode and told.stderr.count("error: seed must be") == 1
+
+
+@pytest.mark.parametrize(
+    "local_rank, joined, waits", [(None, False, 0), ("0", False, 0), ("1", False, 1), ("1", True, 0)]
+)
+def test_only_what_every_process_would_tell_waits_for_the_first(
+    local_rank: str | None,
+    joined: bool,
+    waits: int,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    waited: list[float] = []
+    monkeypatch.setattr(launch, "sleep", waited.append)
+    monkeypatch.setattr(launch, "_was_joined", threading.Event())
+    if local_rank is not None:
+        monkeypatch.setenv("LOCAL_RANK", local_rank)
+    if joined:
+        launch._was_joined.set()
+    assert exit_status(lambda: int("x")) == REFUSED
+    assert len(waited) == waits and capsys.readouterr().err.startswith("error: invalid literal")
 
 
 def test_an_environment_that_is_not_of_torchrun_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,6 +9,8 @@ from collections.abc import Callable
 
 import torch
 
+from recbole_alt.launch import let_the_first_tell
+
 #: Exit statuses: of bad input and of a machine that refuses, of a fault of our own (``EX_SOFTWARE``), and of Ctrl-C.
 REFUSED, FAULT, STOPPED = 2, 70, 130
 
@@ -55,6 +57,7 @@ def exit_status(work: Callable[[], object], stopped: str = "") -> int:
 
 
 def _refuse(error: BaseException, message: str) -> int:
+    let_the_first_tell()
     line = "error: " + " and ".join([" ".join(message.split()), *_notes(error)])
     _log(logging.ERROR, line)
     print(line, file=sys.stderr)
