@@ -21,7 +21,7 @@ from recbole_alt.files import read_record, write_record
 from recbole_alt.reporting import report, tables
 from recbole_alt.reporting.comparison_page import comparison_page
 from recbole_alt.reporting.plots import draw_all
-from recbole_alt.reporting.report import join_reports, write_report
+from recbole_alt.reporting.report import join_reports, rounded, write_report
 from recbole_alt.reporting.runs import COMPLETE
 from recbole_alt.scores import Scores
 from recbole_alt.study import Campaign, run_campaign
@@ -55,6 +55,7 @@ def test_the_report_alone(campaign: Made, monkeypatch: pytest.MonkeyPatch, capsy
         lines = list(csv.DictReader(opened))
     assert len(lines) == 10 and {line["stage"] for line in lines} == {"plain", "ctr", "joint"}
     rows = json.loads(Path("out/report/results.json").read_text())
+    assert rows == rounded(rows) and all(line["auc"] == str(rounded(float(line["auc"]))) for line in lines)
     for row in rows:
         mine = [
             float(line["auc"]) for line in lines if (line["variant"], line["stage"]) == (row["variant"], row["stage"])

@@ -78,22 +78,31 @@ def join_reports(folders: Sequence[Path], out: Path) -> list[Path]:
 
 
 def _write(report: Path, rows: Sequence[Row], runs: pd.DataFrame) -> list[Path]:
-    tables = make_tables(rows)
+    rows = rounded(rows)
+    tables, plots = make_tables(rows), draw_all(rows)
     lines = [json.dumps(row, ensure_ascii=False, separators=(",", ":")) for row in rows]
     texts = {
         "tables.md": "\n".join(table.markdown() for table in tables),
         "tables.tex": "\n".join(table.latex() for table in tables),
         "results.json": "[\n" + ",\n".join(lines) + "\n]\n",
         "results.csv": pd.DataFrame(rows, dtype=object).drop(columns=CURVES).to_csv(index=False, lineterminator="\n"),
-        "runs.csv": runs.to_csv(index=False, lineterminator="\n"),
+        "runs.csv": runs.map(rounded).to_csv(index=False, lineterminator="\n"),
+        "report.html": comparison_page(rows, plots),
     }
-    plots = draw_all(rows)
-    texts["report.html"] = comparison_page(rows, plots)
     contents = {name: text.encode() for name, text in texts.items()} | plots
     for name, content in contents.items():
         with replacing(report / name) as stream:
             stream.write(content)
     return [report / name for name in contents]
+
+
+def rounded(value: Any) -> Any:
+    """``value`` with eight significant digits of every number in it, so that reports stay small."""
+    if isinstance(value, dict):
+        return {name: rounded(part) for name, part in value.items()}
+    if isinstance(value, list):
+        return [rounded(part) for part in value]
+    return float(f"{value:.8g}") if isinstance(value, float) else value
 
 
 # -- runs --------------------------------------------------------------------------------------------------
