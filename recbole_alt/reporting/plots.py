@@ -54,7 +54,7 @@ def gains(rows: Sequence[Row]) -> Any:
     shares = distinct(row["train_share"] for row in shown)
     panels = [(title, m) for title, m in _PANELS.items() if any(row.get(f"vs_plain_{m}") is not None for row in shown)]
     arms = distinct(map(_name_arm, shown))
-    figure, grid = new_figure(len(shares), len(panels), height=0.8 + 0.28 * len(arms), sharey=True, sharex="col")
+    figure, grid = new_figure(len(shares), len(panels), height=1.2 + 0.28 * len(arms), sharey=True, sharex="col")
     for (share, axes_of_share), control in product(zip(shares, grid, strict=True), (True, False)):
         here = [row for row in shown if row["train_share"] == share and is_control(row["variant"]) == control]
         for (title, metric), axes in zip(panels, axes_of_share, strict=True):
@@ -67,10 +67,12 @@ def gains(rows: Sequence[Row]) -> Any:
             bars = np.abs(np.reshape(ends, (-1, 2)).T - np.asarray(values))
             axes.errorbar(values, places, xerr=bars, label=label if drawn else None, **style)
             axes.axvline(0, color="grey", linewidth=0.6)
+            axes.locator_params(axis="x", nbins=5)
             axes.set_title(title if share == 1 else f"{title}, {share:.0%} of the clicks", fontsize="small")
     grid[0][0].set_yticks(range(len(arms)), arms)
-    grid[0][0].invert_yaxis()
-    grid[0][0].legend(frameon=False, fontsize="small")
+    grid[0][0].set_ylim(len(arms) - 0.5, -0.5)
+    names = grid[0][0].get_legend_handles_labels()
+    figure.legend(*names, loc="outside upper right", ncols=2, frameon=False, fontsize="small")
     figure.supxlabel("test AUC, less the plain model's", fontsize="medium")
     return figure
 
@@ -138,7 +140,7 @@ def new_figure(
 
 def _name_arm(row: Row) -> str:
     """The model and the arm, by the same name with its own texts and with others'."""
-    return f"{row['model']} {arm_of(row | {'variant': row['variant'].removesuffix(CONTROL)})}"
+    return f"{row['model']} {arm_of(row | {'variant': row['variant'].removesuffix(CONTROL), 'tuned_alone': False})}"
 
 
 def _largest_share(rows: Sequence[Row]) -> list[Row]:
