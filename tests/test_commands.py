@@ -69,6 +69,11 @@ NOT_HERE = {
     "python benchmarks/shortcuts.py --json=docs/results/shortcuts.json": _LONG,
     "python benchmarks/choices.py unseen-values --json=docs/results/unseen-values.json": _LONG,
     "python benchmarks/choices.py encoder-runtime --json=docs/results/encoder-runtime.json": _LONG,
+    "python benchmarks/extending.py --json=docs/results/extending.json --data_path=dataset": (
+        "test_extending.py runs it, on a small dataset"
+    ),
+    "python benchmarks/run.py --only=rowwise": "test_rowwise.py has what is exact; speed is of a quiet machine",
+    "python benchmarks/large.py": _LONG,
     "python benchmarks/run.py --only=serving": "test_onnx.py compares the scores, and its speed is of a quiet machine",
     "SERVED=served": _SERVICE,
     "torchrun": "test_processes.py starts several processes",
