@@ -50,7 +50,7 @@ def block(file: str, title: str | None, told: set[str]) -> str:
         return report_block(file, title, told)
     record = read_json(ROOT / file)
     if isinstance(record, dict):
-        return run_block(file, record)
+        return load_block(file, record) if "measured" in record else run_block(file, record)
     if "with_texts" in record[0]:
         return f"\n{probe.to_markdown([probe.Probe(**one) for one in record])}\n"
     if "with_histories" in record[0]:
@@ -223,6 +223,22 @@ def histories_table(gains: list[dict[str, Any]]) -> str:
         cells = [f"{mean(values):.4f} ± {stdev(values):.4f}" for values in reached]
         rows.append([gain["data"] + share, gain["model"], str(len(gain["alone"])), *cells])
     return markdown_table(header, rows, "llr")
+
+
+def load_block(file: str, record: dict[str, Any]) -> str:
+    """Command, table and facts of ``benchmarks/load.py``: latency and rate by size of the requests and by clients."""
+    rows = []
+    for one in record["measured"]:
+        cells = [f"{one['rows']:,}", str(one["clients"]), f"{one['p50_ms']:.2f}", f"{one['p99_ms']:.2f}"]
+        rate = one["requests_per_second"]
+        rows.append([*cells, f"{rate:,.0f}", f"{one['rows'] * rate:,.0f}"])
+    header = ["rows in a request", "clients", "p50, ms", "p99, ms", "requests per second", "rows per second"]
+    facts = f"{record['model']}; processes of the service: {record['workers']}; cores, which its clients share: "
+    facts += f"{record['cores']}. Made from `{file}`."
+    command = f"python benchmarks/load.py served --json={file}"
+    if record["workers"] > 1:
+        command += f" --workers={record['workers']}"
+    return f"\n```\n{command}\n```\n\n{markdown_table(header, rows, 'r', pad=False)}\n\n{facts}\n\n"
 
 
 def run_block(file: str, record: dict[str, Any]) -> str:

@@ -69,12 +69,18 @@ NOT_HERE = {
     "python benchmarks/shortcuts.py --json=docs/results/shortcuts.json": _LONG,
     "python benchmarks/choices.py unseen-values --json=docs/results/unseen-values.json": _LONG,
     "python benchmarks/choices.py encoder-runtime --json=docs/results/encoder-runtime.json": _LONG,
+    "python benchmarks/extending.py --json=docs/results/extending.json --data_path=dataset": (
+        "test_extending.py runs it, on a small dataset"
+    ),
+    "python benchmarks/run.py --only=rowwise": "test_rowwise.py has what is exact; speed is of a quiet machine",
+    "python benchmarks/large.py": _LONG,
     "python benchmarks/run.py --only=serving": "test_onnx.py compares the scores, and its speed is of a quiet machine",
     "SERVED=served": _SERVICE,
     "torchrun": "test_processes.py starts several processes",
     "curl": _SERVICE,
+    "tensorboard": "serves until it is stopped",
     "WANDB_MODE=offline": "test_trackers.py runs it where W&B is installed",
-    "python benchmarks/load.py served": _SERVICE,
+    "python benchmarks/load.py served --json=docs/results/load.json": _SERVICE,
     "python docs/update_reliability.py --examples=5000 --kills=50": _LONG,
 }
 

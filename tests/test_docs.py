@@ -46,6 +46,17 @@ def test_tables_are_made_from_their_files(page: Path) -> None:
     assert module_of("update_tables").update(page.read_text()) == page.read_text(), "run python docs/update_tables.py"
 
 
+def test_the_table_of_load() -> None:
+    measured = [{"rows": 1000, "clients": 8, "p50_ms": 12.34, "p99_ms": 56.78, "requests_per_second": 90.4}]
+    record = {"cores": 2, "workers": 1, "model": "ALT_DCN", "measured": measured}
+    text = module_of("update_tables").load_block("load.json", record)
+    assert "\npython benchmarks/load.py served --json=load.json\n" in text
+    assert "\n| 1,000 | 8 | 12.34 | 56.78 | 90 | 90,400 |\n" in text
+    assert "ALT_DCN; processes of the service: 1; cores, which its clients share: 2." in text
+    text = module_of("update_tables").load_block("load.json", record | {"workers": 2})
+    assert "--json=load.json --workers=2\n" in text
+
+
 def test_results_are_rows_and_runs_only_and_agree() -> None:
     campaigns = [file.parent for file in RESULTS.glob("*/results.json")]
     assert len(campaigns) > 5

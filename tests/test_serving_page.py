@@ -1,4 +1,4 @@
-"""The programs of the page about scoring and serving, as they stand, on a run of ``tiny``."""
+"""The programs of the pages about what follows a run, as they stand; those that name a run, on one of ``tiny``."""
 
 from __future__ import annotations
 
@@ -27,21 +27,23 @@ ONLY_IDS = {
 }
 
 
-def program(name: str, **changes: str) -> dict[str, Any]:
-    """Execute a program of the page, changed so; its names."""
-    (block,) = (block for block in blocks(DOCS / "serving.md") if block.file == name)
-    text = block.text
-    for before, after in changes.items():
-        assert before in text
-        text = text.replace(before, after)
+def program(page: str, *files: str, **changes: str) -> dict[str, Any]:
+    """Execute programs of a page one after the other, changed so; their names."""
     names: dict[str, Any] = {}
-    exec(compile(text, name, "exec"), names)
+    for name in files:
+        (block,) = (block for block in blocks(DOCS / page) if block.file == name)
+        text = block.text
+        for before, after in changes.items():
+            assert before in text
+            text = text.replace(before, after)
+        exec(compile(text, name, "exec"), names)
     return names
 
 
 def test_predict_in_python(keys: Callable[..., dict[str, Any]], capsys: pytest.CaptureFixture[str]) -> None:
     folder = run_recbole_alt("ALT_DCN", "tiny", None, keys(finetune_modes=[], epochs=1, **ONLY_IDS))["folder"]
-    found = program("predict.py", **{"saved/ALT_DCN-ml-100k-…": folder, "196, 1": '"u1", "u2"', "242": '"i1"'})["found"]
+    changes = {"saved/ALT_DCN-ml-100k-…": folder, "196, 1": '"u1", "u2"', "242": '"i1"'}
+    found = program("scoring.md", "predict.py", **changes)["found"]
     assert found.new_values == {"item_id": {"rows": 1, "values": 1}}
     assert "{'item_id': {'rows': 1, 'values': 1}}" in capsys.readouterr().out
 
@@ -54,5 +56,16 @@ def test_ten_lines_of_numpy(stage: str, keys: Callable[..., dict[str, Any]]) -> 
     folder = Path(run_recbole_alt("ALT_DCN", "tiny", None, keys(finetune_modes=modes, epochs=1, **ONLY_IDS))["folder"])
     to_onnx(folder / f"{stage}.pth", "served")
     frame = rows(1)[["user_id", "item_id"]].replace({"item_id": {"i5": "no such item"}})
-    found = program("score.py")["score"]({name: frame[name].tolist() for name in frame})
+    found = program("serving.md", "score.py")["score"]({name: frame[name].tolist() for name in frame})
     np.testing.assert_allclose(found, predict(folder, frame, mode=stage).scores, rtol=0, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_from_frames_to_a_comparison(capsys: pytest.CaptureFixture[str]) -> None:
+    budget = '{"epochs": 2, "pretrain_steps": 10}'
+    small = '{"epochs": 1, "pretrain_steps": 2, "language_model_layers": 1, "show_plan": False}'
+    names = program("python.md", "frames.py", "frames.py, continued", **{budget: small})
+    assert names["found"].new_values == {"item_id": {"rows": 1, "values": 1}}
+    assert "extended: 1 item added to" in capsys.readouterr().out
+    assert Path("encoder", "README.md").is_file()
+    assert list(names["table"]["stage"]) == ["plain", "ctr"]

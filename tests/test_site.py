@@ -23,7 +23,7 @@ from recbole_alt.yaml_files import parse_yaml
 #: What the checkout's scripts mean.
 SCRIPTS = {"run_recbole_alt.py": "run", "run_hyper_alt.py": "tune", "run_compatibility.py": "compare"}
 #: Programs that are not ours; their options are not checked.
-OTHERS = {"pip", "source", "head", "tail", "python3.11", "torchrun", "curl"}
+OTHERS = {"pip", "source", "head", "tail", "python3.11", "torchrun", "curl", "tensorboard"}
 by_name = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 
 

@@ -76,7 +76,7 @@ def test_the_tutorial_ends_with_a_served_model(tmp_path: Path) -> None:
         shell(tmp_path, f"python score_rows.py {folder}/{mode}.pth")
         assert len((tmp_path / "scores.csv").read_text().splitlines()) == 601
     reached = json.loads((folder / "result.json").read_text())["results"]["ctr"]["test"]["auc"]
-    (evaluate,) = (block for block in blocks(DOCS / "running.md") if "model_file=" in block.text)
+    (evaluate,) = (block for block in blocks(DOCS / "export.md") if "model_file=" in block.text)
     shell(tmp_path, f"recbole-alt export {folder}/ctr.pth --recbole=dcn.pth")
     (tmp_path / "evaluate.py").write_text(f"import recbole_alt\n{evaluate.text}")
     assert f"'auc', {reached:.4f}"[:-1] in shell(tmp_path, "python evaluate.py")
