@@ -3,7 +3,7 @@
 ``served`` is the folder that ``recbole-alt export RUN --mode=ctr --onnx=served`` wrote. The service
 (``examples/serve.py``, ``pip install fastapi uvicorn onnxruntime``) and as many clients as are asked for share this
 machine's cores; each client sends one request after the other over one connection. Requests ask for one row, or for
-the items of one user to be ranked.
+the items of one user to be ranked: ids only, so that a model that reads fields of the interaction can't be asked.
 """
 
 from __future__ import annotations
@@ -12,12 +12,14 @@ import argparse
 import http.client
 import json
 import os
+import platform
 import random
 import socket
 import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,7 @@ from recbole_alt.files import write_json
 
 ROWS = (1, 100, 1000)
 CLIENTS = (1, 8)
+PACKAGES = ("onnxruntime", "fastapi", "uvicorn", "numpy")
 
 
 def free_port() -> int:
@@ -93,6 +96,7 @@ def main() -> int:
         service.wait()
     if arguments.json:
         machine = {"cores": len(os.sched_getaffinity(0)), "workers": arguments.workers, "model": about["model"]}
+        machine["versions"] = {"python": platform.python_version()} | {name: version(name) for name in PACKAGES}
         write_json(arguments.json, {**machine, "measured": found})
     return 0
 

@@ -234,7 +234,8 @@ def load_block(file: str, record: dict[str, Any]) -> str:
         rows.append([*cells, f"{rate:,.0f}", f"{one['rows'] * rate:,.0f}"])
     header = ["rows in a request", "clients", "p50, ms", "p99, ms", "requests per second", "rows per second"]
     facts = f"{record['model']}; processes of the service: {record['workers']}; cores, which its clients share: "
-    facts += f"{record['cores']}. Made from `{file}`."
+    versions = ", ".join(map(" ".join, record["versions"].items()))
+    facts += f"{record['cores']}. Made from `{file}`: {versions}."
     command = f"python benchmarks/load.py served --json={file}"
     if record["workers"] > 1:
         command += f" --workers={record['workers']}"

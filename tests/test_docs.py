@@ -48,7 +48,7 @@ def test_tables_are_made_from_their_files(page: Path) -> None:
 
 def test_the_table_of_load() -> None:
     measured = [{"rows": 1000, "clients": 8, "p50_ms": 12.34, "p99_ms": 56.78, "requests_per_second": 90.4}]
-    record = {"cores": 2, "workers": 1, "model": "ALT_DCN", "measured": measured}
+    record = {"cores": 2, "workers": 1, "model": "ALT_DCN", "versions": {"numpy": "2.0"}, "measured": measured}
     text = module_of("update_tables").load_block("load.json", record)
     assert "\npython benchmarks/load.py served --json=load.json\n" in text
     assert "\n| 1,000 | 8 | 12.34 | 56.78 | 90 | 90,400 |\n" in text
