@@ -328,6 +328,16 @@ def test_variants_have_the_parameters_of_what_they_vary(campaign: Made) -> None:
     }  # fmt: skip
 
 
+def test_a_variant_may_be_given_as_the_control_of_another(campaign: Made) -> None:
+    variants = {"mine": {"transfer": "embeddings"}, "mine_shuffled": {"transfer": "all"}}
+    axes = campaign(models=["DCN"], modes=["ctr"], variants=variants, controls=["all"], tuned_alone=["mine"])
+    assert axes.changes["mine_shuffled"] == {"transfer": "all"} and axes.controls == [COMPLETE, "mine"]
+    run = next(run for run in axes.runs() if run.variant == "mine")
+    assert run.bases["vs_others"].variant == "mine_shuffled"
+    control = next(run for run in axes.runs() if run.variant == "mine_shuffled")
+    assert axes.tuned_as(control) == axes.tuned_as(run) and axes.config(control, {})["shuffle_texts"] is None
+
+
 def test_names_that_models_have_for_dropout(campaign: Made) -> None:
     Path("dropout").write_text("dropout_prob uniform 0,0.5\n")
     axes = campaign(models=["LR", "AutoInt"], modes=["ctr"], params_file="dropout")
@@ -448,7 +458,7 @@ def test_datasets_and_bad_input(campaign: Made, tmp_path: Path) -> None:
         ({"variants": {"ALT": {}}}, "'ALT' is taken"),
         ({"variants": {"a b": {}}}, "'a b' is taken, or no word"),
         ({"variants": {"steps_5": {}}}, "'steps_5' is taken"),
-        ({"variants": {"mine_shuffled": {}}}, "'mine_shuffled' is taken"),
+        ({"variants": {"mine_shuffled": {}}}, "'mine_shuffled' is the control of 'mine', which must be a variant"),
         ({"controls": ["mine"]}, "controls must be among ALT, not 'mine'"),
         ({"variants": "more"}, "variants must be"),
         ({"tuning_seeds": 3}, "between 1 and the 2 seeds, not 3"),

@@ -84,8 +84,10 @@ class Campaign:
             raise ValueError(f"variants must be 'name: {{key: value}}' pairs, not {self.variants!r}")
         for name, changes in self.variants.items():
             word = re.fullmatch(r"(?!steps_)[A-Za-z]\w*", str(name))
-            if not word or is_control(name) or name in (PLAIN, COMPLETE, *ABLATIONS):
+            if not word or name in (PLAIN, COMPLETE, *ABLATIONS):
                 raise ValueError(f"variants: {name!r} is taken, or no word of letters, digits and underscores")
+            if is_control(name) and (of := name.removesuffix(CONTROL)) not in self.variants:
+                raise ValueError(f"variants: {name!r} is the control of {of!r}, which must be a variant, too")
             if not isinstance(changes, dict):
                 raise ValueError(f"variants: {name} must hold 'key: value' pairs, not {changes!r}")
             self._check_keys(f"variants: {name}: ", changes, _OWN_KEYS - {"finetune_modes"})
@@ -114,7 +116,7 @@ class Campaign:
         ablations = {name: ABLATIONS.get(name, {}) for name in self.ablations}
         changes = {COMPLETE: {}, **ablations, **self.variants, **budgets}
         others = {f"{name}{CONTROL}": changes.get(name, {}) | {"shuffle_texts": "item"} for name in self.controls}
-        return changes | others
+        return changes | {name: of for name, of in others.items() if name not in changes}
 
     def runs(self) -> list[Run]:
         """All runs; those that share data or an alignment stand together."""
