@@ -202,6 +202,10 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     raw(folder / "RAW")
     for name, options in {"ml-1m": {}, "book-crossing": {}, "goodreads": {"genre": "poetry"}}.items():
         convert(name, folder / "RAW", folder / "dataset", any_size=True, progress=False, **options)
+    items = folder / "dataset" / "ml-1m" / "ml-1m.item"  # with plots, as of properties/campaigns/
+    header, *rows = items.read_text().splitlines()
+    rows = [f"{row}\tNumber {n} is lost.\tDirector {n}\tA, B" for n, row in enumerate(rows)]
+    items.write_text("\n".join([f"{header}\tplot:token\tdirector:token\tactors:token", *rows, ""]))
     return folder
 
 
