@@ -80,9 +80,13 @@ def add_columns(config: ALTConfig, out: Path) -> Path:
     """Write the files of the dataset of ``config`` with these columns into ``out/NAME/``, and return that folder.
 
     Raises:
-        ValueError: items without texts, a split that is not by time, or clicks that are not those of one threshold.
+        ValueError: items without texts, a split that is not by time, clicks that are not those of one threshold,
+            ``out`` where the data are, or data that have such a column.
     """
     name, folder, separator = config["dataset"], Path(config["data_path"]), config["field_separator"]
+    target, encoding = out / name, config["encoding"]
+    if target.resolve() == folder.resolve():
+        raise ValueError(f"out: {str(out)!r} is where the data are, which would be overwritten: give another folder")
     if config["eval_args"]["order"] != "TO":
         raise ValueError(f"{name}: what is earlier needs a split by time: set order: TO in eval_args")
     if len(config["threshold"] or ()) != 1:
@@ -93,8 +97,11 @@ def add_columns(config: ALTConfig, out: Path) -> Path:
     vectors = load_text_vectors(config, train._dataset, "item", "earlier_likes").cpu().numpy()
     vectors = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-9)
     others = np.append(0, 1 + np.random.default_rng(config["seed"]).permutation(len(vectors) - 1))
-    rows = pd.read_csv(folder / f"{name}.inter", sep=separator, dtype=str, keep_default_na=False, quoting=QUOTE_NONE)
+    form = {"sep": separator, "encoding": encoding, "quoting": QUOTE_NONE}
+    rows = pd.read_csv(folder / f"{name}.inter", dtype=str, keep_default_na=False, **form)
     columns = rows.set_axis([column.partition(":")[0] for column in rows], axis="columns")
+    if known := [column for column in COLUMNS if column in columns]:
+        raise ValueError(f"{name}.inter has a column {known[0]!r} already: give the data without it")
     number = {token: place for place, token in enumerate(dataset.field2id_token[dataset.iid_field])}
     ((rated, least),) = config["threshold"].items()
     given = (
@@ -107,10 +114,10 @@ def add_columns(config: ALTConfig, out: Path) -> Path:
     own, theirs = (summaries(*given, of, average) for of in (vectors, vectors[others]))
     for column, values in zip(COLUMNS, [*own.T, *theirs[:, 2:].T], strict=True):
         rows[f"{column}:float"] = [f"{value:.6g}" for value in values]
-    target = out / name
     target.mkdir(parents=True, exist_ok=True)
     with replacing(target / f"{name}.inter") as stream:
-        stream.write(rows.to_csv(sep=separator, index=False, lineterminator="\n", quoting=QUOTE_NONE).encode())
+        text = rows.to_csv(sep=separator, index=False, lineterminator="\n", quoting=QUOTE_NONE)
+        stream.write(text.encode(encoding))
     for file in (folder / f"{name}.{suffix}" for suffix in ("user", "item")):
         if file.is_file():
             copyfile(file, target / file.name)

@@ -57,3 +57,10 @@ def test_the_files_are_the_same_with_columns_more(
         assert Path(f"out/tiny/tiny.{suffix}").read_bytes() == (source / f"tiny.{suffix}").read_bytes()
     own, others = (after[f"{name}:float"].astype(float) for name in ("liked_texts", "liked_others_texts"))
     assert own.abs().max() > 0 and not own.equals(others)
+    for wrong, said in (
+        ([f"--out={source.parent}"], "is where the data are, which would be overwritten"),
+        (["--out=again", "--data_path=out"], "tiny.inter has a column 'earlier' already"),
+    ):
+        monkeypatch.setattr(sys, "argv", ["earlier_likes", "tiny", *wrong, "--config_files=time.yaml"])
+        assert main() == 2 and said in capsys.readouterr().err
+    assert list(pd.read_csv(source / "tiny.inter", sep="\t", dtype=str)) == list(before)
