@@ -47,11 +47,38 @@ _BATCH = 4096
 Keys = dict[str, Any]
 Tables = dict[str, tuple[torch.nn.Embedding, int]]
 
-#: What is done with the item files of each data set: the campaign with its keys, and the share of interactions used.
-DATA: dict[str, tuple[str | None, float]] = {
-    "ml-1m": ("ml-1m-plots", 0.2),
-    "ml-100k-plots": ("ml-100k-plots-time", 1.0),
-    "book-crossing": (None, 1.0),
+
+@dataclass(frozen=True)
+class Source:
+    """Where a data set comes from.
+
+    Attributes:
+        folder: with its atomic files.
+        campaign: the file whose keys its runs have, if any.
+        share: of the known items' interactions that are used.
+        rules: the file in ``properties/dataset`` with another label rule, if any.
+        least: rows with a lower rating are left out.
+    """
+
+    folder: str
+    campaign: str | None = None
+    share: float = 1.0
+    rules: str | None = None
+    least: float = 0.0
+
+    def keys(self) -> Keys:
+        """Those of the campaign and of the label rule."""
+        files = {"campaigns": self.campaign, "dataset": self.rules}
+        read = {folder: _yaml(properties_dir() / folder / f"{name}.yaml") for folder, name in files.items() if name}
+        return read.get("campaigns", {}).get("keys", {}) | read.get("dataset", {})
+
+
+#: The data sets, by name.
+DATA: dict[str, Source] = {
+    "ml-1m": Source("ml-1m", campaign="ml-1m-plots", share=0.2),
+    "ml-100k-plots": Source("ml-100k-plots", campaign="ml-100k-plots-time"),
+    "book-crossing": Source("book-crossing"),
+    "book-crossing-explicit": Source("book-crossing", rules="book-crossing-explicit", least=1.0),
 }
 #: How models are trained, by kind.
 KINDS: dict[str, Keys] = {"plain": {}, "grounded": {"grounded": ["item"]}}
@@ -87,8 +114,8 @@ class HeldOut:
 
     Args:
         source: the folder with its atomic files.
+        about: what of these is used.
         root: where those without the held-out items are written, in a folder of the same name.
-        share: of the other items' interactions, how many are used.
         most: the most rows of validation, and of test.
 
     Attributes:
@@ -96,16 +123,17 @@ class HeldOut:
         rows: interactions with them, texts in all columns, of ``valid`` and ``test``.
     """
 
-    def __init__(self, source: Path, root: Path, seed: int, share: float, most: int):
+    def __init__(self, source: Path, about: Source, root: Path, seed: int, most: int):
         rng, name = np.random.default_rng(seed), source.name
         (root / name).mkdir(parents=True, exist_ok=True)
         frames = {suffix: _read(source / f"{name}.{suffix}") for suffix in ("inter", "user", "item")}
         inter, item = frames["inter"], frames["item"]
+        inter = inter[inter["rating:float"].astype(float) >= about.least]
         ids = item["item_id:token"]
         valid, test, _ = np.split(rng.permutation(ids.to_numpy()), [len(ids) // 10, len(ids) // 5])
         out = {*valid, *test}
         known, new = inter[~inter["item_id:token"].isin(out)], inter[inter["item_id:token"].isin(out)]
-        frames["inter"] = known.iloc[np.sort(rng.permutation(len(known))[: round(share * len(known))])]
+        frames["inter"] = known.iloc[np.sort(rng.permutation(len(known))[: round(about.share * len(known))])]
         frames["item"] = item[~ids.isin(out)]
         for suffix, frame in frames.items():
             _write(frame, root / name / f"{name}.{suffix}")
@@ -120,6 +148,10 @@ class HeldOut:
 
 def _read(file: Path) -> pd.DataFrame:
     return pd.read_csv(file, sep="\t", dtype=str, keep_default_na=False, quoting=3, encoding="utf-8")
+
+
+def _yaml(file: Path) -> Any:
+    return yaml.safe_load(file.read_text(encoding="utf-8"))
 
 
 def _write(frame: pd.DataFrame, file: Path) -> None:
@@ -175,22 +207,22 @@ class Study:
 
     Attributes:
         name: of the data set.
-        source: the folder with its atomic files.
+        data_path: the folder of the folders with atomic files.
         work: where records of trainings are kept.
         rows: the most rows of validation, and of test.
     """
 
     name: str
-    source: Path
+    data_path: Path
     work: Path
     rows: int
     neighbours: int
     held_out: dict[int, HeldOut] = field(default_factory=dict)
 
-    def __post_init__(self) -> None:
-        campaign, self.share = DATA[self.name]
-        file = properties_dir() / "campaigns" / f"{campaign}.yaml"
-        self.keys = COMMON if campaign is None else yaml.safe_load(file.read_text(encoding="utf-8"))["keys"] | COMMON
+    @property
+    def about(self) -> Source:
+        """Where the data come from."""
+        return DATA[self.name]
 
     def trained(self, kind: str, parameters: Keys, seed: int) -> dict[str, dict[str, float]]:
         """AUC of validation and test on new items, by way to embed them: ``valid`` and ``test``."""
@@ -209,12 +241,13 @@ class Study:
     def _train(self, kind: str, parameters: Keys, seed: int) -> dict[str, dict[str, float]]:
         root = self.work / f"{self.name}-{seed}"
         if seed not in self.held_out:
-            self.held_out[seed] = HeldOut(self.source, root, seed, self.share, self.rows)
+            source = self.data_path / self.about.folder
+            self.held_out[seed] = HeldOut(source, self.about, root, seed, self.rows)
         held_out, saved = self.held_out[seed], root / "saved"
         rmtree(saved, ignore_errors=True)
-        keys = {**self.keys, **KINDS[kind], **parameters, "seed": seed}
+        keys = {**self.about.keys(), **COMMON, **KINDS[kind], **parameters, "seed": seed}
         keys |= {"data_path": str(root), "checkpoint_dir": str(saved)}
-        run = Path(run_recbole_alt("ALT_DCN", self.name, None, keys)["folder"])
+        run = Path(run_recbole_alt("ALT_DCN", self.about.folder, None, keys)["folder"])
         extended = Path(f"{run}-extended")
         extend(run, extended, item=held_out.items, neighbours=self.neighbours)
         return reached(run, extended, held_out.rows, seed)
@@ -278,7 +311,7 @@ def compare(study: Study, seeds: Sequence[int], tuning_seeds: int, trials: int, 
             "at_ends": [name for name, value in one.parameters.items() if ends[name](value)],
             **{part: [auc[part][one.way] for auc in found] for part in ("valid", "test")},
         }
-    about = {"data": study.name, "share": study.share, "seeds": list(seeds), "tuning_seeds": tuning_seeds}
+    about = {"data": study.name, "share": study.about.share, "seeds": list(seeds), "tuning_seeds": tuning_seeds}
     return {**about, "trials": trials, "rows": study.rows, "arms": arms}
 
 
@@ -286,7 +319,7 @@ def main() -> int:
     """Make what is missing."""
     parser = argparse.ArgumentParser(description="What adding items to a finished run is worth, over seeds.")
     parser.add_argument("--json", metavar="FILE", required=True, help="results; those of other data there are kept")
-    parser.add_argument("--data_path", required=True, help=f"folder of {'/, '.join(DATA)}/")
+    parser.add_argument("--data_path", required=True, help="folder of ml-1m/, ml-100k-plots/ and book-crossing/")
     parser.add_argument("--work", default="campaigns/extending", help="records of trainings (default %(default)s)")
     parser.add_argument("--only", choices=DATA, help="one of the data sets")
     parser.add_argument("--seeds", type=int, default=5)
@@ -298,7 +331,7 @@ def main() -> int:
     given = parser.parse_args()
     file = Path(given.json)
     for data in [given.only] if given.only else DATA:
-        study = Study(data, Path(given.data_path) / data, Path(given.work), given.rows, given.neighbours)
+        study = Study(data, Path(given.data_path), Path(given.work), given.rows, given.neighbours)
         seeds = range(2020, 2020 + given.seeds)
         entry = compare(study, seeds, given.tuning_seeds, given.trials, given.widenings)
         entries = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else []

@@ -391,7 +391,8 @@ def test_the_program_of_the_page(run: Callable[..., str], capsys: pytest.Capture
 
 
 @pytest.mark.slow
-def test_the_benchmark(data_path: Path, small_bert: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("data", ["book-crossing", "book-crossing-explicit"])
+def test_the_benchmark(data: str, data_path: Path, small_bert: str, tmp_path: Path) -> None:
     """On made-up data in the form of BookCrossing."""
     users, items = [f"u{n}" for n in range(12)], [f"b{n}" for n in range(40)]
     folder = tmp_path / "own" / "book-crossing"
@@ -409,7 +410,7 @@ def test_the_benchmark(data_path: Path, small_bert: str, tmp_path: Path) -> None
     }
     for suffix, body in bodies.items():
         (folder / f"book-crossing.{suffix}").write_text("\n".join([header[suffix], *body]) + "\n")
-    words = ["--json=out.json", f"--data_path={folder.parent}", "--work=work", "--only=book-crossing", "--seeds=2"]
+    words = ["--json=out.json", f"--data_path={folder.parent}", "--work=work", f"--only={data}", "--seeds=2"]
     words += ["--trials=2", "--tuning_seeds=1"]
     command = [sys.executable, str(ROOT / "benchmarks" / "extending.py"), *words]
     for _ in range(2):  # the second time everything is there
@@ -418,7 +419,9 @@ def test_the_benchmark(data_path: Path, small_bert: str, tmp_path: Path) -> None
         ).stdout
     assert "seed" not in printed
     (entry,) = json.loads(Path("out.json").read_text())
-    tried = [json.loads(file.read_text()) for file in Path("work", "book-crossing").glob("*.json")]
+    tried = [json.loads(file.read_text()) for file in Path("work", data).glob("*.json")]
+    known = Path("work", f"{data}-2020", "book-crossing", "book-crossing.inter").read_text()
+    assert any(line.endswith("\t0") for line in known.splitlines()) == (data == "book-crossing")
     for arm in entry["arms"].values():
         kind = "grounded" if arm is entry["arms"]["grounded"] else "plain"
         of_kind = [one for one in tried if one["seed"] == 2020 and one["kind"] == kind]
@@ -432,4 +435,4 @@ def test_the_benchmark(data_path: Path, small_bert: str, tmp_path: Path) -> None
     ]
     assert sorted(map(str, drawn[0])) == sorted(map(str, drawn[1]))  # the same draws for all
     table = module_of("update_tables").extending_table([entry])
-    assert table.splitlines()[2].startswith("| book-crossing | 100% | plain") and "Holm" in table
+    assert table.splitlines()[2].startswith(f"| {data} | 100% | plain") and "Holm" in table
