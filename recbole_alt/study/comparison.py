@@ -172,8 +172,10 @@ class Comparison:
 
     def _try(self, cell: Run, claim: Claim) -> Record:
         """The mean score of a trial over the seeds, None if one of them diverged."""
-        records = []
-        for run in self.campaign.tuned_with(cell):
+        records, runs = [], self.campaign.tuned_with(cell)
+        while runs:  # first one whose alignment no other process makes
+            run = min(runs, key=lambda one: self.store.is_aligning(self._alignment_of(one)))
+            runs.remove(run)
             self._trials_left[run] -= 1
             records.append(self._train(run, claim.parameters, test=False))
         scores = [record["score"] for record in records]

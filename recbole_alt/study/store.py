@@ -156,6 +156,16 @@ class Store:
         """True if an alignment is made and its weights are there; once dropped, the record of its costs stays."""
         return all((self.folder / "pretraining" / name / file).is_file() for file in ("pretrain.json", "pretrain.pth"))
 
+    def is_aligning(self, name: str | None) -> bool:
+        """True while another process makes this alignment, and would have to be waited for."""
+        if name is None or self.has_alignment(name):
+            return False
+        try:
+            with FileLock(f"{self.folder / 'pretraining' / name}.lock", timeout=0):
+                return False
+        except Timeout:
+            return True
+
     def _align(self, name: str, config: ALTConfig, data: Data, target: Path) -> tuple[float, dict[str, Any]]:
         """Put the aligned towers at ``target``; the seconds that this took now, and all that making them cost."""
         home, seconds = self.folder / "pretraining" / name, 0.0
