@@ -393,6 +393,30 @@ def test_trials_of_another_process_are_waited_for_last(campaign: Made, monkeypat
     ]  # fmt: skip
 
 
+def test_a_seed_whose_alignment_another_process_makes_comes_last(
+    campaign: Made, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path("one").write_text("learning_rate choice [1e-3]\n")
+    axes = campaign(models=["DCN"], modes=["ctr"], seeds=2, params_file="one", tuning_seeds=2)
+    compared = comparison.Comparison(Path("out"), axes)
+    ctr = next(run for run in axes.runs() if run.stage == "ctr")
+    name = compared._alignment_of(ctr)
+    assert name and not compared.store.is_aligning(name)
+    busy = FileLock(Path("out/pretraining") / f"{name}.lock")
+    busy.acquire()
+    assert compared.store.is_aligning(name) and not compared.store.is_aligning(None)
+
+    def score(given: dict[str, Any], seed: int) -> float:
+        if made[-1][0] == "ctr":
+            busy.release()  # the other process has made it
+        return 0.5
+
+    made = pretend(monkeypatch, score)
+    compared.choose(axes.runs())
+    assert [seed for stage, _, seed in made if stage == "plain"] == [2020, 2021]
+    assert [seed for stage, _, seed in made if stage == "ctr"] == [2021, 2020]
+
+
 def test_processes_share_a_campaign(keys: Keys, tmp_path: Path) -> None:
     given = keys(pretrain_steps=2, epochs=1)
     Path("ranges").write_text("learning_rate choice [1e-3, 3e-3, 1e-2]\n")
