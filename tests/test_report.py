@@ -241,14 +241,17 @@ def test_what_was_not_trained_to_its_best_is_marked() -> None:
     costs = {"alignment_steps": None, "commands": "[]", "versions": "[]", "dataset": "d", "label_rule": "r"}
     costs |= {"split": "s", "encoder": None, "prompt_scope": None, "train_rows": 8, "valid_rows": 1, "test_rows": 1}
     rows = [
-        row("DCN", "plain", None, logloss=0.61, **costs),
+        row("DCN", "plain", None, logloss=0.61, click_rates_valid_auc=0.81, **costs),
         row("DCN", "ctr", 0.1, at_ends=["learning_rate"], **costs),
         row("DCN", "joint", 0.1, **costs),
     ]
     table = tables.make_tables(rows)[0]
-    assert [line[1] for line in table.rows] == ["plain ‡", "ctr †", "joint"]
+    assert [line[1] for line in table.rows] == ["plain ‡§", "ctr †", "joint"]
     assert "† A value at the end of its range was chosen: DCN ctr (learning_rate)." in table.facts
     assert "‡ LogLoss above the entropy of the base rate, so not trained: DCN plain (0.6000)." in table.facts
+    assert "§ Validation AUC below that of a logistic regression on click rates: DCN plain (0.8100)." in table.facts
+    (better,) = tables.make_tables([row("DCN", "plain", None, click_rates_valid_auc=0.79, **costs)])[0].rows
+    assert better[1] == "plain"
 
 
 def test_a_control_is_compared_with_its_arm(campaign: Made) -> None:

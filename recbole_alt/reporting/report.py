@@ -161,6 +161,7 @@ def summarise(records: Sequence[Record], resamples: int = 400) -> list[Row]:
         row["popularity"] = _by_popularity(good[cell])
         row["calibration"] = first and reliability(scores_of(first).label, scores_of(first).score)
         row["base_entropy"] = first and _entropy(scores_of(first).label)
+        row["click_rates_valid_auc"] = first and (first.get("click_rates") or {}).get("valid")
         row["parameters"] = json.dumps(next(iter(runs.values()))["parameters"])
         row["tuned_alone"] = any(run["tuned_alone"] for run in runs.values())
         row["at_ends"] = distinct(name for run in runs.values() for name in run["at_ends"])

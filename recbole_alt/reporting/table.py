@@ -7,13 +7,13 @@ from dataclasses import dataclass
 
 from recbole_alt.markdown import markdown_table
 
-#: A value at the end of its range was chosen; a LogLoss above the entropy of the base rate.
-AT_END, UNTRAINED = "†", "‡"
+#: A value chosen at the end of its range; LogLoss above the entropy of the base rate; AUC below that of click rates.
+AT_END, UNTRAINED, OUTDONE = "†", "‡", "§"
 
 _NUMERIC = frozenset("0123456789+-<")
 _LATEX = str.maketrans(
     {"\\": r"\textbackslash ", **{c: "\\" + c for c in "_%&#{}$"}, "±": r"$\pm$", "Δ": r"$\Delta$", "≥": r"$\ge$"}
-    | {"–": "--", "~": r"\textasciitilde ", "<": "$<$", "`": "", AT_END: r"\dag", UNTRAINED: r"\ddag"}
+    | {"–": "--", "~": r"\textasciitilde ", "<": "$<$", "`": "", AT_END: r"\dag", UNTRAINED: r"\ddag", OUTDONE: r"\S"}
 )
 
 

@@ -9,16 +9,18 @@ from typing import Any
 
 from recbole_alt.keys import MODES
 from recbole_alt.reporting.runs import COMPLETE, PLAIN, arm_of, distinct, is_control
-from recbole_alt.reporting.table import AT_END, UNTRAINED, Table, number
+from recbole_alt.reporting.table import AT_END, OUTDONE, UNTRAINED, Table, number
 from recbole_alt.statistics import holm, p_value, t_interval
 
 Row = dict[str, Any]  # of ``results.json``
 
+_RATES = "click_rates_valid_auc"  # of plain rows, from this version on
 METRICS = ["valid_auc", "valid_logloss", "auc", "logloss", "gauc", "rare_item_auc", "new_item_auc", "new_user_auc"]
 #: Marks of plain models, and what each means.
 MARKS = {
     AT_END: "A value of the plain model is at the end of its range: it may not be trained to its best",
     UNTRAINED: "The plain model's LogLoss is above the entropy of the base rate: it is not trained",
+    OUTDONE: "The plain model's validation AUC is below that of click rates: it has not learned what counting finds",
 }
 
 
@@ -129,12 +131,15 @@ def tell(rows: Sequence[Row]) -> str:
         said += f" {AT_END} A value at the end of its range was chosen: {'; '.join(ends)}."
     if untrained := distinct(f"{_name_row(row)} ({row['base_entropy']:.4f})" for row in rows if _is_untrained(row)):
         said += f" {UNTRAINED} LogLoss above the entropy of the base rate, so not trained: {'; '.join(untrained)}."
+    if outdone := distinct(f"{_name_row(row)} ({row[_RATES]:.4f})" for row in rows if _is_outdone(row)):
+        said += f" {OUTDONE} Validation AUC below that of a logistic regression on click rates: {'; '.join(outdone)}."
     commands, versions = (distinct(one for row in rows for one in json.loads(row[n])) for n in ("commands", "versions"))
     return f"{said} {'; '.join(f'`{command}`' for command in commands)}. {' / '.join(versions)}."
 
 
 def _marks(row: Row) -> str:
-    return (AT_END if row["at_ends"] else "") + (UNTRAINED if _is_untrained(row) else "")
+    found = {AT_END: row["at_ends"], UNTRAINED: _is_untrained(row), OUTDONE: _is_outdone(row)}
+    return "".join(mark for mark in MARKS if found[mark])
 
 
 def _explain_marks(rows: Sequence[Row]) -> str:
@@ -144,6 +149,10 @@ def _explain_marks(rows: Sequence[Row]) -> str:
 
 def _is_untrained(row: Row) -> bool:
     return row["logloss"] is not None and row["base_entropy"] is not None and row["logloss"] > row["base_entropy"]
+
+
+def _is_outdone(row: Row) -> bool:
+    return None not in (row["valid_auc"], row.get(_RATES)) and row["valid_auc"] < row[_RATES]
 
 
 def _by(rows: Iterable[Row], *names: str) -> list[list[Row]]:

@@ -17,11 +17,12 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock, Timeout
 from recbole.utils import EvaluatorType, init_logger
 
+from recbole_alt.click_rates import click_rates
 from recbole_alt.files import check_folder, read_record, write_record
 from recbole_alt.keys import FREE
 from recbole_alt.launch import require_one_process
 from recbole_alt.reporting.report import write_report
-from recbole_alt.reporting.runs import Run
+from recbole_alt.reporting.runs import PLAIN, Run
 from recbole_alt.result import result_record
 from recbole_alt.run_folder import require_equal
 from recbole_alt.stopping import going_on
@@ -213,7 +214,7 @@ class Comparison:
             raise ValueError(f"{run.data}: its evaluation ranks sampled items; give labels, as mode: labeled")
 
         def about() -> Record:
-            parts = zip(("train", "valid", "test"), self.store.load(config)[1:], strict=True)
+            loaders = dict(zip(("train", "valid", "test"), self.store.load(config)[1:], strict=True))
             result = result_record(config, {}, {}, {})
             return {
                 "parameters": parameters,
@@ -222,7 +223,8 @@ class Comparison:
                 "tuned_alone": run.variant in self.campaign.tuned_alone,
                 "tuning_seeds": self.campaign.tuning_seeds if self.campaign.ranges else 0,
                 "tuning_trials": self.campaign.tuning_trials,
-                "rows": {name: len(loader._dataset) for name, loader in parts},
+                "rows": {name: len(loader._dataset) for name, loader in loaders.items()},
+                "click_rates": click_rates(list(loaders.values())) if test and run.variant == PLAIN else None,
                 "configuration": result["configuration"],
                 "versions": result["versions"],
                 "command": self.command,
