@@ -13,6 +13,8 @@ from recbole_alt.metrics import auc
 
 #: Rows with the overall click rate that are added to those of each value; validation chooses.
 _ADDED = (1, 4, 16, 64)
+#: The most training rows that the regression is fitted to, evenly spread; all are counted.
+_FITTED = 1_000_000
 
 
 def click_rates(loaders: Sequence[Any]) -> dict[str, float | None]:
@@ -27,31 +29,46 @@ def click_rates(loaders: Sequence[Any]) -> dict[str, float | None]:
     Returns:
         ``valid`` and ``test``; None where these have one class only, or there is nothing to learn from.
     """
-    dataset = loaders[0]._dataset
-    parts = [loader._dataset.join(loader._dataset.inter_feat) for loader in loaders]
-    clicked = [np.asarray(part[dataset.label_field]) > 0.5 for part in parts]
-    if clicked[0].all() or not clicked[0].any():
-        return {"valid": None, "test": None}
-    fields = [name for name, kind in dataset.field2type.items() if kind == FeatureType.TOKEN and name in parts[0]]
-    ids = [[np.asarray(part[name]) for part in parts] for name in fields]
+    data = [loader._dataset for loader in loaders]
+    clicked = [np.asarray(part.inter_feat[part.label_field]) > 0.5 for part in data]
     best: dict[str, float | None] = {"valid": None, "test": None}
+    if clicked[0].all() or not clicked[0].any():
+        return best
+    fields = [name for name, kind in data[0].field2type.items() if kind == FeatureType.TOKEN and _holds(data[0], name)]
+    fitted = slice(None, None, -(-len(clicked[0]) // _FITTED))
+    odds = [_log_odds([_column(part, name) for part in data], clicked, fitted) for name in fields]
     for added in _ADDED:
-        odds = [_log_odds(of_field, clicked, added) for of_field in ids]
-        train, *others = (np.stack(of_part, axis=1) for of_part in zip(*odds, strict=True))
-        model = LogisticRegression(max_iter=1000).fit(train, clicked[0])
-        found = [auc(label, model.decision_function(rows)) for label, rows in zip(clicked[1:], others, strict=True)]
+        train, *others = (np.stack([of_field[added][part] for of_field in odds], axis=1) for part in range(len(data)))
+        model = LogisticRegression(max_iter=1000).fit(train, clicked[0][fitted])
+        found = [
+            auc(label, model.decision_function(rows)) if len(rows) else None
+            for label, rows in zip(clicked[1:], others, strict=True)
+        ]
         if best["valid"] is None or (found[0] is not None and found[0] > best["valid"]):
             best = dict(zip(best, found, strict=True))
     return best
 
 
-def _log_odds(ids: Sequence[np.ndarray], clicked: Sequence[np.ndarray], added: float) -> list[np.ndarray]:
-    """Of each row [N] of each part, by the id of one field; the first part is training."""
+def _log_odds(ids: Sequence[np.ndarray], clicked: Sequence[np.ndarray], fitted: slice) -> dict[int, list[np.ndarray]]:
+    """By the rows added: for each row [N] of each part, by its id of one field. The first part, training, is cut."""
     size, overall = 1 + max(int(of_part.max(initial=0)) for of_part in ids), clicked[0].mean()
     rows, clicks = np.bincount(ids[0], minlength=size), np.bincount(ids[0], clicked[0], minlength=size)
-    found = []
-    for part, of_part in enumerate(ids):
-        own, of_own = (clicked[0], 1) if part == 0 else (0, 0)
-        rate = (clicks[of_part] - own + added * overall) / (rows[of_part] - of_own + added)
-        found.append(np.log(rate / (1 - rate)))
+    shown = [(ids[0][fitted], clicked[0][fitted], 1), *((of_part, 0, 0) for of_part in ids[1:])]
+    found = {}
+    for added in _ADDED:
+        rates = [(clicks[i] - own + added * overall) / (rows[i] - of_own + added) for i, own, of_own in shown]
+        found[added] = [np.log(rate / (1 - rate)) for rate in rates]
     return found
+
+
+def _holds(data: Any, name: str) -> bool:
+    return any(feature is not None and name in feature for feature in (data.inter_feat, data.user_feat, data.item_feat))
+
+
+def _column(data: Any, name: str) -> np.ndarray:
+    """One field of all interactions, as RecBole's ``join`` adds it, without the others."""
+    inter = data.inter_feat
+    for feature, key in ((data.user_feat, data.uid_field), (data.item_feat, data.iid_field)):
+        if feature is not None and name in feature and name not in inter:
+            return np.asarray(feature[name][inter[key]])
+    return np.asarray(inter[name])

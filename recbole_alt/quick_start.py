@@ -11,6 +11,7 @@ from typing import Any
 from recbole.utils import get_model, init_logger, init_seed
 
 from recbole_alt import checkpoints, processes
+from recbole_alt.click_rates import click_rates
 from recbole_alt.config import ALTConfig, require_registered
 from recbole_alt.experiment import Experiment
 from recbole_alt.files import check_file, check_folder, read_json, write_json, write_text
@@ -83,6 +84,8 @@ def _run(config: Any) -> dict[str, Any]:
             logger.info(f"{stage}: planned {show_time(costs['seconds'])}, took {took}")
         texts = run.example_texts() if {"pretrain", "lm", "joint"}.intersection(stages) else []
         record = result_record(config, run.stages, run.dataset.left_out, planned, texts)
+        if "auc" in (run.stages["plain"].valid if "plain" in run.stages else {}):
+            record["click_rates"] = click_rates([run.train_data, run.valid_data, run.test_data])
         files = [run.folder / "result.json", *([Path(config["result_file"])] if config["result_file"] else [])]
         page = run.folder / "result.html"
         if processes.is_first():

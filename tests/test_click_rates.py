@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from recbole_alt.click_rates import _log_odds, click_rates
+from recbole_alt.click_rates import _column, _holds, _log_odds, click_rates
 from recbole_alt.loading import load_data
 
 Loaders = tuple[Any, Any, Any]
@@ -26,10 +26,10 @@ def labels(loader: Any) -> Any:
 def test_rates_of_known_rows() -> None:
     ids = [np.array([1, 1, 1, 2]), np.array([1, 2, 3])]
     clicked = [np.array([True, True, False, False]), np.array([False, False, False])]
-    train, others = _log_odds(ids, clicked, added=2)  # two rows of the overall rate, a half
-    rate = [(2 - 1 + 1) / (3 - 1 + 2), (2 - 1 + 1) / (3 - 1 + 2), (2 + 1) / (3 - 1 + 2), (0 + 1) / (1 - 1 + 2)]
+    train, others = _log_odds(ids, clicked, slice(None, None, 2))[4]  # four rows of the overall rate, a half
+    rate = [(2 - 1 + 2) / (3 - 1 + 4), (2 + 2) / (3 - 1 + 4)]  # every other row
     assert np.exp(train) / (1 + np.exp(train)) == pytest.approx(rate)
-    rate = [(2 + 1) / (3 + 2), (0 + 1) / (1 + 2), 1 / 2]
+    rate = [(2 + 2) / (3 + 4), (0 + 2) / (1 + 4), 1 / 2]
     assert np.exp(others) / (1 + np.exp(others)) == pytest.approx(rate)
 
 
@@ -47,6 +47,14 @@ def test_nothing_is_found_in_labels_at_random(loaders: Loaders) -> None:
         labels(loader)[:] = labels(loader).new_tensor(rng.integers(0, 2, len(labels(loader))))
     found = click_rates(loaders)
     assert all(value is not None and abs(value - 0.5) < 0.15 for value in found.values())
+
+
+def test_columns_are_those_of_recboles_join(loaders: Loaders) -> None:
+    data = loaders[1]._dataset
+    joined = data.join(data.inter_feat)
+    for name in ("user_id", "item_id", "gender", "year", "device"):
+        assert _holds(data, name) and np.array_equal(_column(data, name), joined[name])
+    assert not _holds(data, "title")
 
 
 def test_labels_of_one_class(loaders: Loaders) -> None:

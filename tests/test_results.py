@@ -58,6 +58,7 @@ def test_result_json_and_table(keys: Keys) -> None:
             assert parts["slices"][part]["all"]["auc"] == pytest.approx(parts[part]["auc"], abs=1e-6)
             assert 0 <= parts[part]["auc"] <= 1
             assert parts[part]["logloss"] > 0
+    assert 0 < record["click_rates"]["valid"] < 1 and 0 < record["click_rates"]["test"] < 1
     assert result["best_valid_result"] == record["results"]["ctr"]["valid"]
     assert result["test_result"] == record["results"]["ctr"]["test"]
     assert result["best_valid_score"] == record["results"]["ctr"]["valid"]["auc"]
@@ -134,6 +135,16 @@ def test_the_table_says_what_text_gave_and_where_and_at_what_cost() -> None:
         "One seed proves nothing; to compare over five: `recbole-alt compare --out=campaigns/d --models=DCN "
         "--datasets=d:a.yaml --seeds=5 --modes=ctr,joint --params_file=none --mask_ratio=0.3`",
     ]
+
+
+def test_a_plain_model_worse_than_counting_is_told() -> None:
+    record = record_of({"plain": reached(0.80, 0.70), "ctr": reached(0.81, 0.71)})
+    *_, judged, doubt, advice = result_table(record | {"click_rates": {"valid": 0.8123, "test": 0.7}}).splitlines()
+    assert judged.startswith("ctr is the best") and advice.startswith("One seed")
+    assert "click rates alone reach a validation AUC of 0.8123, it 0.8000" in doubt
+    assert result_table(record | {"click_rates": {"valid": 0.79, "test": 0.9}}) == result_table(record)
+    alone = result_table(record_of({"plain": reached(0.80, 0.70)}) | {"click_rates": {"valid": 0.9, "test": 0.9}})
+    assert alone.splitlines()[-1].startswith("plain has not learned what counting finds")
 
 
 def test_a_run_from_python_is_compared_from_python() -> None:

@@ -35,7 +35,7 @@ def run_page(record: Mapping[str, Any]) -> str:
         "run.html",
         title=f"{config['model']} on {facts.pop('dataset')}",
         facts=[f"{_FACTS[name]}: {said}" for name, said in facts.items()],
-        verdict=[judged, run.advise()] if judged else [nothing],
+        verdict=list(filter(None, [judged or nothing, run.doubt(), judged and run.advise()])),
         results=run.table(),
         rows=run.tell_rows().splitlines(),
         slices=_slices(run),

@@ -113,6 +113,17 @@ class RunResult:
         said = f"{best} is the best mode on validation; in {self.part} {self.title} it is {abs(gain):.4f} {better} than"
         return f"{said} plain" + (f" ({', '.join(changes)})" if changes else "") + "."
 
+    def doubt(self) -> str:
+        """That the plain backbone has not learned what counting clicks finds; empty where it has."""
+        rates = (self.record.get("click_rates") or {}).get("valid")
+        plain = self.reached("plain", "auc", "valid")
+        if plain is None or rates is None or plain >= rates:
+            return ""
+        return (
+            f"plain has not learned what counting finds: click rates alone reach a validation AUC of {number(rates)}, "
+            f"it {number(plain)}. A gain over it is none yet: search for its parameters (`tune`), or try other models."
+        )
+
     def advise(self) -> str:
         """What to do before believing :meth:`judge`."""
         return f"One seed proves nothing; to compare over five: {_command(self.record, self.metric.partition('@')[0])}"
@@ -125,9 +136,10 @@ def result_table(record: Mapping[str, Any]) -> Markdown:
     """
     run = RunResult(record)
     table = run.table()
-    judged = run.judge()
+    judged, doubt = run.judge(), run.doubt()
     shown = markdown_table(table.header, table.rows, "lr") if run.modes else ""
-    return Markdown("\n\n".join(filter(None, [shown, run.tell_rows(), judged and f"{judged}\n{run.advise()}"])))
+    said = "\n".join(filter(None, [judged, doubt, judged and run.advise()]))
+    return Markdown("\n\n".join(filter(None, [shown, run.tell_rows(), said])))
 
 
 def _command(record: Mapping[str, Any], metric: str) -> str:
