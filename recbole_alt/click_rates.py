@@ -32,9 +32,9 @@ def click_rates(loaders: Sequence[Any]) -> dict[str, float | None]:
     data = [loader._dataset for loader in loaders]
     clicked = [np.asarray(part.inter_feat[part.label_field]) > 0.5 for part in data]
     best: dict[str, float | None] = {"valid": None, "test": None}
-    if clicked[0].all() or not clicked[0].any():
-        return best
     fields = [name for name, kind in data[0].field2type.items() if kind == FeatureType.TOKEN and _holds(data[0], name)]
+    if not fields or clicked[0].all() or not clicked[0].any():
+        return best
     fitted = slice(None, None, -(-len(clicked[0]) // _FITTED))
     odds = [_log_odds([_column(part, name) for part in data], clicked, fitted) for name in fields]
     for added in _ADDED:

@@ -57,6 +57,11 @@ def test_columns_are_those_of_recboles_join(loaders: Loaders) -> None:
     assert not _holds(data, "title")
 
 
+def test_data_without_token_fields(loaders: Loaders) -> None:
+    loaders[0]._dataset.field2type = {}
+    assert click_rates(loaders) == {"valid": None, "test": None}
+
+
 def test_labels_of_one_class(loaders: Loaders) -> None:
     labels(loaders[0])[:] = 1
     assert click_rates(loaders) == {"valid": None, "test": None}
