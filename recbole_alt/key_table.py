@@ -213,6 +213,7 @@ KEYS: dict[str, Key] = {
         empty=True,
         stages=_TABULAR,
     ),
+    "text_vector_size": _towers(whole(1), "principal components in a frozen text vector; empty = all", empty=True),
     "clip_grad_norm": _towers(_CLIP, "maximum norm of the gradient", empty=True, stages=STAGES),
     "embedding_optimizer": _towers(
         choice("dense", "rowwise"),

@@ -15,10 +15,11 @@ from recbole_alt import checkpoints, load_data_and_model, run_recbole_alt
 from recbole_alt.data.words import exchange
 from recbole_alt.exporting import to_recbole
 from recbole_alt.loading import load_data
+from recbole_alt.metrics import log_losses
 from recbole_alt.model import text_vectors
 from recbole_alt.model.build import build_backbone, load_text_vectors
 from recbole_alt.model.captures import CAPTURES
-from recbole_alt.model.text_vectors import SIZE, principal_components
+from recbole_alt.model.text_vectors import principal_components
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -66,7 +67,7 @@ def test_texts_that_do_not_differ_have_no_components(states: Tensor) -> None:
 
 def test_vectors_are_those_of_the_texts(vectors: Callable[..., Any]) -> None:
     train, right = vectors()
-    assert right.shape == (train.item_num, SIZE)
+    assert right.shape == (train.item_num, 32)  # as wide as the language model
     assert not right[0].any() and right[1:].any(1).all()
     shuffled, exchanged = vectors(shuffle_texts="item")
     order = exchange(train.item_num, shuffled._split_seed)
@@ -75,7 +76,16 @@ def test_vectors_are_those_of_the_texts(vectors: Callable[..., Any]) -> None:
     untitled = vectors(prompt_only=None)[1]  # what only the language model reads is text, too
     assert not torch.allclose(untitled, right)
     users, of_users = vectors("user")
-    assert of_users.shape == (users.user_num, SIZE)
+    assert of_users.shape == (users.user_num, 32)
+
+
+def test_a_shorter_vector_holds_the_first_components(vectors: Callable[..., Any]) -> None:
+    whole, short, long = (vectors(text_vector_size=size)[1] for size in (None, 1, 40))
+    assert short.shape[1] == 1 and long.shape[1] == 40 and not long[:, 32:].any()
+    torch.testing.assert_close(long[:, :32], whole)
+    scale = short[1] / whole[1, :1]
+    assert scale > 1.01  # its mean square length is 1, too
+    torch.testing.assert_close(short, scale * whole[:, :1])
 
 
 def test_making_vectors_draws_no_random_number(tiny: Tiny, small_bert: str) -> None:
@@ -168,6 +178,14 @@ def test_the_field_is_a_linear_map_of_the_vector_in_every_backbone(name: str, ti
     expected = of_items[rows["item_id"]] @ model.float_seq_embedding_table[place].weight[1:]
     torch.testing.assert_close(embedded, expected)
 
+    owners = [part for part in model.modules() if "embed_float_seq_fields" in vars(part)]
+    assert owners
+    for owner in owners:
+        columns = [rows[name] for name in owner.float_seq_field_names]
+        torch.testing.assert_close(
+            owner.embed_float_seq_fields(columns), type(owner).embed_float_seq_fields(owner, columns)
+        )
+
     loss = backbone.loss(rows)
     loss.backward()
     learned = {key for key, p in backbone.named_parameters() if p.grad is not None and p.grad.any()}
@@ -205,8 +223,8 @@ def test_a_run_with_the_field_repeats_and_its_models_load(keys: Callable[..., di
         assert state["config"]["text_field"] == ["item"] and not state["config"]["numerical_features"]
         loaded = load_data_and_model(file)
         label = torch.cat([batch[0]["label"] for batch in loaded[-1]])
-        logloss = torch.nn.functional.binary_cross_entropy(predictions(loaded).double(), label.double())
-        assert logloss.item() == pytest.approx(first["record"]["results"][stage]["test"]["logloss"], abs=1e-5)
+        logloss = log_losses(label.numpy(), predictions(loaded).numpy()).mean()
+        assert logloss == pytest.approx(first["record"]["results"][stage]["test"]["logloss"], abs=1e-5)
         with pytest.raises(ValueError, match="text_field"):
             to_recbole(file, "model.pth")
     without = run_recbole_alt("ALT_DCN", "tiny", None, keys(finetune_modes=[]))

@@ -21,7 +21,7 @@ from recbole_alt.model.onnx_runtime import require_onnx
 from recbole_alt.model.pruning import prune_vocabulary
 from recbole_alt.model.state_store import StateFolder
 from recbole_alt.model.text_tower import TextTower
-from recbole_alt.model.text_vectors import field_name, id_field, text_vectors, with_text_fields
+from recbole_alt.model.text_vectors import embed_by_product, field_name, id_field, text_vectors, with_text_fields
 
 
 def build_backbone(config: Any, dataset: Any, model_class: type) -> Backbone:
@@ -34,12 +34,15 @@ def build_backbone(config: Any, dataset: Any, model_class: type) -> Backbone:
     sides = config["text_field"] or []
     vectors = {side: load_text_vectors(config, dataset, side, "text_field") for side in sides}
     seen_by_model = with_text_fields(config, dataset, vectors)
+    text_fields = [field_name(side) for side in sides]
     try:
+        model = model_class(*seen_by_model).to(config["device"])
+        embed_by_product(model, text_fields)
         return Backbone(
-            model_class(*seen_by_model).to(config["device"]),
+            model,
             dataset[:2].to(config["device"]),
             join_field_embeddings=config["join_field_embeddings"],
-            text_fields=[field_name(side) for side in sides],
+            text_fields=text_fields,
         )
     except (ValueError, MemoryError, torch.OutOfMemoryError):
         raise

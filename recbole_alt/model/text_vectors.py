@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from logging import getLogger
 from typing import Any
@@ -11,16 +11,14 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from recbole.data.interaction import Interaction
+from recbole.model.layers import FMFirstOrderLinear
 from recbole.utils import FeatureSource, FeatureType
-from torch import Tensor
+from torch import Tensor, nn
 
 from recbole_alt import checkpoints, processes
 from recbole_alt.data.prompts import PromptTable
 from recbole_alt.model.language import LanguageModel
 from recbole_alt.model.text_cache import TextCache
-
-#: Numbers in a vector; the last are 0 where there are fewer principal components.
-SIZE = 64
 
 _NO_SPREAD = 1e-6  # a singular value that is only rounding
 _SOURCES = {"user": FeatureSource.USER, "item": FeatureSource.ITEM}
@@ -35,11 +33,13 @@ def id_field(dataset: Any, side: str, key: str) -> str:
 
 
 def text_vectors(dataset: Any, side: str, load: Callable[[], LanguageModel], key: str) -> Tensor:
-    """The vectors [n, SIZE] of the texts of the n ids of ``side``, ``user`` or ``item``; each text is encoded once.
+    """The vectors [n, K] of the texts of the n ids of ``side``, ``user`` or ``item``; each text is encoded once.
 
-    A vector holds the principal components of the pooled state of the text in the language model as it was before
-    any training. They are fitted on the distinct texts of training rows, and scaled so that the mean square length of
-    the vectors of these texts is 1. A text without any value, and that of the padding id 0, has the vector 0.
+    A vector holds the first K principal components of the pooled state of the text in the language model as it was
+    before any training; K is ``text_vector_size``, or else the width of the state. They are fitted on the distinct
+    texts of training rows, and scaled so that the mean square length of the vectors of these texts is 1. Where there
+    are fewer components, the last numbers are 0. A text without any value, and that of the padding id 0, has the
+    vector 0.
 
     Args:
         dataset: the built training dataset, which keeps the vectors.
@@ -76,8 +76,9 @@ def make_vectors(
     said = torch.from_numpy(texts.pieces.any(1))
     trained = torch.zeros(len(states), dtype=torch.bool)
     trained[texts.row[dataset.inter_feat[owner]]] = True
-    vectors = torch.zeros(len(states), SIZE)
-    vectors[said] = principal_components(states[said], trained[said], SIZE)
+    size = dataset.config["text_vector_size"] or states.shape[1]
+    vectors = torch.zeros(len(states), size)
+    vectors[said] = principal_components(states[said], trained[said], size)
     fitted = int((trained & said).sum())
     getLogger().info(f"{key}: {len(states):,} texts of {side}s, {fitted:,} of them in training rows, made vectors")
     by_id = vectors[texts.row]
@@ -110,8 +111,9 @@ def with_text_fields(config: Any, dataset: Any, vectors: Mapping[str, Tensor]) -
     """``config`` and ``dataset`` as a model with fields of text vectors is to see them, as copies.
 
     A field is a ``float_seq`` of RecBole, of which its models embed the mean ``1/K · Σ_k x_k · e_k`` over the ``K``
-    numbers of a row; with ``x_k = K · v_k`` that is a linear map of the vector ``v``. The interactions that ``dataset``
-    joins hold the columns from then on; models that are built without these fields pass them over.
+    numbers of a row; with ``x_k = K · v_k`` that is a linear map of the vector ``v``. It is the last of its kind. The
+    interactions that ``dataset`` joins hold the columns from then on; models that are built without these fields pass
+    them over.
 
     Args:
         vectors: ``user`` or ``item`` → the vectors [n, K] by id.
@@ -142,3 +144,31 @@ def as_sequence(vectors: Tensor) -> Tensor:
     """Vectors [n, K] as RecBole holds a ``float_seq``, [n, K, 2]; see :func:`with_text_fields`."""
     size = vectors.shape[1]
     return torch.stack([size * vectors, torch.arange(1, size + 1, dtype=vectors.dtype).expand_as(vectors)], dim=-1)
+
+
+def embed_by_product(model: nn.Module, names: Collection[str]) -> None:
+    """Let ``model`` embed the fields ``names`` of text vectors by a matrix product instead of number by number.
+
+    RecBole's ``embed_float_seq_fields`` looks up an embedding for each of the K numbers of a row, [B, K, D]. The values
+    are the same, except for rounding. FFM calls another function, and stays as it is.
+
+    Args:
+        model: built with :func:`with_text_fields`.
+    """
+    owner: Any
+    for owner in model.modules():
+        fields = list(getattr(owner, "float_seq_field_names", ()))
+        if set(names) & set(fields) and hasattr(owner, "float_seq_embedding_table"):
+            others = len(fields) - len(names)
+            assert set(fields[others:]) == set(names), f"text vectors are not the last of {fields}"
+            owner.embed_float_seq_fields = partial(_embed_by_product, owner, others)
+
+
+def _embed_by_product(owner: Any, others: int, columns: Sequence[Tensor], mode: str = "mean") -> Tensor:
+    """RecBole's ``embed_float_seq_fields``: [B, fields, D], or the sum [B, 1, 1] of first-order weights."""
+    embedded = [type(owner).embed_float_seq_fields(owner, columns[:others], mode)] if others else []
+    for column, table in zip(columns[others:], list(owner.float_seq_embedding_table)[others:], strict=True):
+        numbers, weight = column[..., 0], table.weight[1:]
+        embedded.append((numbers @ weight / len(weight)).unsqueeze(1))
+    found = torch.cat(embedded, dim=1)
+    return found.sum(1, keepdim=True) if isinstance(owner, FMFirstOrderLinear) else found

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from recbole_alt.model.text_vectors import SIZE, as_sequence
+from recbole_alt.model.text_vectors import as_sequence, field_name
 
 #: What stands before the name of a segment in the input with the pooled states of its texts.
 VECTOR = "text_of_"
@@ -106,7 +106,8 @@ class ServedModel(nn.Module):
                 self.inputs.append(Input(field.name, field.kind))
                 if field.kind.startswith("float"):
                     numbers[field.name] = Numbers(dataset, field.name)
-            self.inputs += [Input(name, "vector", SIZE) for name in model.backbone.text_fields]
+            sizes = {field_name(side): vectors.shape[1] for side, vectors in dataset.text_vectors.items()}
+            self.inputs += [Input(name, "vector", sizes[name]) for name in model.backbone.text_fields]
         if model.text is not None:
             segments = [segment.name for segment in model.prompts.segments]
             self.inputs += [Input(VECTOR + name, "vector", model.text.hidden_size) for name in segments]
