@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 from recbole.utils import FeatureType
+from scipy.special import logit
 from sklearn.linear_model import LogisticRegression
 
 from recbole_alt.metrics import auc
@@ -18,10 +19,11 @@ _FITTED = 1_000_000
 
 
 def click_rates(loaders: Sequence[Any]) -> dict[str, float | None]:
-    """AUC of a logistic regression on the click rates of a row's user, item and other single-valued token fields.
+    """AUC of a logistic regression on the click rates of a row's user, item and other token fields.
 
     The rate of a value is that of its training rows, with rows of the overall rate added, as a log odds; that of a
-    training row leaves out the row itself. Numbers and sequences are not used.
+    training row leaves out the row itself. A sequence, such as genres, has the mean of its members'. Numbers are not
+    used.
 
     Args:
         loaders: RecBole's, of training, validation and test.
@@ -32,11 +34,12 @@ def click_rates(loaders: Sequence[Any]) -> dict[str, float | None]:
     data = [loader._dataset for loader in loaders]
     clicked = [np.asarray(part.inter_feat[part.label_field]) > 0.5 for part in data]
     best: dict[str, float | None] = {"valid": None, "test": None}
-    fields = [name for name, kind in data[0].field2type.items() if kind == FeatureType.TOKEN and _holds(data[0], name)]
+    kinds = (FeatureType.TOKEN, FeatureType.TOKEN_SEQ)
+    fields = [name for name, kind in data[0].field2type.items() if kind in kinds and _holds(data[0], name)]
     if not fields or clicked[0].all() or not clicked[0].any():
         return best
     fitted = slice(None, None, -(-len(clicked[0]) // _FITTED))
-    odds = [_log_odds([_column(part, name) for part in data], clicked, fitted) for name in fields]
+    odds = [_log_odds(*_places(data, name), clicked, fitted) for name in fields]
     for added in _ADDED:
         train, *others = (np.stack([of_field[added][part] for of_field in odds], axis=1) for part in range(len(data)))
         model = LogisticRegression(max_iter=1000).fit(train, clicked[0][fitted])
@@ -49,16 +52,55 @@ def click_rates(loaders: Sequence[Any]) -> dict[str, float | None]:
     return best
 
 
-def _log_odds(ids: Sequence[np.ndarray], clicked: Sequence[np.ndarray], fitted: slice) -> dict[int, list[np.ndarray]]:
-    """By the rows added: for each row [N] of each part, by its id of one field. The first part, training, is cut."""
-    size, overall = 1 + max(int(of_part.max(initial=0)) for of_part in ids), clicked[0].mean()
-    rows, clicks = np.bincount(ids[0], minlength=size), np.bincount(ids[0], clicked[0], minlength=size)
-    shown = [(ids[0][fitted], clicked[0][fitted], 1), *((of_part, 0, 0) for of_part in ids[1:])]
-    found = {}
-    for added in _ADDED:
-        rates = [(clicks[i] - own + added * overall) / (rows[i] - of_own + added) for i, own, of_own in shown]
-        found[added] = [np.log(rate / (1 - rate)) for rate in rates]
+def _log_odds(
+    places: Sequence[np.ndarray], values: np.ndarray, clicked: Sequence[np.ndarray], fitted: slice
+) -> dict[int, list[np.ndarray]]:
+    """By the rows added: the mean log odds of the values of each row, [N] of each part. The first, training, is cut.
+
+    Args:
+        places: of the rows of each part in ``values``, [N].
+        values: of one field, [n, L]; -1 is none.
+    """
+    overall, known = clicked[0].mean(), values >= 0
+    of_places = (np.bincount(places[0], weights, len(values)) for weights in (None, clicked[0]))
+    rows, clicks = (
+        np.bincount(values[known], counts[np.nonzero(known)[0]], max(1, values.max() + 1)) for counts in of_places
+    )
+    shown = [(places[0][fitted], clicked[0][fitted, None], 1), *((of_part, 0, 0) for of_part in places[1:])]
+    found: dict[int, list[np.ndarray]] = {added: [] for added in _ADDED}
+    for place, own, of_own in shown:
+        ids = values[place]
+        for added in _ADDED:
+            rates = (clicks[ids] - own + added * overall) / (rows[ids] - of_own + added)
+            more = np.where(ids >= 0, logit(rates) - logit(overall), 0)
+            found[added].append(logit(overall) + more.sum(axis=1) / np.maximum((ids >= 0).sum(axis=1), 1))
     return found
+
+
+def _places(data: Sequence[Any], name: str) -> tuple[list[np.ndarray], np.ndarray]:
+    """The values of one field, [n, L] with -1 for none, and where among these those of each part's rows are, [N]."""
+    if data[0].field2type[name] == FeatureType.TOKEN:
+        ids = [_column(part, name) for part in data]
+        return ids, np.arange(1 + max(int(of_part.max(initial=0)) for of_part in ids))[:, None]
+    for feature, key in _sides(data[0]):
+        if feature is not None and name in feature and name not in data[0].inter_feat:
+            return [np.asarray(part.inter_feat[key]) for part in data], _distinct(np.asarray(feature[name]))
+    of_rows = [np.asarray(part.inter_feat[name]) for part in data]
+    ends = np.cumsum([len(rows) for rows in of_rows])
+    return np.split(np.arange(ends[-1]), ends[:-1]), _distinct(np.concatenate(of_rows))
+
+
+def _distinct(members: np.ndarray) -> np.ndarray:
+    """The sequences [n, L], each member once, and -1 for padding."""
+    found = np.sort(members, axis=1)
+    again = found[:, 1:] == found[:, :-1]
+    found[:, 1:][again] = 0
+    found[found == 0] = -1
+    return found
+
+
+def _sides(data: Any) -> tuple[tuple[Any, str], tuple[Any, str]]:
+    return (data.user_feat, data.uid_field), (data.item_feat, data.iid_field)
 
 
 def _holds(data: Any, name: str) -> bool:
@@ -68,7 +110,7 @@ def _holds(data: Any, name: str) -> bool:
 def _column(data: Any, name: str) -> np.ndarray:
     """One field of all interactions, as RecBole's ``join`` adds it, without the others."""
     inter = data.inter_feat
-    for feature, key in ((data.user_feat, data.uid_field), (data.item_feat, data.iid_field)):
+    for feature, key in _sides(data):
         if feature is not None and name in feature and name not in inter:
             return np.asarray(feature[name][inter[key]])
     return np.asarray(inter[name])

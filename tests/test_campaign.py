@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections.abc import Callable
+from itertools import product
+from math import log
 from pathlib import Path
 from typing import Any
 
@@ -294,6 +297,24 @@ def test_a_range_is_widened_for_all_where_one_chose_its_end(
     made.clear()
     assert choose(axes) == chosen and not made  # all is there
     assert choose(campaign(models=["DCN"], modes=["ctr"], params_file="three", widenings=2))["plain"] == chosen["plain"]
+
+
+def test_ranges_are_widened_one_by_one_too(campaign: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("three").write_text("learning_rate choice [1e-3, 1e-2]\ndropout_prob choice [0.2, 0.4]\n")
+    best = {"learning_rate": 0.1, "dropout_prob": 0.4}  # one is beyond its range, the other at its end
+    made = pretend(monkeypatch, lambda given, seed: 0.9 - sum(abs(best[name] - given[name]) for name in best))
+    chosen = choose(campaign(models=["DCN"], modes=["ctr"], params_file="three", widenings=1, tuning_trials=10))
+    assert chosen["plain"] == chosen["ctr"] == (best, ["learning_rate"])
+    drawn = {(given["learning_rate"], given["dropout_prob"]) for _, given, _ in made}
+    assert drawn == set(product((1e-3, 1e-2, 0.1), (0.2, 0.4, 0.8)))
+    made.clear()
+    shutil.rmtree("out")
+    Path("space").write_text("learning_rate loguniform -4,-3\ndropout_prob choice [0.2, 0.4]\n")
+    choose(campaign(models=["DCN"], modes=["ctr"], params_file="space", widenings=1, tuning_trials=8))
+    wider = [given for stage, given, _ in made if stage == "plain"][8:]
+    assert len(wider) == 4
+    for given in wider:
+        assert given["dropout_prob"] == 0.8 or not -4 <= log(given["learning_rate"]) <= -3
 
 
 def test_every_mode_has_the_same_budget_and_the_same_draws(campaign: Made, monkeypatch: pytest.MonkeyPatch) -> None:

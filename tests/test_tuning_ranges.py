@@ -114,3 +114,20 @@ def test_our_ranges_fit_our_keys_and_recbole_reads_them(name: str) -> None:
     assert list(theirs) == [tuned.name for tuned in ranges]
     with pytest.raises(ValueError, match="nor one of compatibility, cosine, finetune, pretrain, rates, regularisation"):
         read_ranges("finetun")
+
+
+@pytest.mark.parametrize(
+    ("line", "end", "next_to_it"),
+    [
+        ("dropout_prob choice [0.0, 0.2, 0.4]", 1, (0.6,)),  # evenly spread
+        ("train_batch_size choice [256, 1024, 4096]", -1, (64,)),  # as a geometric series
+        ("train_batch_size choice [256, 1024, 4096]", 1, (16384,)),
+        ("weight_decay choice [0.0, 0.1, 0.5, 2.0]", 1, (8.0,)),
+        ("dropout_prob choice [0.4, 0.8]", 1, None),  # 1.6 and 1.2 are none
+        ("learning_rate uniform 0.1,0.2", 1, (0.2, 0.25)),
+    ],
+)
+def test_what_lies_beyond_an_end(line: str, end: int, next_to_it: tuple[float, ...] | None) -> None:
+    Path("one").write_text(line + "\n")
+    found = read_ranges("one")[0].beyond(end)
+    assert (found and found.values) == (next_to_it and pytest.approx(next_to_it))

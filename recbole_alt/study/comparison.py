@@ -117,47 +117,57 @@ class Comparison:
     def choose(self, runs: Sequence[Run]) -> dict[Run | None, tuple[dict[str, Any], list[str]]]:
         """Let validation choose the parameters of ``runs``, which are of one model and of the same data.
 
-        Where a value is chosen at an end of its range, the range is made wider for all, and all have more trials there.
+        Where a value is chosen at an end of its range, the range is made wider for all, and all have more trials, each
+        with such a value at least: other values may be those that suited best before.
 
         Returns:
             By :meth:`Campaign.tuned_as`: the parameters, and those of them that are at an end all the same.
         """
         cells = {cell: None for run in runs if (cell := self.campaign.tuned_as(run))}
-        ranges = drawn = self.campaign.ranges if cells else []
+        ranges: Sequence[Range] = self.campaign.ranges if cells else []
+        tried: Sequence[Range] = []
         best: dict[Run, Scored] = {}
         for number in range(1 + self.campaign.widenings):
-            if number:
-                usable = {run: self._usable(cell, drawn) for cell in cells for run in self.campaign.tuned_with(cell)}
-                self._trials_left.update({run: self._budget(of_run, number) for run, of_run in usable.items()})
+            usable = {cell: self._outside(cell, ranges, tried) for cell in cells}
+            for cell in cells if number else ():
+                left = self._budget(*usable[cell], number)
+                self._trials_left.update(dict.fromkeys(self.campaign.tuned_with(cell), left))
             for cell in cells:  # first what no other process is at
-                self._search(cell, self._usable(cell, drawn), number, best.get(cell), wait=False)
+                self._search(cell, *usable[cell], number, best.get(cell), wait=False)
             for cell in cells:
-                scored = self._search(cell, self._usable(cell, drawn), number, best.get(cell))
+                scored = self._search(cell, *usable[cell], number, best.get(cell))
                 if not scored:
                     raise ValueError(f"{cell.slug}: every trial diverged; change {self.campaign.params_file}")
                 best[cell] = scored
             chosen = [parameters for _, parameters in best.values()]
-            if number == self.campaign.widenings or (wider := widen(ranges, chosen)) is None:
+            if number == self.campaign.widenings or (wider := widen(ranges, chosen)) == list(ranges):
                 break
-            ranges, drawn = wider
-            logger.info(f"chosen at an end of its range, so tried for all: {'; '.join(map(str, drawn))}")
+            tried, ranges = ranges, wider
+            said = "; ".join(str(one) for one in ranges if one not in tried)
+            logger.info(f"chosen at an end of its range, so tried wider for all: {said}")
         ends = {one.name: one.end_at for one in ranges}
         at_ends = {cell: [name for name, value in p.items() if ends[name](value)] for cell, (_, p) in best.items()}
         return {None: ({}, [])} | {cell: (parameters, at_ends[cell]) for cell, (_, parameters) in best.items()}
 
     def _search(
-        self, cell: Run, ranges: Sequence[Range], number: int, before: Scored | None, wait: bool = True
+        self,
+        cell: Run,
+        ranges: Sequence[Range],
+        tried: Sequence[Range],
+        number: int,
+        before: Scored | None,
+        wait: bool = True,
     ) -> Scored | None:
-        """Make the trials of ``cell`` within ``ranges``; return the best of them and of what was best ``before``.
+        """Make the trials of ``cell`` in ``ranges`` outside those ``tried``; return the best of them and ``before``.
 
         Without ``wait``, those at which other processes are may be missing from it.
         """
         from recbole_alt.study.search import Search  # late: Optuna takes long to import
 
-        total, bigger = self._budget(ranges, number), bool(self.campaign.config(cell, {})["valid_metric_bigger"])
-        algorithm = "exhaustive" if count_combinations(ranges) == total else "bayes"
+        total, bigger = self._budget(ranges, tried, number), bool(self.campaign.config(cell, {})["valid_metric_bigger"])
+        algorithm = "exhaustive" if count_combinations(ranges, tried) == total else "bayes"
         folder, seed = self.folder / "searches" / f"{cell.slug}-{number}", self.campaign.seeds[0] + number
-        search = Search(folder, ranges, algorithm, seed, total, bigger=bigger)
+        search = Search(folder, ranges, algorithm, seed, total, bigger=bigger, tried=tried)
 
         def best() -> Scored | None:
             scored = [one for one in (before, *search.scored()[:1]) if one]
@@ -185,9 +195,16 @@ class Comparison:
     def _usable(self, run: Run, ranges: Sequence[Range]) -> list[Range]:
         return [one for one in ranges if self.campaign.reads(run, one.name)]
 
-    def _budget(self, ranges: Sequence[Range], number: int = 0) -> int:
+    def _outside(
+        self, cell: Run, ranges: Sequence[Range], tried: Sequence[Range]
+    ) -> tuple[Sequence[Range], Sequence[Range]]:
+        """Both as ``cell`` reads them, without those ``tried`` where it reads none that is wider now."""
+        all_of_cell, tried_of_cell = self._usable(cell, ranges), self._usable(cell, tried)
+        return all_of_cell, [] if tried_of_cell == all_of_cell else tried_of_cell
+
+    def _budget(self, ranges: Sequence[Range], tried: Sequence[Range] = (), number: int = 0) -> int:
         trials = self.campaign.tuning_trials
-        return min(-(-trials // 2) if number else trials, count_combinations(ranges) or trials)
+        return min(-(-trials // 2) if number else trials, count_combinations(ranges, tried) or trials)
 
     def _drop_weights(self, cell: Run, best: dict[str, Any] | None) -> None:
         """Delete the weights of the trials of ``cell`` that have ended but for the best, which its run takes over."""

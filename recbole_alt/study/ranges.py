@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from math import ceil, exp, isfinite, log, prod
+from math import ceil, exp, isclose, isfinite, log, prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -76,9 +76,11 @@ class Range:
         None where the key can have no values there.
         """
         if self.kind == "choice":
-            inner, outer = sorted(self.values, reverse=end < 0)[-2:]
-            found = [(outer * outer / inner,)] if inner > 0 and outer > 0 else []  # as far in a geometric series
-            found.append((2 * outer - inner,))
+            *others, inner, outer = sorted(self.values, reverse=end < 0)
+            evenly = bool(others) and isclose(outer - inner, inner - others[-1])
+            found = [(2 * outer - inner,)]
+            if inner > 0 and outer > 0 and not evenly:  # as far in a geometric series
+                found.insert(0, (outer * outer / inner,))
             whole = all(isinstance(value, int) for value in self.values)
             found = [(round(value) if whole else float(f"{value:.12g}"),) for (value,) in found]
         else:
@@ -99,6 +101,10 @@ class Range:
             return replace(self, values=self.values + other.values)
         ends = (*self.values[:2], *other.values[:2])
         return replace(self, values=(min(ends), max(ends), *self.values[2:]))
+
+    def holds(self, value: Any) -> bool:
+        """Whether ``value`` is one of the choices, or between the ends."""
+        return value in self.values if self.kind == "choice" else self.samples[0] <= value <= self.samples[1]
 
     @property
     def samples(self) -> list[Any]:
@@ -187,24 +193,26 @@ def check_ranges(ranges: Sequence[Range], config: ALTConfig, unread: Mapping[str
             raise ValueError(f"{tuned.where}: {error}") from None
 
 
-def widen(ranges: Sequence[Range], chosen: Sequence[Mapping[str, Any]]) -> tuple[list[Range], list[Range]] | None:
-    """Ranges at whose ends a value was chosen, made wider.
-
-    Returns:
-        All ranges as they are then, and those to draw from next, which are the new parts of the wider ones; None if
-        nothing is at an end.
-    """
-    whole, drawn = list(ranges), list(ranges)
+def widen(ranges: Sequence[Range], chosen: Sequence[Mapping[str, Any]]) -> list[Range]:
+    """All ranges, those at whose ends a value was chosen made wider."""
+    wider = list(ranges)
     for i, one in enumerate(ranges):
         ends = [end for parameters in chosen if one.name in parameters and (end := one.end_at(parameters[one.name]))]
         if ends and (new := one.beyond(ends[0])):
-            whole[i], drawn[i] = one.joined(new), new
-    return None if whole == list(ranges) else (whole, drawn)
+            wider[i] = one.joined(new)
+    return wider
 
 
-def count_combinations(ranges: Sequence[Range]) -> int | None:
-    """How many combinations of choices there are; None where a range is no choice."""
-    return None if any(one.kind != "choice" for one in ranges) else prod(len(one.values) for one in ranges)
+def lies_within(parameters: Mapping[str, Any], ranges: Sequence[Range]) -> bool:
+    """Whether ``ranges`` hold every value of ``parameters``; False where there are none."""
+    return bool(ranges) and all(one.holds(parameters[one.name]) for one in ranges)
+
+
+def count_combinations(ranges: Sequence[Range], tried: Sequence[Range] = ()) -> int | None:
+    """How many combinations of choices there are outside the ranges ``tried``; None where a range is no choice."""
+    if any(one.kind != "choice" for one in ranges):
+        return None
+    return prod(len(one.values) for one in ranges) - (prod(len(one.values) for one in tried) if tried else 0)
 
 
 def count_trials(ranges: Sequence[Range], algo: str, max_evals: int | None) -> int:

@@ -18,7 +18,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from recbole_alt.files import CannotWrite
 from recbole_alt.keys import NOT_OF_ALIGNMENT
-from recbole_alt.study.ranges import Range
+from recbole_alt.study.ranges import Range, lies_within
 from recbole_alt.study.store import Record
 
 _SECONDS = 0.5  # between two looks at the trials of other processes
@@ -46,13 +46,14 @@ class Search:
         total: The most trials there can be.
         early_stop: Trials without improvement that end the search; None for no such end.
         bigger: Whether bigger scores are better.
+        tried: Narrower ranges, of the same keys, that no trial is to lie within.
     """
 
     def __init__(
         self, folder: Path, ranges: Sequence[Range], algorithm: str, seed: int, total: int,
-        early_stop: int | None = None, bigger: bool = True,
+        early_stop: int | None = None, bigger: bool = True, tried: Sequence[Range] = (),
     ):  # fmt: skip
-        self.ranges = {tuned.name: tuned for tuned in ranges}
+        self.ranges, self._tried = {tuned.name: tuned for tuned in ranges}, tried
         self.algorithm, self.seed, self.total, self.early_stop = algorithm, seed, total, early_stop
         self._distributions = {tuned.name: tuned.distribution for tuned in ranges}
         self.bigger, self._worst = (
@@ -143,16 +144,20 @@ class Search:
         if self.algorithm == "exhaustive":  # keys of the alignment change most seldom
             names = sorted(self.ranges, key=lambda name: name in NOT_OF_ALIGNMENT)
             every = product(*(range(len(self.ranges[name].values)) for name in names))
-            return dict(zip(names, next(islice(every, len(trials), None)), strict=True))
+            new = filter(self._is_new, (dict(zip(names, drawn, strict=True)) for drawn in every))
+            return next(islice(new, len(trials), None))
         samplers = {"random": optuna.samplers.RandomSampler, "bayes": optuna.samplers.TPESampler}
         for again in range(_DRAWS):
             seed = int(np.random.SeedSequence([self.seed, len(trials), *[again] * (again > 0)]).generate_state(1)[0])
             study = optuna.create_study(sampler=samplers[self.algorithm](seed=seed), direction=self._study.direction)
             study.add_trials(trials)
             drawn = study.ask(self._distributions).params
-            if all(drawn != trial.params for trial in trials):
+            if self._is_new(drawn) and all(drawn != trial.params for trial in trials):
                 break
         return drawn
+
+    def _is_new(self, drawn: dict[str, Any]) -> bool:
+        return not lies_within({name: one.decode(drawn[name]) for name, one in self.ranges.items()}, self._tried)
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
