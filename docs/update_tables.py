@@ -313,6 +313,7 @@ DRAWN: dict[str, tuple[str, Callable[[list[dict[str, Any]]], Any]]] = {
     "backbones-random": ("backbones-random/results.json", plots.gains),
     "backbones-time": ("backbones-time/results.json", plots.gains),
     "ml-1m-3-dropped": ("ml-1m-3-dropped/results.json", plots.gains),
+    "few-clicks": ("few-clicks/results.json", plots.gains),
     "ml-1m-plots": ("ml-1m-plots/results.json", plots.gains),
     "ml-100k-plots-time": ("ml-100k-plots-time/results.json", plots.gains),
     "book-crossing-explicit": ("book-crossing-explicit/results.json", plots.gains),

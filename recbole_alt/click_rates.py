@@ -63,17 +63,27 @@ def _log_odds(
     """
     overall, known = clicked[0].mean(), values >= 0
     of_places = (np.bincount(places[0], weights, len(values)) for weights in (None, clicked[0]))
-    rows, clicks = (
-        np.bincount(values[known], counts[np.nonzero(known)[0]], max(1, values.max() + 1)) for counts in of_places
-    )
-    shown = [(places[0][fitted], clicked[0][fitted, None], 1), *((of_part, 0, 0) for of_part in places[1:])]
-    found: dict[int, list[np.ndarray]] = {added: [] for added in _ADDED}
-    for place, own, of_own in shown:
-        ids = values[place]
-        for added in _ADDED:
-            rates = (clicks[ids] - own + added * overall) / (rows[ids] - of_own + added)
-            more = np.where(ids >= 0, logit(rates) - logit(overall), 0)
-            found[added].append(logit(overall) + more.sum(axis=1) / np.maximum((ids >= 0).sum(axis=1), 1))
+    size = int(values.max(initial=-1)) + 2  # the last is of -1
+    rows, clicks = (np.bincount(values[known], counts[np.nonzero(known)[0]], size) for counts in of_places)
+    count = np.maximum(known.sum(axis=1), 1)
+    base, found = logit(overall), {}
+
+    def more(added: int, clicks: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        """By place: the log odds beyond those of all rows."""
+        with np.errstate(divide="ignore", invalid="ignore"):  # where a value without rows is to leave one out
+            of_values = logit((clicks + added * overall) / (rows + added)) - base
+        of_values[-1] = 0
+        sums: np.ndarray = of_values[values].sum(axis=1)
+        return sums / count
+
+    for added in _ADDED:
+        others = more(added, clicks, rows)
+        without = np.where(
+            clicked[0][fitted],
+            more(added, clicks - 1, rows - 1)[places[0][fitted]],
+            more(added, clicks, rows - 1)[places[0][fitted]],
+        )
+        found[added] = [base + part for part in (without, *(others[place] for place in places[1:]))]
     return found
 
 
