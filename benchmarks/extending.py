@@ -97,6 +97,7 @@ COMMON: Keys = {
     "epochs": 30,
     "stopping_step": 3,
     "fast_kernels": True,
+    "text_vector_size": 64,  # as in docs/extending.md
     "finetune": {},
     "finetune_modes": [],
     "plain_baseline": True,

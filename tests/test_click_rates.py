@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+from recbole.utils import FeatureType
 
 from recbole_alt.click_rates import _column, _distinct, _holds, _log_odds, _places, click_rates
 from recbole_alt.loading import load_data
@@ -77,6 +79,23 @@ def test_columns_are_those_of_recboles_join(loaders: Loaders) -> None:
             joined = np.asarray(part.join(part.inter_feat)[name])
             for members, ids in zip(joined, values[place], strict=True):
                 assert set(members[members > 0]) == set(ids[ids >= 0])
+
+
+def test_sequences_of_interactions_are_read_by_row() -> None:
+    parts: list[Any] = [
+        SimpleNamespace(
+            field2type={"tags": FeatureType.TOKEN_SEQ},
+            inter_feat={"tags": np.array(tags)},
+            user_feat=None,
+            item_feat=None,
+            uid_field="user_id",
+            iid_field="item_id",
+        )
+        for tags in ([[1, 2], [3, 0]], [[2, 2]])
+    ]
+    places, values = _places(parts, "tags")
+    assert [set(row[row >= 0]) for row in values[np.concatenate(places)]] == [{1, 2}, {3}, {2}]
+    assert [len(place) for place in places] == [2, 1]
 
 
 def test_data_without_token_fields(loaders: Loaders) -> None:
