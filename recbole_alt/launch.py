@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import gc
 import logging
 import os
 import pickle
@@ -115,6 +116,7 @@ def joined(config: Any) -> Iterator[None]:
         return
     on_gpu = config["device"].type == "cuda"
     _was_joined.set()
+    atexit.register(gc.collect)  # models that refer to themselves keep threads of torch, which Python's end would abort
     with ExitStack() as undo:
         undo.enter_context(_stoppable())
         try:

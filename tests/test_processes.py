@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import gc
 import json
 import os
 import signal
@@ -21,7 +23,7 @@ from recbole_alt import launch, processes
 from recbole_alt.checkpoints import load
 from recbole_alt.cli.errors import REFUSED, exit_status
 from recbole_alt.config import ALTConfig
-from recbole_alt.launch import LostProcess, check_launch, launched, require_one_process, start_processes
+from recbole_alt.launch import LostProcess, check_launch, joined, launched, require_one_process, start_processes
 from recbole_alt.model.shared_norm import SharedBatchNorm
 from recbole_alt.processes import Share
 from recbole_alt.study import run_campaign
@@ -236,11 +238,11 @@ def test_processes_of_torchrun_tell_a_mistake_once() -> None:
 
 
 @pytest.mark.parametrize(
-    "local_rank, joined, waits", [(None, False, 0), ("0", False, 0), ("1", False, 1), ("1", True, 0)]
+    "local_rank, was_joined, waits", [(None, False, 0), ("0", False, 0), ("1", False, 1), ("1", True, 0)]
 )
 def test_only_what_every_process_would_tell_waits_for_the_first(
     local_rank: str | None,
-    joined: bool,
+    was_joined: bool,
     waits: int,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -250,7 +252,7 @@ def test_only_what_every_process_would_tell_waits_for_the_first(
     monkeypatch.setattr(launch, "_was_joined", threading.Event())
     if local_rank is not None:
         monkeypatch.setenv("LOCAL_RANK", local_rank)
-    if joined:
+    if was_joined:
         launch._was_joined.set()
     assert exit_status(lambda: int("x")) == REFUSED
     assert len(waited) == waits and capsys.readouterr().err.startswith("error: invalid literal")
@@ -291,6 +293,27 @@ def _kill(text: str) -> None:
     if os.environ["RANK"] == text:
         os.kill(os.getpid(), signal.SIGKILL)
     sleep(60)
+
+
+def _refer_to_itself(file: str) -> None:
+    def list_threads() -> None:
+        tasks = Path("/proc/self/task").glob("*/comm")
+        Path(f"{file}{os.environ['RANK']}").write_text(" ".join(task.read_text().strip() for task in tasks))
+
+    atexit.register(list_threads)  # is called after those that are registered later
+    gc.disable()
+    with joined({"device": torch.device("cpu")}):
+        module = torch.nn.Linear(2, 1)
+        vars(module)["itself"] = processes.averaging(module, module.forward)
+        vars(module)["itself"](torch.ones(1, 2)).sum().backward()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads the names of threads in /proc")
+def test_no_thread_of_torch_is_left_when_python_ends(tmp_path: Path) -> None:
+    start_processes(2, _refer_to_itself, [f"{tmp_path}/"])
+    for rank in "01":
+        threads = (tmp_path / rank).read_text()
+        assert "python" in threads and "gloo" not in threads
 
 
 @pytest.mark.slow
