@@ -19,18 +19,13 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from csv import QUOTE_NONE
 from pathlib import Path
-from shutil import copyfile
 
 import numpy as np
 import pandas as pd
+from more_columns import read_rows, require_new, run, write_copy
 
-from recbole_alt import make_config
-from recbole_alt.cli.errors import exit_status
-from recbole_alt.cli.parser import Parser
 from recbole_alt.config import ALTConfig
-from recbole_alt.files import check_folder, replacing
 from recbole_alt.loading import load_data
 from recbole_alt.model.build import load_text_vectors
 
@@ -83,10 +78,7 @@ def add_columns(config: ALTConfig, out: Path) -> Path:
         ValueError: items without texts, a split that is not by time, clicks that are not those of one threshold,
             ``out`` where the data are, or data that have such a column.
     """
-    name, folder, separator = config["dataset"], Path(config["data_path"]), config["field_separator"]
-    target, encoding = out / name, config["encoding"]
-    if target.resolve() == folder.resolve():
-        raise ValueError(f"out: {str(out)!r} is where the data are, which would be overwritten: give another folder")
+    name, rows = config["dataset"], read_rows(config, out)
     if config["eval_args"]["order"] != "TO":
         raise ValueError(f"{name}: what is earlier needs a split by time: set order: TO in eval_args")
     if len(config["threshold"] or ()) != 1:
@@ -97,45 +89,23 @@ def add_columns(config: ALTConfig, out: Path) -> Path:
     vectors = load_text_vectors(config, train._dataset, "item", "earlier_likes").cpu().numpy()
     vectors = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-9)
     others = np.append(0, 1 + np.random.default_rng(config["seed"]).permutation(len(vectors) - 1))
-    form = {"sep": separator, "encoding": encoding, "quoting": QUOTE_NONE}
-    rows = pd.read_csv(folder / f"{name}.inter", dtype=str, keep_default_na=False, **form)
-    columns = rows.set_axis([column.partition(":")[0] for column in rows], axis="columns")
-    if known := [column for column in COLUMNS if column in columns]:
-        raise ValueError(f"{name}.inter has a column {known[0]!r} already: give the data without it")
+    require_new(config, rows, COLUMNS)
     number = {token: place for place, token in enumerate(dataset.field2id_token[dataset.iid_field])}
     ((rated, least),) = config["threshold"].items()
     given = (
-        pd.factorize(columns[dataset.uid_field])[0],
-        columns[dataset.time_field].astype(float).to_numpy(),
-        columns[dataset.iid_field].map(number).fillna(0).to_numpy(dtype=int),  # 0, without a text: rows left out
-        columns[rated].astype(float).to_numpy() >= least,
+        pd.factorize(rows[dataset.uid_field])[0],
+        rows[dataset.time_field].astype(float).to_numpy(),
+        rows[dataset.iid_field].map(number).fillna(0).to_numpy(dtype=int),  # 0, without a text: rows left out
+        rows[rated].astype(float).to_numpy() >= least,
     )
     average = float(train._dataset.inter_feat[dataset.label_field].float().mean())
     own, theirs = (summaries(*given, of, average) for of in (vectors, vectors[others]))
-    for column, values in zip(COLUMNS, [*own.T, *theirs[:, 2:].T], strict=True):
-        rows[f"{column}:float"] = [f"{value:.6g}" for value in values]
-    target.mkdir(parents=True, exist_ok=True)
-    with replacing(target / f"{name}.inter") as stream:
-        text = rows.to_csv(sep=separator, index=False, lineterminator="\n", quoting=QUOTE_NONE)
-        stream.write(text.encode(encoding))
-    for file in (folder / f"{name}.{suffix}" for suffix in ("user", "item")):
-        if file.is_file():
-            copyfile(file, target / file.name)
-    return target
+    return write_copy(config, out, dict(zip(COLUMNS, [*own.T, *theirs[:, 2:].T], strict=True)))
 
 
 def main() -> int:
-    """Write the files; exit statuses as of :func:`recbole_alt.cli.errors.exit_status`."""
-    parser = Parser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("dataset")
-    parser.add_argument("--out", type=Path, required=True, help="write OUT/DATASET/ there")
-    options, keys = parser.parse_known_args()
-
-    def work() -> None:
-        check_folder("out", options.out)
-        print(f"Written: {add_columns(make_config('ALT_DCN', options.dataset, arguments=keys), options.out)}")
-
-    return exit_status(work)
+    """Write the files."""
+    return run((__doc__ or "").splitlines()[0], add_columns)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,81 @@
+"""Read the interactions of a dataset as they are written, and write a copy of it that has more columns."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Collection, Mapping
+from csv import QUOTE_NONE
+from pathlib import Path
+from shutil import copyfile
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from recbole_alt import make_config
+from recbole_alt.cli.errors import exit_status
+from recbole_alt.cli.parser import Parser
+from recbole_alt.config import ALTConfig
+from recbole_alt.files import check_folder, replacing
+
+
+def read_rows(config: ALTConfig, out: Path) -> pd.DataFrame:
+    """The rows of ``.inter``, all of them and in the file's order, as text; its columns have their names alone.
+
+    Raises:
+        ValueError: ``out`` is where the data are.
+    """
+    name, folder = config["dataset"], Path(config["data_path"])
+    if (out / name).resolve() == folder.resolve():
+        raise ValueError(f"out: {str(out)!r} is where the data are, which would be overwritten: give another folder")
+    rows = pd.read_csv(folder / f"{name}.inter", dtype=str, keep_default_na=False, **_form(config))
+    return rows.set_axis([column.partition(":")[0] for column in rows], axis="columns")
+
+
+def require_new(config: ALTConfig, rows: pd.DataFrame, names: Collection[str]) -> None:
+    """Refuse to add columns of these names, if there is one already.
+
+    Raises:
+        ValueError: names it.
+    """
+    if known := [name for name in names if name in rows]:
+        raise ValueError(f"{config['dataset']}.inter has a column {known[0]!r} already: give the data without it")
+
+
+def write_copy(config: ALTConfig, out: Path, columns: Mapping[str, np.ndarray]) -> Path:
+    """Write the files of the dataset into ``out/NAME/``, and return that folder.
+
+    Args:
+        columns: what ``.inter`` has more, by name: numbers, [n] in the order of its rows.
+    """
+    name, folder = config["dataset"], Path(config["data_path"])
+    target = out / name
+    rows = pd.read_csv(folder / f"{name}.inter", dtype=str, keep_default_na=False, **_form(config))
+    for column, values in columns.items():
+        rows[f"{column}:float"] = [f"{value:.6g}" for value in values]
+    target.mkdir(parents=True, exist_ok=True)
+    with replacing(target / f"{name}.inter") as stream:
+        text = rows.to_csv(sep=config["field_separator"], index=False, lineterminator="\n", quoting=QUOTE_NONE)
+        stream.write(text.encode(config["encoding"]))
+    for file in (folder / f"{name}.{suffix}" for suffix in ("user", "item")):
+        if file.is_file():
+            copyfile(file, target / file.name)
+    return target
+
+
+def run(description: str, add_columns: Callable[[ALTConfig, Path], Path]) -> int:
+    """Do it as the command line says; exit statuses as of :func:`recbole_alt.cli.errors.exit_status`."""
+    parser = Parser(description=description)
+    parser.add_argument("dataset")
+    parser.add_argument("--out", type=Path, required=True, help="write OUT/DATASET/ there")
+    options, keys = parser.parse_known_args(sys.argv[1:])
+
+    def work() -> None:
+        check_folder("out", options.out)
+        print(f"Written: {add_columns(make_config('ALT_DCN', options.dataset, arguments=keys), options.out)}")
+
+    return exit_status(work)
+
+
+def _form(config: ALTConfig) -> dict[str, Any]:
+    return {"sep": config["field_separator"], "encoding": config["encoding"], "quoting": QUOTE_NONE}
