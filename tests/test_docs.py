@@ -147,7 +147,10 @@ def test_template_example_of_the_docs() -> None:
         (["--epochs", "5"], "--epochs=5"),
     ],
 )
-def test_bad_input_is_one_line(arguments: list[str], what: str, capfd: pytest.CaptureFixture[str]) -> None:
+def test_bad_input_is_one_line(
+    arguments: list[str], what: str, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)  # which would ask again and again, offline
     with pytest.raises(SystemExit) as ended:
         sys.exit(main(["--state=ERROR", *arguments], command="run"))
     assert ended.value.code == 2

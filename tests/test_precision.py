@@ -22,6 +22,24 @@ def test_the_faster_one_is_chosen(fp32: float, bf16: float, fastest: str, monkey
     assert measure(torch.device("cpu")) == fastest
 
 
+@pytest.mark.parametrize(
+    ("few", "many", "fastest", "looks"), [(4, 0, "bf16", 1), (0.1, 9, "fp32", 1), (1, 2, "bf16", 2)]
+)
+def test_many_texts_are_measured_where_a_few_do_not_tell(
+    few: float, many: float, fastest: str, looks: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gains = {2: few, 64: many}
+    seen: list[int] = []
+
+    def taken(layer: Any, texts: torch.Tensor, bits: str) -> float:
+        seen.append(len(texts))
+        return {"fp32": 1.0, "bf16": 1.0 / gains[len(texts)]}[bits]
+
+    monkeypatch.setattr(precision, "_time", taken)
+    assert precision.fastest_precision.__wrapped__(torch.device("cpu")) == fastest
+    assert len(set(seen)) == looks
+
+
 def test_measuring_draws_no_random_number() -> None:
     state = torch.get_rng_state()
     with torch.no_grad():  # as when scoring
