@@ -290,7 +290,7 @@ def begin(folder: Path, words: list[str], log: Path) -> None:
     os.dup2(file, 1)
     os.dup2(file, 2)
     program, *rest = words
-    sys.path.insert(0, str(folder))
+    sys.path.insert(0, str(folder if program == "recbole-alt" else (folder / rest[0]).parent))
     sys.argv = [program, *rest] if program == "recbole-alt" else rest
     os.environ["XDG_CACHE_HOME"] = str(folder / "cache")
     signal.signal(signal.SIGINT, signal.default_int_handler)
