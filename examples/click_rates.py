@@ -45,9 +45,8 @@ def log_odds(values: np.ndarray, clicks: np.ndarray, folds: np.ndarray, size: in
     weights = (None, np.repeat(clicks.astype(float), values.shape[1]))
     rows, clicked = (np.bincount(place, weight, (_FOLDS + 1) * size).reshape(-1, size) for weight in weights)
     overall = clicks.mean()
-    found: np.ndarray = logit((clicked.sum(0) - clicked + _ADDED * overall) / (rows.sum(0) - rows + _ADDED)) - logit(
-        overall
-    )
+    rate = (clicked.sum(0) - clicked + _ADDED * overall) / (rows.sum(0) - rows + _ADDED)
+    found: np.ndarray = logit(rate) - logit(overall)
     found[:, 0] = 0
     return found
 
@@ -62,12 +61,10 @@ def add_columns(config: ALTConfig, out: Path) -> Path:
     """Write the files of the dataset of ``config`` with these columns into ``out/NAME/``, and return that folder.
 
     Raises:
-        ValueError: ``out`` is where the data are, the data have such a column, or a field of several values is in the
-            interactions.
+        ValueError: the data have such a column, or a field of several values is in the interactions.
     """
-    rows = read_rows(config, out)
     dataset, loader, *_ = load_data(config)
-    train = loader._dataset
+    train, rows = loader._dataset, read_rows(config)
     kinds = (FeatureType.TOKEN, FeatureType.TOKEN_SEQ)
     fields = [name for name, kind in dataset.field2type.items() if kind in kinds]
     require_new(config, rows, [f"{name}_clicks" for name in fields])

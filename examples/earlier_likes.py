@@ -75,10 +75,10 @@ def add_columns(config: ALTConfig, out: Path) -> Path:
     """Write the files of the dataset of ``config`` with these columns into ``out/NAME/``, and return that folder.
 
     Raises:
-        ValueError: items without texts, a split that is not by time, clicks that are not those of one threshold,
-            ``out`` where the data are, or data that have such a column.
+        ValueError: items without texts, a split that is not by time, clicks that are not those of one threshold, or
+            data that have such a column.
     """
-    name, rows = config["dataset"], read_rows(config, out)
+    name = config["dataset"]
     if config["eval_args"]["order"] != "TO":
         raise ValueError(f"{name}: what is earlier needs a split by time: set order: TO in eval_args")
     if len(config["threshold"] or ()) != 1:
@@ -89,6 +89,7 @@ def add_columns(config: ALTConfig, out: Path) -> Path:
     vectors = load_text_vectors(config, train._dataset, "item", "earlier_likes").cpu().numpy()
     vectors = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-9)
     others = np.append(0, 1 + np.random.default_rng(config["seed"]).permutation(len(vectors) - 1))
+    rows = read_rows(config)
     require_new(config, rows, COLUMNS)
     number = {token: place for place, token in enumerate(dataset.field2id_token[dataset.iid_field])}
     ((rated, least),) = config["threshold"].items()

@@ -7,7 +7,6 @@ from collections.abc import Callable, Collection, Mapping
 from csv import QUOTE_NONE
 from pathlib import Path
 from shutil import copyfile
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -19,16 +18,13 @@ from recbole_alt.config import ALTConfig
 from recbole_alt.files import check_folder, replacing
 
 
-def read_rows(config: ALTConfig, out: Path) -> pd.DataFrame:
+def read_rows(config: ALTConfig) -> pd.DataFrame:
     """The rows of ``.inter``, all of them and in the file's order, as text; its columns have their names alone.
 
     Raises:
-        ValueError: ``out`` is where the data are.
+        ValueError: the dataset has no such file, but another form of it.
     """
-    name, folder = config["dataset"], Path(config["data_path"])
-    if (out / name).resolve() == folder.resolve():
-        raise ValueError(f"out: {str(out)!r} is where the data are, which would be overwritten: give another folder")
-    rows = pd.read_csv(folder / f"{name}.inter", dtype=str, keep_default_na=False, **_form(config))
+    rows = _read(config)
     return rows.set_axis([column.partition(":")[0] for column in rows], axis="columns")
 
 
@@ -48,9 +44,8 @@ def write_copy(config: ALTConfig, out: Path, columns: Mapping[str, np.ndarray]) 
     Args:
         columns: what ``.inter`` has more, by name: numbers, [n] in the order of its rows.
     """
-    name, folder = config["dataset"], Path(config["data_path"])
+    name, folder, rows = config["dataset"], Path(config["data_path"]), _read(config)
     target = out / name
-    rows = pd.read_csv(folder / f"{name}.inter", dtype=str, keep_default_na=False, **_form(config))
     for column, values in columns.items():
         rows[f"{column}:float"] = [f"{value:.6g}" for value in values]
     target.mkdir(parents=True, exist_ok=True)
@@ -64,18 +59,37 @@ def write_copy(config: ALTConfig, out: Path, columns: Mapping[str, np.ndarray]) 
 
 
 def run(description: str, add_columns: Callable[[ALTConfig, Path], Path]) -> int:
-    """Do it as the command line says; exit statuses as of :func:`recbole_alt.cli.errors.exit_status`."""
+    """Do it as the command line says; exit statuses as of :func:`recbole_alt.cli.errors.exit_status`.
+
+    Refused is, besides what ``add_columns`` refuses, an ``--out`` that is where the data are.
+    """
     parser = Parser(description=description)
     parser.add_argument("dataset")
     parser.add_argument("--out", type=Path, required=True, help="write OUT/DATASET/ there")
     options, keys = parser.parse_known_args(sys.argv[1:])
 
     def work() -> None:
-        check_folder("out", options.out)
-        print(f"Written: {add_columns(make_config('ALT_DCN', options.dataset, arguments=keys), options.out)}")
+        out: Path = options.out
+        check_folder("out", out)
+        config = make_config("ALT_DCN", options.dataset, arguments=keys)
+        if (out / config["dataset"]).resolve() == Path(config["data_path"]).resolve():
+            raise ValueError(
+                f"out: {str(out)!r} is where the data are, which would be overwritten: give another folder"
+            )
+        print(f"Written: {add_columns(config, out)}")
 
     return exit_status(work)
 
 
-def _form(config: ALTConfig) -> dict[str, Any]:
-    return {"sep": config["field_separator"], "encoding": config["encoding"], "quoting": QUOTE_NONE}
+def _read(config: ALTConfig) -> pd.DataFrame:
+    file = Path(config["data_path"], f"{config['dataset']}.inter")
+    if not file.is_file():
+        raise ValueError(f"{str(file)!r} is missing: columns are added to atomic files of text only")
+    return pd.read_csv(
+        file,
+        sep=config["field_separator"],
+        encoding=config["encoding"],
+        quoting=QUOTE_NONE,
+        dtype=str,
+        keep_default_na=False,
+    )

@@ -139,8 +139,8 @@ def _check_grown(old: Data, new: Data) -> None:
     for name, tokens in old[0].field2id_token.items():
         if not np.array_equal(new[0].field2id_token[name][: len(tokens)], tokens):
             raise ValueError(
-                f"column {name!r}: its values would have other ids, as those of several columns are numbered together "
-                "(alias_of_...): train anew, with what is new in the data"
+                f"column {str(name)!r}: its values would have other ids, as those of several columns are numbered "
+                "together (alias_of_...): train anew, with what is new in the data"
             )
     if new[0].identity.parts != old[0].identity.parts:
         raise ValueError("the split would be another one: train anew, with what is new in the data")
