@@ -79,7 +79,7 @@ def add_columns(config: ALTConfig, out: Path) -> Path:
         odds = log_odds(values, clicks, folds, len(dataset.field2id_token[name]))
         scale = rates(odds, values, folds).std() or 1.0
         columns[f"{name}_clicks"] = rates(odds, _values(dataset, rows, name), all_folds) / scale
-    return write_copy(config, out, columns)
+    return write_copy(config, out, rows, columns)
 
 
 def _pairs(users: np.ndarray, items: np.ndarray) -> np.ndarray:

@@ -101,7 +101,7 @@ def add_columns(config: ALTConfig, out: Path) -> Path:
     )
     average = float(train._dataset.inter_feat[dataset.label_field].float().mean())
     own, theirs = (summaries(*given, of, average) for of in (vectors, vectors[others]))
-    return write_copy(config, out, dict(zip(COLUMNS, [*own.T, *theirs[:, 2:].T], strict=True)))
+    return write_copy(config, out, rows, dict(zip(COLUMNS, [*own.T, *theirs[:, 2:].T], strict=True)))
 
 
 def main() -> int:

@@ -38,16 +38,17 @@ def require_new(config: ALTConfig, rows: pd.DataFrame, names: Collection[str]) -
         raise ValueError(f"{config['dataset']}.inter has a column {known[0]!r} already: give the data without it")
 
 
-def write_copy(config: ALTConfig, out: Path, columns: Mapping[str, np.ndarray]) -> Path:
+def write_copy(config: ALTConfig, out: Path, rows: pd.DataFrame, columns: Mapping[str, np.ndarray]) -> Path:
     """Write the files of the dataset into ``out/NAME/``, and return that folder.
 
     Args:
+        rows: what :func:`read_rows` returned.
         columns: what ``.inter`` has more, by name: numbers, [n] in the order of its rows.
     """
-    name, folder, rows = config["dataset"], Path(config["data_path"]), _read(config)
+    name, folder = config["dataset"], Path(config["data_path"])
     target = out / name
-    for column, values in columns.items():
-        rows[f"{column}:float"] = [f"{value:.6g}" for value in values]
+    more = {f"{column}:float": [f"{value:.6g}" for value in values] for column, values in columns.items()}
+    rows = rows.set_axis(_read(config, nrows=0).columns, axis="columns").assign(**more)
     target.mkdir(parents=True, exist_ok=True)
     with replacing(target / f"{name}.inter") as stream:
         text = rows.to_csv(sep=config["field_separator"], index=False, lineterminator="\n", quoting=QUOTE_NONE)
@@ -81,7 +82,7 @@ def run(description: str, add_columns: Callable[[ALTConfig, Path], Path]) -> int
     return exit_status(work)
 
 
-def _read(config: ALTConfig) -> pd.DataFrame:
+def _read(config: ALTConfig, nrows: int | None = None) -> pd.DataFrame:
     file = Path(config["data_path"], f"{config['dataset']}.inter")
     if not file.is_file():
         raise ValueError(f"{str(file)!r} is missing: columns are added to atomic files of text only")
@@ -92,4 +93,5 @@ def _read(config: ALTConfig) -> pd.DataFrame:
         quoting=QUOTE_NONE,
         dtype=str,
         keep_default_na=False,
+        nrows=nrows,
     )
