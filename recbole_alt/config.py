@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 from recbole.config import Config
-from recbole.utils import EvaluatorType, get_model
+from recbole.utils import EvaluatorType
 
 from recbole_alt import checkpoints
 from recbole_alt.arguments import parse_arguments
@@ -31,6 +31,9 @@ PREFIX = "ALT_"
 
 #: The model and the dataset of a configuration that names none.
 DEFAULT_MODEL, DEFAULT_DATASET = "ALT_DCN", "ml-100k"
+
+#: Of the modules of our models: where RecBole looks for one by its name in lower case.
+PLACE = "recbole.model.context_aware_recommender."
 
 
 def properties_dir() -> Path:
@@ -227,20 +230,21 @@ def _gpu_of_process(number: int) -> torch.device:
 
 def registered_models() -> list[str]:
     """Names of every ALT model RecBole can find."""
-    start = f"recbole.model.context_aware_recommender.{PREFIX.lower()}"
+    start = PLACE + PREFIX.lower()
     modules = [module for name, module in sys.modules.items() if name.startswith(start)]
     return sorted(name for module in modules for name in vars(module) if name.startswith(PREFIX))
 
 
 def require_registered(model: str, file: str | os.PathLike[str]) -> None:
     """Refuse the ``model`` of a checkpoint that nobody registered; code that a file names is never imported."""
-    if model not in registered_models():
+    if _registered(model) is None:
         register = "import its backbone's class and call recbole_alt.register(Class) first"
         raise ValueError(f"{os.fspath(file)!r} is of {model}, which is not registered: {register}")
 
 
 def _registered(name: str) -> type | None:
-    return get_model(name) if name in registered_models() else None
+    found = getattr(sys.modules.get(PLACE + name.lower()), name, None)
+    return found if name.startswith(PREFIX) else None
 
 
 def _own_keys(model: type | None) -> tuple[str, ...]:

@@ -18,7 +18,7 @@ from recbole.model.abstract_recommender import ContextRecommender
 from recbole.utils import get_model
 
 from recbole_alt.checkpoints import trust
-from recbole_alt.config import PREFIX, ALTConfig
+from recbole_alt.config import PLACE, PREFIX, ALTConfig
 from recbole_alt.data.dataset import ALTDataset
 from recbole_alt.model import kd_dagfm  # noqa: F401  # mends RecBole's
 from recbole_alt.model.captures import CAPTURES
@@ -42,7 +42,7 @@ def register(backbone_class: type) -> type[ALTRecommender]:
     if not (isinstance(backbone_class, type) and issubclass(backbone_class, ContextRecommender)):
         raise ValueError(f"{backbone_class!r} is not a subclass of recbole's ContextRecommender")
     name, about = PREFIX + backbone_class.__name__, f"ALT on RecBole's {backbone_class.__name__}."
-    module = ModuleType(f"recbole.model.context_aware_recommender.{name.lower()}", about)
+    module = ModuleType(PLACE + name.lower(), about)
     module.__spec__ = ModuleSpec(module.__name__, loader=None)
     content = {"__module__": module.__name__, "__doc__": about, "backbone_class": backbone_class}
     face = type(name, (ALTRecommender,), content)

@@ -1,7 +1,8 @@
 """Reads YAML safely: UTF-8, no key twice, and ``1e-4`` is a number, as in RecBole."""
 
 from collections.abc import Hashable
-from functools import cache
+from copy import deepcopy
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -53,11 +54,17 @@ def parse_yaml(text: str) -> Any:
         ValueError: it is not plain YAML, or gives a key twice in one mapping.
     """
     try:
-        return yaml.load(text, Loader=_loader())
+        return deepcopy(_parse(text))
     except _DuplicateKey:
         raise
     except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:  # of dates and of endless aliases, too
         raise ValueError(f"not plain YAML: {' '.join(str(error).split())}") from None
+
+
+@lru_cache(maxsize=64)
+def _parse(text: str) -> Any:
+    """The same object for the same text: hundreds of configurations are made of a few files."""
+    return yaml.load(text, Loader=_loader())
 
 
 class _DuplicateKey(ValueError):

@@ -23,7 +23,7 @@ from recbole_alt.config import ALTConfig, properties_dir
 from recbole_alt.data.dataset import ALTDataset
 from recbole_alt.keys import KEYS
 
-EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "200"))
+EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "100"))
 fuzz = settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
 
 INTER = (

@@ -26,7 +26,7 @@ from recbole_alt.reporting.run_table import RunResult
 from recbole_alt.reporting.tables import make_tables, verdict_table
 from recbole_alt.trainer.curves import Curves, add_step, points_every
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = [pytest.mark.usefixtures("one_thread"), pytest.mark.drawn]
 
 Keys = Callable[..., dict[str, Any]]
 EVIL = "</blockquote><script>alert(1)</script><img src=http://example.org/x onerror='alert(2)'>`code`"

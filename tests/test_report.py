@@ -32,6 +32,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 Made = Callable[..., Campaign]
 
 
+@pytest.mark.drawn
 def test_the_report_alone(campaign: Made, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
     run_campaign(
         campaign(models=["DCN"], ablations=["no_contrast"], params_file="none"), Path("out"), ["x.py", "--a=1"]
@@ -69,6 +70,7 @@ def test_the_report_alone(campaign: Made, monkeypatch: pytest.MonkeyPatch, capsy
         assert Scores.load(file).score.dtype == np.float32
 
 
+@pytest.mark.drawn
 def test_a_joined_report_is_that_of_one_campaign(campaign: Made, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
     run_campaign(campaign(params_file="none", modes=["ctr"]), Path("whole"), ["x.py"])
     for model in ("DCN", "DeepFM"):

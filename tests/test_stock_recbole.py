@@ -31,7 +31,15 @@ def predictions(loaded: tuple[Any, ...]) -> torch.Tensor:
 
 @pytest.mark.parametrize(
     ("model", "mode"),
-    [(m, mode) for m in ("ALT_DCN", "ALT_DeepFM", "ALT_xDeepFM") for mode in ("ctr", "joint")] + [("ALT_DCN", "lm")],
+    [
+        ("ALT_DCN", "joint"),
+        ("ALT_DCN", "lm"),
+        ("ALT_xDeepFM", "ctr"),
+        pytest.param("ALT_DCN", "ctr", marks=pytest.mark.slow),
+        pytest.param("ALT_xDeepFM", "joint", marks=pytest.mark.slow),
+        pytest.param("ALT_DeepFM", "ctr", marks=pytest.mark.slow),
+        pytest.param("ALT_DeepFM", "joint", marks=pytest.mark.slow),
+    ],
 )
 def test_stock_recbole_trains_tests_and_loads(
     model: str, mode: str, keys: Callable[..., dict[str, Any]], monkeypatch: pytest.MonkeyPatch
@@ -68,7 +76,7 @@ def test_alignment_comes_first(keys: Callable[..., dict[str, Any]]) -> None:
         assert torch.equal(model["state_dict"][f"backbone.{key}"], value), key
 
 
-@pytest.mark.parametrize("mode", ["ctr", "lm", "joint"])
+@pytest.mark.parametrize("mode", ["lm", "joint", pytest.param("ctr", marks=pytest.mark.slow)])
 def test_unseen_values_start_as_asked_without_alignment_too(mode: str, keys: Callable[..., dict[str, Any]]) -> None:
     states = {}
     for unseen in ("initial", "zero", "hidden"):

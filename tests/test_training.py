@@ -191,19 +191,29 @@ CUTS += [
 ]
 
 
-HOW = [{}, {"schedule": "cosine", "warmup_ratio": 0.2, "lora_rank": 2}, {"precision": "fp16"}]
+LORA = {"schedule": "cosine", "warmup_ratio": 0.2, "lora_rank": 2}
 ROWWISE = {"embedding_optimizer": "rowwise", "weight_decay": 0.1, "schedule": "cosine", "decay_towards": "aligned"}
 ROWWISE |= {"clip_grad_norm": {"max_norm": 0.5}, "fast_kernels": True, "grounded": ["item"], "precision": "fp16"}
 FROZEN: dict[str, Any] = {"frozen_layers": "all", "text_cache_dir": None}
-FROZEN_CUTS = [(ALTPretrainTrainer, None, 1, 4), (ALTPretrainTrainer, None, 3, 4), (ALTTrainer, "joint", 5, 12)]
+FROZEN_CUTS = [CUTS[0], CUTS[1], (ALTTrainer, "joint", 5, 12)]
+#: With which keys a run is stopped where; of these only the cuts at the given positions in CI, the others are slow.
+STOPS: list[tuple[dict[str, Any], list[Any], set[int]]] = [
+    ({}, CUTS, {0, 2, 4, 6}),
+    (LORA, CUTS, {1, 5}),
+    ({"precision": "fp16"}, CUTS, {3}),
+    (ROWWISE, [CUTS[1], CUTS[2], CUTS[4], CUTS[6]], {0, 3}),
+    (FROZEN, FROZEN_CUTS, {1, 2}),
+    ({"fast_kernels": True}, CUTS[2:4], set()),
+]
 
 
 @pytest.mark.parametrize(
     ("trainer", "stage", "steps", "total", "how"),
-    [(*cut, how) for how in HOW for cut in CUTS]
-    + [(*cut, ROWWISE) for cut in (CUTS[1], CUTS[2], CUTS[4], CUTS[6])]
-    + [(*cut, FROZEN) for cut in FROZEN_CUTS]
-    + [(*cut, {"fast_kernels": True}) for cut in CUTS[2:4]],
+    [
+        pytest.param(*cut, how, marks=[] if number in in_ci else [pytest.mark.slow])
+        for how, cuts, in_ci in STOPS
+        for number, cut in enumerate(cuts)
+    ],
     ids=str,
 )
 def test_a_stopped_run_goes_on_as_if_never_stopped(

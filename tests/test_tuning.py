@@ -112,6 +112,7 @@ def test_a_tuned_key_beats_the_stage_override_also_in_best_yaml(tune: Any) -> No
     assert overrides["lm"] == stages["lm"] | result["best_params"]
 
 
+@pytest.mark.drawn
 def test_files_at_the_end(tune: Any) -> None:
     result = tune("learning_rate loguniform -7,-3\nmlp_hidden_size choice [[16, 8], [8]]", algo="random", max_evals=3)
     folder = Path(result["folder"])
