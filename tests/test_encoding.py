@@ -18,7 +18,8 @@ CPU = torch.device("cpu")
 
 @pytest.fixture(scope="module", params=["fp32", "bf16"])
 def minilm(request: pytest.FixtureRequest) -> LanguageModel:
-    return load_language_model(MINILM, layers=2, frozen_layers="all", precision=request.param).eval()
+    layers = {"fp32": 2, "bf16": 1}[request.param]  # many processors only imitate bf16
+    return load_language_model(MINILM, layers=layers, frozen_layers="all", precision=request.param).eval()
 
 
 def made_up(lengths: list[int], seed: int) -> list[bytes]:

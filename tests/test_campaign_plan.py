@@ -1,0 +1,127 @@
+"""The plan of a campaign: its runs, their configurations and names, and bad input."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from recbole_alt.config import ALTConfig
+from recbole_alt.reporting.runs import COMPLETE, Run
+from recbole_alt.study import ABLATIONS, Campaign, comparison
+from recbole_alt.study.axes import DataSpec
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+Made = Callable[..., Campaign]
+
+
+def test_variants_have_the_parameters_of_what_they_vary(campaign: Made) -> None:
+    variants = {name: {"text_field": ["item"], "finetune_modes": ["plain"]} for name in ("field", "wide_field")}
+    axes = campaign(models=["DCN"], modes=["ctr"], variants=variants, controls=["all"], tuned_alone=["field"])
+    tuned = {(run.variant, run.stage): axes.tuned_as(run) for run in axes.runs()}
+    assert {run: (cell.variant, cell.stage) for run, cell in tuned.items() if cell} == {
+        ("plain", "plain"): ("plain", "plain"),
+        (COMPLETE, "ctr"): (COMPLETE, "ctr"),
+        ("ALT_shuffled", "ctr"): (COMPLETE, "ctr"),
+        ("field", "plain"): ("field", "plain"),
+        ("field_shuffled", "plain"): ("field", "plain"),
+        ("wide_field", "plain"): ("plain", "plain"),
+        ("wide_field_shuffled", "plain"): ("plain", "plain"),
+    }
+    alone = campaign(models=["DCN"], modes=["ctr"], controls=["ALT"], tuned_alone=["all"])
+    assert {cell.variant for run in alone.runs() if (cell := alone.tuned_as(run))} == {
+        "plain", COMPLETE, "ALT_shuffled"
+    }  # fmt: skip
+
+
+def test_a_variant_may_be_given_as_the_control_of_another(campaign: Made) -> None:
+    variants = {"mine": {"transfer": "embeddings"}, "mine_shuffled": {"transfer": "all"}}
+    axes = campaign(models=["DCN"], modes=["ctr"], variants=variants, controls=["all"], tuned_alone=["mine"])
+    assert axes.changes["mine_shuffled"] == {"transfer": "all"} and axes.controls == [COMPLETE, "mine"]
+    run = next(run for run in axes.runs() if run.variant == "mine")
+    assert run.bases["vs_others"].variant == "mine_shuffled"
+    control = next(run for run in axes.runs() if run.variant == "mine_shuffled")
+    assert axes.tuned_as(control) == axes.tuned_as(run) and axes.config(control, {})["shuffle_texts"] is None
+
+
+def test_names_that_models_have_for_dropout(campaign: Made) -> None:
+    Path("dropout").write_text("dropout_prob uniform 0,0.5\n")
+    axes = campaign(models=["LR", "AutoInt"], modes=["ctr"], params_file="dropout")
+    linear, attention = (next(run for run in axes.runs() if run.model == model) for model in axes.models)
+    assert axes.reads(attention, "dropout_prob") and not axes.reads(linear, "dropout_prob")
+    config = axes.config(attention, {"dropout_prob": 0.1})
+    assert config["finetune"]["plain"]["dropout_probs"] == [0.1, 0.1, 0.1]
+
+
+def test_records_are_named_in_full(campaign: Made) -> None:
+    axes = campaign(models=["DCN"], seeds=1, modes=["ctr"], train_shares=[0.05])
+    compared = comparison.Comparison(Path("out"), axes)
+    files = {compared._file(run, {"learning_rate": rate}) for run in axes.runs() for rate in (0.1, 0.2)}
+    assert len(files) == 4 and all("_0.05_" in file.name and file.suffix == ".json" for file in files)
+
+
+def test_ablations_change_the_stated_keys_only(campaign: Made) -> None:
+    axes = campaign(ablations=list(ABLATIONS), budgets=[7], train_shares=[0.05, 1.0], modes=["ctr", "lm"])
+    spec = axes.datasets[0].label
+    base = axes.config(Run(spec, 1.0, "DCN", None, COMPLETE, "lm", 2020), {}).final_config_dict
+    given = ALTConfig("ALT_DCN", "tiny", None, axes.keys).final_config_dict
+    differing = {key for key, value in base.items() if given[key] != value}
+    assert differing == {
+        "split_seed",
+        "finetune_modes",
+        "plain_baseline",
+        "finetune",
+    }  # finetune: other modes' are gone
+    assert base["finetune"] == {"lm": given["finetune"]["lm"]}
+    for name, changes in {**ABLATIONS, "steps_7": {"pretrain_steps": 7}}.items():
+        base, other = (
+            axes.config(Run(spec, 1.0, "DCN", None, variant, "lm", 2020), {}) for variant in (COMPLETE, name)
+        )
+        differing = {k for k, v in base.final_config_dict.items() if other.final_config_dict.get(k) != v}
+        differing |= other.final_config_dict.keys() - base.final_config_dict.keys()
+        assert differing == changes.keys() - {"finetune_modes"}, name
+        assert all(other[key] == changes[key] for key in differing)
+    stages = {variant: {run.stage for run in axes.runs() if run.variant == variant} for variant in axes.changes}
+    assert stages["language_model_alone"] == {"lm"} and stages["contrast_only"] == {"ctr", "lm"}
+    assert len({run.slug for run in axes.runs()}) == len(axes.runs()) == 2 * 2 * 2 * (1 + 10 * 2 - 1)
+    plain = [run for run in axes.runs() if run.stage == "plain"]
+    assert {one.seed for run in plain for one in axes.tuned_with(run)} == {2020} and len(plain) == 2 * 2 * 2
+
+
+def test_datasets_and_bad_input(campaign: Made, tmp_path: Path) -> None:
+    (tmp_path / "tiny-dropped.yaml").write_text("val_interval: {rating: '[1,2];[4,5]'}")
+    axes = campaign(datasets=["tiny@time", "tiny:tiny-dropped.yaml"], split=["random", "time"])
+    assert [d.label for d in axes.datasets] == ["tiny-time", "tiny-dropped-random", "tiny-dropped-time"]
+    config = axes.config(Run(axes.datasets[2].label, 1.0, "DCN", None, COMPLETE, "ctr", 2021), {})
+    assert config["eval_args"]["order"] == "TO" and config["val_interval"] == {"rating": "[1,2];[4,5]"}
+    assert (config["split_seed"], config["seed"]) == (2020, 2021)
+    assert Campaign.from_mapping(axes.to_json()) == axes
+    for wrong, said in (
+        ({"models": ["DNC"]}, "DNC"),
+        ({"ablations": ["x"]}, "x"),
+        ({"datasets": ["tiny@week"]}, "week"),
+        ({"datasets": ["tiny:no.yaml"]}, "no.yaml"),
+        ({"modles": []}, "modles"),
+        ({"seeds": []}, "seeds"),
+        ({"seeds": [1, 1]}, "twice"),
+        ({"keys": {"seed": 1}}, "seed"),
+        ({"keys": {"learning_rate": 1}}, "learning_rate"),
+        ({"keys": {"split_seed": None}}, "split_seed"),
+        ({"variants": {"ALT": {}}}, "'ALT' is taken"),
+        ({"variants": {"a b": {}}}, "'a b' is taken, or no word"),
+        ({"variants": {"steps_5": {}}}, "'steps_5' is taken"),
+        ({"variants": {"mine_shuffled": {}}}, "'mine_shuffled' is the control of 'mine', which must be a variant"),
+        ({"controls": ["mine"]}, "controls must be among ALT, not 'mine'"),
+        ({"variants": "more"}, "variants must be"),
+        ({"tuning_seeds": 3}, "between 1 and the 2 seeds, not 3"),
+        ({"tuned_alone": ["no_contrast"]}, "tuned_alone must be among .*, not 'no_contrast'"),
+        ({"variants": {"more": 1}}, "more must hold"),
+        ({"variants": {"more": {"seed": 1}}}, "seed is what the campaign"),
+        ({"variants": {"more": {"learning_rate": 0.1}}}, "learning_rate is tuned"),
+        ({"keys": {"language_model": "a"}, "language_models": ["b"]}, "language_model"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            campaign(**wrong)
+    assert DataSpec.parse("ml-100k").label == "ml-100k"
