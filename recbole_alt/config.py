@@ -115,6 +115,12 @@ class ALTConfig(Config):
         for note in self.notes:
             getLogger().warning(note)
 
+    def _update_internal_config_dict(self, file: str) -> dict[str, Any]:
+        """Read a file of RecBole's, as :func:`~recbole_alt.yaml_files.read_yaml` reads ours."""
+        content = read_yaml(file)
+        self.internal_config_dict.update(content)
+        return content
+
     def _load_config_files(self, file_list: list[str] | None) -> dict[str, Any]:
         merged: dict[str, Any] = {}
         for file in file_list or []:

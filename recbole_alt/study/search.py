@@ -135,9 +135,11 @@ class Search:
         return {name: tuned.decode(trial.params[name]) for name, tuned in self.ranges.items()}
 
     def _is_over(self, trials: Sequence[FrozenTrial]) -> bool:
+        if len(trials) >= self.total or self.early_stop is None:
+            return len(trials) >= self.total
         ended = [trial.number for trial in trials if trial.state == TrialState.COMPLETE]
-        late = sum(number > self._study.best_trial.number for number in ended)
-        return len(trials) >= self.total or (self.early_stop is not None and late >= self.early_stop)
+        best = self._study.best_trial.number if ended else -1
+        return sum(number > best for number in ended) >= self.early_stop
 
     def _draw(self, trials: Sequence[FrozenTrial]) -> dict[str, Any]:
         """Draw the parameters of the trial that follows ``trials``, if possible others than theirs."""
