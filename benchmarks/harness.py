@@ -11,6 +11,8 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
+from recbole_alt.values import rounded
+
 
 @dataclass
 class Result:
@@ -89,7 +91,7 @@ def status(name: str) -> float:
 
 
 def write(results: Sequence[Result], file: str) -> None:
-    """All results as a JSON list, a line each; those of other benchmarks that are in ``file`` already stay."""
+    """All results as a JSON list, a line each, in eight digits; those of others that are in ``file`` already stay."""
     kept = json.loads(Path(file).read_text()) if Path(file).is_file() else []
     made = {result["name"]: result for result in kept} | {result.name: asdict(result) for result in results}
-    Path(file).write_text("[\n" + ",\n".join(map(json.dumps, made.values())) + "\n]\n")
+    Path(file).write_text("[\n" + ",\n".join(json.dumps(rounded(one, 8)) for one in made.values()) + "\n]\n")

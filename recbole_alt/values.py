@@ -1,4 +1,4 @@
-"""Values given as text, on a command line or in a dictionary, and values shown as text."""
+"""Values given as text, on a command line or in a dictionary; values shown as text, and in fewer digits."""
 
 import ast
 from collections.abc import Mapping
@@ -45,6 +45,15 @@ def show(value: Any) -> str:
     if isinstance(value, Mapping):
         return ", ".join(f"{name}={show(one)}" for name, one in value.items())
     return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def rounded(value: Any, digits: int) -> Any:
+    """``value`` with so many significant digits of every fraction in it, so that files of results stay small."""
+    if isinstance(value, dict):
+        return {name: rounded(part, digits) for name, part in value.items()}
+    if isinstance(value, list):
+        return [rounded(part, digits) for part in value]
+    return float(f"{value:.{digits}g}") if isinstance(value, float) and not value.is_integer() else value
 
 
 def show_time(seconds: float) -> str:

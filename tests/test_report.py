@@ -21,11 +21,12 @@ from recbole_alt.files import read_record, write_record
 from recbole_alt.reporting import report, tables
 from recbole_alt.reporting.comparison_page import comparison_page
 from recbole_alt.reporting.plots import draw_all
-from recbole_alt.reporting.report import join_reports, rounded, write_report
+from recbole_alt.reporting.report import join_reports, write_report
 from recbole_alt.reporting.runs import COMPLETE
 from recbole_alt.scores import Scores
 from recbole_alt.study import Campaign, run_campaign
 from recbole_alt.trainer.finetune import ALTTrainer
+from recbole_alt.values import rounded
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -56,12 +57,13 @@ def test_the_report_alone(campaign: Made, monkeypatch: pytest.MonkeyPatch, capsy
         lines = list(csv.DictReader(opened))
     assert len(lines) == 10 and {line["stage"] for line in lines} == {"plain", "ctr", "joint"}
     rows = json.loads(Path("out/report/results.json").read_text())
-    assert rows == rounded(rows) and all(line["auc"] == str(rounded(float(line["auc"]))) for line in lines)
+    assert rows == rounded(rows, 8) and all(line["auc"] == str(rounded(float(line["auc"]), 6)) for line in lines)
     for row in rows:
         mine = [
             float(line["auc"]) for line in lines if (line["variant"], line["stage"]) == (row["variant"], row["stage"])
         ]
-        assert row["auc"] == pytest.approx(np.mean(mine)) and row["auc_sd"] == pytest.approx(np.std(mine, ddof=1))
+        assert row["auc"] == pytest.approx(np.mean(mine), abs=2e-6)  # of rounded numbers
+        assert row["auc_sd"] == pytest.approx(np.std(mine, ddof=1), abs=2e-6)
     assert Path("out/report/report.html").read_text() == comparison_page(rows, draw_all(rows))  # of nothing but these
     drawn = {file.name for file in Path("out/report").glob("*.svg")}
     assert {"tiny-gains.svg", "tiny-popularity.svg", "tiny-calibration.svg"} <= drawn

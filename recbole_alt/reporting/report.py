@@ -27,6 +27,7 @@ from recbole_alt.reporting.runs import PLAIN, Run, distinct
 from recbole_alt.reporting.tables import METRICS, Row, make_tables
 from recbole_alt.scores import Scores, popularity_bins
 from recbole_alt.statistics import bootstrap_differences, p_value, reliability
+from recbole_alt.values import rounded
 
 COUNTS = ["rows", "rare_item_rows", "new_item_rows", "new_user_rows", "gauc_users", "gauc_left_out"]
 COSTS = ["seconds", "texts_encoded", "alignment_seconds", "alignment_texts_encoded", "alignment_interactions_seen",
@@ -78,7 +79,7 @@ def join_reports(folders: Sequence[Path], out: Path) -> list[Path]:
 
 
 def _write(report: Path, rows: Sequence[Row], runs: pd.DataFrame) -> list[Path]:
-    rows = rounded(rows)
+    rows = [rounded(row, 8) for row in rows]
     tables, plots = make_tables(rows), draw_all(rows)
     lines = [json.dumps(row, ensure_ascii=False, separators=(",", ":")) for row in rows]
     texts = {
@@ -86,7 +87,7 @@ def _write(report: Path, rows: Sequence[Row], runs: pd.DataFrame) -> list[Path]:
         "tables.tex": "\n".join(table.latex() for table in tables),
         "results.json": "[\n" + ",\n".join(lines) + "\n]\n",
         "results.csv": pd.DataFrame(rows, dtype=object).drop(columns=CURVES).to_csv(index=False, lineterminator="\n"),
-        "runs.csv": runs.map(rounded).to_csv(index=False, lineterminator="\n"),
+        "runs.csv": runs.map(rounded, digits=6).to_csv(index=False, lineterminator="\n"),
         "report.html": comparison_page(rows, plots),
     }
     contents = {name: text.encode() for name, text in texts.items()} | plots
@@ -94,15 +95,6 @@ def _write(report: Path, rows: Sequence[Row], runs: pd.DataFrame) -> list[Path]:
         with replacing(report / name) as stream:
             stream.write(content)
     return [report / name for name in contents]
-
-
-def rounded(value: Any) -> Any:
-    """``value`` with eight significant digits of every number in it, so that reports stay small."""
-    if isinstance(value, dict):
-        return {name: rounded(part) for name, part in value.items()}
-    if isinstance(value, list):
-        return [rounded(part) for part in value]
-    return float(f"{value:.8g}") if isinstance(value, float) else value
 
 
 # -- runs --------------------------------------------------------------------------------------------------
