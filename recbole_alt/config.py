@@ -248,9 +248,10 @@ def require_registered(model: str, file: str | os.PathLike[str]) -> None:
         raise ValueError(f"{os.fspath(file)!r} is of {model}, which is not registered: {register}")
 
 
-def _registered(name: str) -> type | None:
-    found = getattr(sys.modules.get(PLACE + name.lower()), name, None)
-    return found if name.startswith(PREFIX) else None
+def _registered(name: Any) -> type | None:
+    if not isinstance(name, str) or not name.startswith(PREFIX):
+        return None
+    return getattr(sys.modules.get(PLACE + name.lower()), name, None)
 
 
 def _own_keys(model: type | None) -> tuple[str, ...]:

@@ -81,3 +81,11 @@ def test_any_text_is_read_or_refused_in_one_line(text: str) -> None:
         parse_yaml(text)
     except ValueError as error:
         assert "\n" not in str(error)
+
+
+def test_what_was_read_is_the_readers_own() -> None:
+    text = "finetune: {ctr: {epochs: 1}}\nmetrics: [AUC]\n"
+    first = parse_yaml(text)
+    first["finetune"]["ctr"]["epochs"] = 2
+    first["metrics"].append("LogLoss")
+    assert parse_yaml(text) == {"finetune": {"ctr": {"epochs": 1}}, "metrics": ["AUC"]}
