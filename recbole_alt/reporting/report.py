@@ -23,7 +23,7 @@ from recbole_alt.metrics import auc, log_losses
 from recbole_alt.reporting.comparison_page import comparison_page
 from recbole_alt.reporting.facts import data_facts, text_facts
 from recbole_alt.reporting.plots import draw_all
-from recbole_alt.reporting.runs import PLAIN, Run, distinct
+from recbole_alt.reporting.runs import COMPLETE, PLAIN, Run, distinct
 from recbole_alt.reporting.tables import METRICS, Row, make_tables
 from recbole_alt.scores import Scores, popularity_bins
 from recbole_alt.statistics import bootstrap_differences, p_value, reliability
@@ -150,8 +150,9 @@ def summarise(records: Sequence[Record], resamples: int = 400) -> list[Row]:
         row |= {"seeds": " ".join(map(str, runs)), "diverged": len(runs) - len(good[cell])}
         row |= _mean_and_sd(values[METRICS]) | values[COSTS].mean().to_dict()
         row |= {name: first and first["test"].get(name) for name in COUNTS}
-        row["popularity"] = _by_popularity(good[cell])
-        row["calibration"] = first and reliability(scores_of(first).label, scores_of(first).score)
+        drawn = good[cell] if cell.variant in (PLAIN, COMPLETE) else {}  # no plot has curves of the others
+        row["popularity"] = _by_popularity(drawn)
+        row["calibration"] = _calibration(drawn)
         row["base_entropy"] = first and _entropy(scores_of(first).label)
         row["click_rates_valid_auc"] = first and (first.get("click_rates") or {}).get("valid")
         row["parameters"] = json.dumps(next(iter(runs.values()))["parameters"])
@@ -192,6 +193,12 @@ def _by_popularity(runs: Mapping[int, Record]) -> dict[str, Any]:
             if (value := auc(scores.label[inside], scores.score[inside])) is not None:
                 one["auc"][str(seed)] = value
     return bins
+
+
+def _calibration(runs: Mapping[int, Record]) -> dict[str, Any] | None:
+    """What the run of the first seed predicted, and what came; None without any."""
+    scores = next((scores_of(run) for run in runs.values()), None)
+    return None if scores is None else reliability(scores.label, scores.score)
 
 
 def _difference(base: Mapping[int, Record], other: Mapping[int, Record], resamples: int) -> Row:
