@@ -59,6 +59,8 @@ def test_the_report_alone(campaign: Made, monkeypatch: pytest.MonkeyPatch, capsy
     rows = json.loads(Path("out/report/results.json").read_text())
     assert rows == rounded(rows, 8) and all(line["auc"] == str(rounded(float(line["auc"]), 6)) for line in lines)
     for row in rows:
+        curves = [bool(row[name]) for name in ("calibration", "popularity")]
+        assert curves == [row["variant"] in ("plain", COMPLETE)] * 2  # of others no plot shows any
         mine = [
             float(line["auc"]) for line in lines if (line["variant"], line["stage"]) == (row["variant"], row["stage"])
         ]
