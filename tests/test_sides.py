@@ -65,7 +65,11 @@ def test_without_any_text_only_the_plain_model_is_trained(own: Any, keys: dict[s
 @pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize(
     ("side", "changes"),
-    [("item", {}), ("user", {}), ("item", {"frozen_layers": "all", "freeze_language_model": True})],
+    [
+        ("item", {}),
+        pytest.param("user", {}, marks=pytest.mark.slow),
+        ("item", {"frozen_layers": "all", "freeze_language_model": True}),
+    ],
     ids=["item", "user", "item-frozen"],
 )
 def test_a_run_with_one_text_a_row(keys: Any, side: str, changes: dict[str, Any], tmp_path: Path) -> None:
