@@ -14,7 +14,7 @@ import torch
 import yaml
 from recbole.config import Config
 
-from recbole_alt.config import ALTConfig, base_model_name, properties_dir
+from recbole_alt.config import ALTConfig, base_model_name, properties_dir, require_registered
 from recbole_alt.yaml_files import read_yaml
 
 CONFIG = Callable[..., ALTConfig]
@@ -335,3 +335,10 @@ def test_the_published_preset_has_every_setting_of_the_method_page() -> None:
     assert {key: config[key] for key in preset} == preset
     own = yaml.safe_load((properties_dir() / "dataset" / "ml-1m.yaml").read_text())["template"]
     assert config["template"] == {**own, **wording}  # the wording of the dataset stays
+
+
+@pytest.mark.parametrize("model", [None, 5, "DCN", "ALT_Unknown"])
+def test_a_file_of_a_model_that_nobody_registered_is_refused(model: Any) -> None:
+    with pytest.raises(ValueError, match=f"'theirs.pth' is of {model}, which is not registered"):
+        require_registered(model, "theirs.pth")
+    require_registered("ALT_DCN", "ours.pth")
