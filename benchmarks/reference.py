@@ -68,7 +68,8 @@ class PublishedPretraining(nn.Module):
         table_mask = draw_field_mask(len(rows), len(fields), 0.15, self.generator)
         v_masked = self.backbone(mask_table(rows, fields, table_mask)).representation
         texts = SegmentStates(tokens, mask, sentence, torch.arange(len(rows)))
-        loss = loss + self.tabular(v_masked, [texts], table_mask, self.targets.read(rows))[0]
+        hidden = self.tabular.hidden_values(table_mask, self.targets.read(rows))
+        loss = loss + self.tabular(v_masked, [texts], hidden)[0]
         self.optimizer.zero_grad()
         loss.backward()
         self.optimizer.step()

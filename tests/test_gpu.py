@@ -15,7 +15,7 @@ from language_models import TINY
 from recbole.data.interaction import Interaction
 from torch import Tensor, nn
 
-from recbole_alt.data.moving import Arriving, made_ahead, moved
+from recbole_alt.data.moving import Arriving, MadeAhead, moved
 from recbole_alt.families import FAMILIES
 from recbole_alt.model import gpu
 from recbole_alt.model.language import LanguageModel, load_language_model
@@ -124,36 +124,47 @@ def test_all_tensors_are_moved_and_nothing_else() -> None:
     assert parts.numbers.device == CPU and parts.names[0]["a"].device == CPU  # what was given stays
 
 
-@pytest.mark.parametrize("by", [0, 1, 3])
-def test_what_is_made_ahead_comes_in_order(by: int) -> None:
+@pytest.mark.parametrize("thread", [False, True])
+def test_what_is_made_ahead_is_that_of_its_step(thread: bool) -> None:
     made: list[tuple[int, int]] = []
 
     def make(step: int) -> int:
         made.append((step, threading.get_ident()))
         return step * 10
 
-    ahead = made_ahead(make, range(5), by=by)
-    assert next(ahead) == 0
-    assert len(made) <= 1 + by
-    assert list(ahead) == [10, 20, 30, 40] and [step for step, _ in made] == list(range(5))
-    assert {thread == threading.get_ident() for _, thread in made} == {not by}
+    ahead = MadeAhead(make, thread=thread)
+    assert ahead.get(0) == 0  # nothing was begun
+    ahead.begin(1)
+    assert ahead.get(1) == 10
+    ahead.begin(2)
+    assert ahead.get(7) == 70  # another than was begun
+    assert ahead.get(2) == 20
+    ahead.close()
+    here = threading.get_ident()
+    assert [step for step, where in made if where == here] == ([0, 7, 2] if thread else [0, 1, 7, 2])
+    assert [step for step, where in made if where != here] == ([1, 2] if thread else [])
 
 
-@pytest.mark.parametrize("by", [0, 2])
-def test_an_error_comes_with_its_step_and_an_end_stops_the_thread(by: int) -> None:
+def test_an_error_comes_with_its_step_and_an_end_stops_the_thread() -> None:
     def make(step: int) -> int:
         if step == 2:
             raise ValueError("of step 2")
         return step
 
-    ahead, seen = made_ahead(make, range(9), by=by), []
+    threads, ahead = threading.active_count(), MadeAhead(make, thread=True)
+    ahead.begin(1)
+    assert ahead.get(1) == 1
+    ahead.begin(2)
     with pytest.raises(ValueError, match="of step 2"):
-        seen.extend(iter(ahead.__next__, None))
-    ahead = made_ahead(lambda step: step, range(10**9), by=by)
-    assert next(ahead) == 0
-    threads = threading.active_count()
+        ahead.get(2)
+    assert threading.active_count() == threads + 1
+    ahead.begin(3)
     ahead.close()
-    assert threading.active_count() == threads - bool(by)
+    assert threading.active_count() == threads
+    assert ahead.get(3) == 3
+    ahead.begin(4)  # again
+    assert ahead.get(4) == 4
+    ahead.close()
 
 
 def test_values_arrive_as_they_were() -> None:

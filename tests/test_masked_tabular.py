@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
 from recbole_alt.model.attention import SegmentStates, attend
 from recbole_alt.model.objectives.masked_tabular import MaskedTabularObjective
-from recbole_alt.model.objectives.value_scorer import nce_loss, sampled_softmax_loss
+from recbole_alt.model.objectives.value_scorer import FieldValues, ValueScorer, nce_loss, sampled_softmax_loss
 from recbole_alt.model.targets import TargetField
 
 LOSSES = ("nce", "sampled_softmax", "full_softmax")
@@ -58,6 +59,11 @@ def vectors_of(objective: MaskedTabularObjective, table: Tensor, segments: list[
     return objective.vectors(torch.cat([table, attended], 1)).view(len(table), len(objective.targets), -1)
 
 
+def own(objective: MaskedTabularObjective, field: int, of_all: Tensor) -> np.ndarray:
+    """The rows of a field's values in a tensor that has one for each value of all fields."""
+    return of_all.detach().double().split(objective.scorer.sizes)[field].numpy()
+
+
 def unigram(counts: list[int]) -> np.ndarray:
     q = np.array(counts, dtype=np.float64)
     q[0] = 0
@@ -79,13 +85,15 @@ def test_nce_written_out() -> None:
 def test_nce_bias_starts_where_the_model_is_the_noise(k: int) -> None:
     """With zero vectors p_model = q, so Δ = −log k for every value, whichever noise is drawn."""
     objective = masked_tabular("nce", n_noise=k)
-    for target, scorer in zip(objective.targets, objective.values, strict=True):
+    scorer, embed = objective.scorer, objective.embeddings
+    for i, target in enumerate(objective.targets):
         q = unigram(target.counts.tolist())
         seen = q > 0
-        log_model = scorer.bias.detach().double().numpy() - scorer.norm_term
+        log_model = own(objective, i, scorer.bias) - scorer.norm_term
         np.testing.assert_allclose(np.exp(log_model)[seen], q[seen], rtol=1e-3)
         value = torch.tensor([v for v in range(len(q)) if seen[v]])
-        losses, _ = scorer(torch.zeros(len(value), 4), value, "nce", k)
+        values = FieldValues(value + scorer.first[i], torch.full_like(value, i), len(value))
+        losses, _ = scorer.measure(torch.zeros(len(value), 4), values, embed, "nce", k)
         expected = -np.log(1 / (1 + k)) - k * np.log(1 - 1 / (1 + k))
         np.testing.assert_allclose(losses.detach().numpy(), expected, rtol=1e-4)
 
@@ -93,14 +101,13 @@ def test_nce_bias_starts_where_the_model_is_the_noise(k: int) -> None:
 def test_nce_of_a_batch_against_numpy(monkeypatch: pytest.MonkeyPatch) -> None:
     """The whole objective, noise as drawn, every score and probability computed by hand."""
     drawn: list[np.ndarray] = []
-    real = torch.multinomial
+    real = ValueScorer.noise
 
-    def keep(*args: object, **kwargs: object) -> Tensor:
-        sample = real(*args, **kwargs)  # type: ignore[arg-type]
-        drawn.append(sample.numpy())
-        return sample
+    def keep(*args: Any) -> Tensor:
+        drawn.append(real(*args).numpy())
+        return torch.from_numpy(drawn[-1])
 
-    monkeypatch.setattr(torch, "multinomial", keep)
+    monkeypatch.setattr(ValueScorer, "noise", keep)
     objective = masked_tabular("nce")
     table, segments, values = batch()
     mask = torch.zeros(5, 3, dtype=torch.bool)
@@ -108,21 +115,22 @@ def test_nce_of_a_batch_against_numpy(monkeypatch: pytest.MonkeyPatch) -> None:
     mask[[0, 1], 1] = True  # field s, members 1 5 2 and 3
     loss, report = objective(table, segments, objective.hidden_values(mask, values))
     vectors = vectors_of(objective, table, segments).detach().double().numpy()
-    assert [len(d.ravel()) for d in drawn] == [2 * 6, 4 * 6]  # 6 noise values for each masked value
+    (noise,) = drawn
+    assert noise.shape == (6, 6)  # 6 noise values for each masked value
     total, hits = 0.0, 0.0
-    wanted = [
-        (0, [(0, 1, 1.0), (2, 4, 1.0)], drawn[0]),
-        (2, [(0, v, 1 / 3) for v in (1, 5, 2)] + [(1, 3, 1)], drawn[1]),
-    ]
-    for field, members, noise in wanted:
-        scorer, q = objective.values[field], unigram(objective.targets[field].counts.tolist())
-        embedding, bias = scorer.embedding.weight.detach().double().numpy(), scorer.bias.detach().double().numpy()
-        for (row, value, share), others in zip(members, noise.reshape(len(members), 6), strict=True):
-            score = embedding @ vectors[row, field] + bias
-            log_p = score - objective.norm_term
-            true = -np.log(sigmoid(log_p[value] - np.log(6 * q[value])))
-            total += share * (true - np.log(sigmoid(-(log_p[others] - np.log(6 * q[others])))).sum())
-            hits += share * all(score[value] > score[o] for o in others if o != value)
+    wanted = [(0, 0, 1, 1.0), *((0, 2, v, 1 / 3) for v in (1, 5, 2)), (1, 2, 3, 1.0), (2, 0, 4, 1.0)]  # row by row
+    for (row, field, value, share), numbers in zip(wanted, noise, strict=True):
+        others, q = numbers - objective.scorer.first[field], unigram(objective.targets[field].counts.tolist())
+        assert others.min() > 0 and others.max() < len(q)
+        embedding, bias = (
+            own(objective, field, objective.embeddings.weight),
+            own(objective, field, objective.scorer.bias),
+        )
+        score = embedding @ vectors[row, field] + bias
+        log_p = score - objective.scorer.norm_term
+        true = -np.log(sigmoid(log_p[value] - np.log(6 * q[value])))
+        total += share * (true - np.log(sigmoid(-(log_p[others] - np.log(6 * q[others])))).sum())
+        hits += share * all(score[value] > score[o] for o in others if o != value)
     assert loss.item() == pytest.approx(total / 4, rel=1e-3)  # 2 of field a, 2 rows of field s
     assert report["value_accuracy"] == pytest.approx(hits / 4)
 
@@ -138,12 +146,13 @@ def test_sampled_softmax_removes_accidental_hits() -> None:
 
     # a value the vector is certain of has loss 0, although the noise holds it 200 times over
     objective = masked_tabular("sampled_softmax", n_noise=400)
-    scorer = objective.values[1]  # unigram 2:2:4
+    number = torch.tensor([objective.scorer.first[1] + 3])  # of field b, unigram 2:2:4
     with torch.no_grad():
-        scorer.embedding.weight.zero_()
-        scorer.embedding.weight[3, 0] = 50.0
+        objective.embeddings.weight.zero_()
+        objective.embeddings.weight[number, 0] = 50.0
     vector = torch.tensor([[1.0, 0, 0, 0]], requires_grad=True)
-    loss, first = scorer(vector, torch.tensor([3]), "sampled_softmax", 400)
+    values = FieldValues(number, torch.tensor([1]), 1)
+    loss, first = objective.scorer.measure(vector, values, objective.embeddings, "sampled_softmax", 400)
     loss.backward()
     assert loss.item() == pytest.approx(0, abs=1e-6)
     assert bool(first)
@@ -157,13 +166,12 @@ def test_full_softmax_against_numpy_without_mass_on_missing() -> None:
     mask[[0, 1, 4], 0] = True
     loss, report = objective(table, segments, objective.hidden_values(mask, values))
     vectors = vectors_of(objective, table, segments).detach().double().numpy()[:, 0]
-    scorer = objective.values[0]
-    score = vectors @ scorer.embedding.weight.detach().double().numpy().T + scorer.bias.detach().double().numpy()
+    score = vectors @ own(objective, 0, objective.embeddings.weight).T + own(objective, 0, objective.scorer.bias)
     log_p = log_softmax(score[[0, 1, 4], 1:])  # values 1..4 only: value 0 has no share
     assert loss.item() == pytest.approx(-log_p[np.arange(3), [0, 1, 0]].mean(), rel=1e-4)
     assert report["value_accuracy"] == pytest.approx((log_p.argmax(1) == [0, 1, 0]).mean())
     with torch.no_grad():
-        scorer.bias[0] = 1e6
+        objective.scorer.bias[0] = 1e6
     assert objective(table, segments, objective.hidden_values(mask, values))[0].item() == loss.item()
 
 
@@ -175,8 +183,7 @@ def test_members_of_a_sequence_share_one_unit() -> None:
     mask[:2, 1] = True
     loss, _ = objective(table, segments, objective.hidden_values(mask, values))
     vectors = vectors_of(objective, table, segments).detach().double().numpy()[:2, 2]
-    scorer = objective.values[2]
-    score = vectors @ scorer.embedding.weight.detach().double().numpy().T + scorer.bias.detach().double().numpy()
+    score = vectors @ own(objective, 2, objective.embeddings.weight).T + own(objective, 2, objective.scorer.bias)
     log_p = np.insert(log_softmax(score[:, 1:]), 0, 0, axis=1)
     assert loss.item() == pytest.approx((-log_p[0, [1, 5, 2]].mean() - log_p[1, 3]) / 2, rel=1e-4)
 
@@ -231,15 +238,36 @@ def test_what_is_not_masked_does_not_matter(data: st.DataObject) -> None:
 
 
 @settings(max_examples=30, deadline=None)
-@given(counts=st.lists(st.integers(0, 50), min_size=2, max_size=30), seed=st.integers(0, 99))
-def test_noise_never_draws_missing(counts: list[int], seed: int) -> None:
-    drawn: list[Tensor] = []
-    real = torch.multinomial
-    objective = MaskedTabularObjective(3, 4, [TargetField("a", 0, torch.tensor(counts))], n_noise=200, size=2)
+@given(
+    counts=st.lists(st.lists(st.integers(0, 50), min_size=1, max_size=30), min_size=1, max_size=5),
+    seed=st.integers(0, 99),
+)
+def test_noise_is_of_the_values_own_field_and_never_missing(counts: list[list[int]], seed: int) -> None:
+    scorer = ValueScorer([torch.tensor(of_field) for of_field in counts], 1.0)
+    field = torch.tensor([i for i, of_field in enumerate(counts) if len(of_field) > 1] or [0])
+    assume(len(counts[field[0]]) > 1)  # where no field has a value, none is ever masked
     torch.manual_seed(seed)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(torch, "multinomial", lambda *a, **k: drawn.append(real(*a, **k)) or drawn[-1])
-        losses, _ = objective.values[0](torch.randn(2, 2), torch.tensor([1, len(counts) - 1]), "nce", 200)
-    assert drawn
-    assert drawn[0].min() > 0
-    assert torch.isfinite(losses).all()
+    noise = scorer.noise(FieldValues(torch.zeros_like(field), field, len(field)), 200)
+    for i, numbers in zip(field.tolist(), noise, strict=True):
+        assert numbers.min() > scorer.first[i] and numbers.max() < scorer.first[i] + len(counts[i])
+
+
+def test_noise_has_the_unigram_distribution() -> None:
+    """Of two fields: each value is drawn as often as its share of the training rows says."""
+    counts = [torch.tensor([5, 1, 0, 7, 2]), torch.tensor([0, 3, 97])]
+    torch.manual_seed(0)
+    drawn = 40_000
+    noise = ValueScorer(counts, 1.0).noise(FieldValues(torch.tensor([1, 6]), torch.tensor([0, 1]), 2), drawn)
+    for field, first, numbers in zip(counts, (0, 5), noise, strict=True):
+        q = unigram(field.tolist())
+        seen = np.bincount(numbers.numpy() - first, minlength=len(q)) / drawn
+        np.testing.assert_allclose(seen, q, atol=4 * np.sqrt(0.25 / drawn))
+
+
+def test_the_extremes_of_what_is_drawn_stay_in_their_field(monkeypatch: pytest.MonkeyPatch) -> None:
+    scorer = ValueScorer([torch.tensor([0, 1, 1])] * 50, 1.0)
+    field = torch.arange(50)
+    for extreme in (0.0, np.nextafter(1.0, 0.0)):
+        monkeypatch.setattr(torch, "rand", lambda *size, x=extreme, **_: torch.full(size, x, dtype=torch.float64))
+        noise = scorer.noise(FieldValues(field, field, 50), 1).squeeze(1)
+        assert (noise - 3 * field).tolist() == [1 if extreme == 0 else 2] * 50

@@ -1,13 +1,12 @@
-"""Moves what a step reads to a device without waiting for it, and makes it before it is asked for."""
+"""Moves what a step reads to a device without waiting for it, and makes it while the step before is computed."""
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Generator, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from copy import copy
 from dataclasses import is_dataclass
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 import torch
 from recbole.data.interaction import Interaction
@@ -38,27 +37,38 @@ def moved(data: T, device: torch.device) -> T:
     return found
 
 
-def made_ahead(make: Callable[[int], T], steps: Iterable[int], *, by: int) -> Generator[T, None, None]:
-    """``make(step)`` for each of ``steps``, in their order, made by another thread up to ``by`` steps ahead.
+class MadeAhead(Generic[T]):
+    """``make(step)`` for one step after the other, begun by another thread before it is asked for.
 
-    That thread has one processor: more would make it, and the caller, wait for each other. With ``by`` 0 each is made
-    when it is asked for, by the caller.
+    Python lets one thread run at a time, and a thread that waits for another launches nothing on a GPU. So what the
+    next step reads is begun when the caller needs Python no more: as a backward pass starts.
+
+    Args:
+        make: what a step reads.
+        thread: whether another thread makes it; otherwise it is made when it is asked for.
     """
-    if not by:
-        yield from map(make, steps)
-        return
-    waiting: deque[Future[T]] = deque()
-    with ThreadPoolExecutor(1, initializer=torch.set_num_threads, initargs=(1,)) as thread:
-        try:
-            for step in steps:
-                waiting.append(thread.submit(make, step))
-                if len(waiting) > by:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        finally:
-            for future in waiting:
-                future.cancel()
+
+    def __init__(self, make: Callable[[int], T], *, thread: bool):
+        self._make, self._by_thread = make, thread
+        self._thread: ThreadPoolExecutor | None = None
+        self._begun: tuple[int, Future[T]] | None = None
+
+    def begin(self, step: int) -> None:
+        """Begin what ``step`` reads."""
+        if self._by_thread:
+            self._thread = self._thread or ThreadPoolExecutor(1, initializer=torch.set_num_threads, initargs=(1,))
+            self._begun = step, self._thread.submit(self._make, step)
+
+    def get(self, step: int) -> T:
+        """What ``step`` reads: what was begun, or else made now."""
+        begun, self._begun = self._begun, None
+        return begun[1].result() if begun is not None and begun[0] == step else self._make(step)
+
+    def close(self) -> None:
+        """End the thread, when it has made what was begun."""
+        if self._thread is not None:
+            self._thread.shutdown()
+        self._thread = self._begun = None
 
 
 class Arriving:

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from logging import getLogger
 from math import isfinite
 from time import monotonic
@@ -14,7 +15,7 @@ from recbole_alt import checkpoints, processes
 from recbole_alt.config import ALTConfig
 from recbole_alt.data.identity import record_of, require_same_data
 from recbole_alt.data.masking import step_generator
-from recbole_alt.data.moving import Arriving, made_ahead
+from recbole_alt.data.moving import Arriving, MadeAhead
 from recbole_alt.data.steps import build_batches, build_masking
 from recbole_alt.model.alignment import AlignmentModel, AlignmentOutput
 from recbole_alt.model.backbones import embedding_tables
@@ -40,15 +41,14 @@ from recbole_alt.trainer.rowwise import RowwiseAdamW, lazy_rows, settle
 #: What a checkpoint holds: parts of the model and attributes of the trainer.
 _PARTS = ("backbone", "text", "objectives")
 _STEPPED = ("optimizer", "scheduler", "scaler")
-_AHEAD = 4  # batches that are made ahead for a GPU
 _PROGRESS = ("step", "interactions_seen", "seconds", "recent", "losses", "held_out_losses")
 
 
 class ALTPretrainTrainer(host.AbstractTrainer):
     """Aligns both towers on training interactions, without labels (method, alignment).
 
-    On a GPU, another thread makes the batches ahead, and what a step measured is read when the next one has begun, so
-    that the GPU always has work. A loss that is not a number is found then.
+    On a GPU, another thread makes the next batch during the backward pass, and what a step measured is read when the
+    next one has begun, so that the GPU always has work. A loss that is not a number is found then.
 
     The schedule of the learning rates is that of ``total_steps``. Alignment ends earlier when the loss on some training
     rows, held out of training for this, has stopped falling (``pretrain_stopping_step``); the last weights are kept.
@@ -107,6 +107,7 @@ class ALTPretrainTrainer(host.AbstractTrainer):
         self.losses: Curves = {}  # of each objective, over all steps
         self.held_out_losses: list[float] = []
         self._measured: tuple[int, Arriving] | None = None  # what the last step measured
+        self._ahead = MadeAhead(self._batch, thread=self.device.type == "cuda")
         self._forward = processes.averaging(model, model)
 
     def fit(self, train_data: Any = None, show_progress: bool = True) -> dict[str, Any]:
@@ -127,11 +128,10 @@ class ALTPretrainTrainer(host.AbstractTrainer):
         self._keep_texts(show_progress)
         self._announce()
         steps = range(self.step, self.total_steps if not self.ended_by else self.step)
-        ahead = made_ahead(self._batch, steps, by=_AHEAD if self.device.type == "cuda" else 0)
-        bar = progress(ahead, "Align", self.total_steps, initial=self.step, shown=show_progress, unit=" steps")
-        with lazy_rows(self.optimizer):
-            for batch in bar:
-                self._train_step(batch)
+        bar = progress(steps, "Align", self.total_steps, initial=self.step, shown=show_progress, unit=" steps")
+        with lazy_rows(self.optimizer), closing(self._ahead):
+            for step in bar:
+                self._train_step(self._ahead.get(step))
                 if self.held_out is not None and self.step % self.measured_every == 0:
                     self._measure(self.held_out)
                 if self.recent:
@@ -143,7 +143,6 @@ class ALTPretrainTrainer(host.AbstractTrainer):
                 if monotonic() - saved > self.config["checkpoint_seconds"]:
                     self.save()
                     saved = monotonic()
-        ahead.close()
         settle(self.optimizer)
         self.save()
         self.logger.info(f"Alignment: made {self.step} of {self.total_steps} steps, ended by {self.ended_by}")
@@ -215,6 +214,8 @@ class ALTPretrainTrainer(host.AbstractTrainer):
         self.optimizer.zero_grad()
         processes.seed_others(self.config["seed"], self.step)
         output: AlignmentOutput = self._forward(batch)
+        if self.step + 1 < self.total_steps:
+            self._ahead.begin(self.step + 1)
         clip = self.config["clip_grad_norm"]
         update(self.model, output.loss, self.optimizer, self.scaler, self.scheduler, clip)
         self.interactions_seen += len(batch.interaction)

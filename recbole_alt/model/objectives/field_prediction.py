@@ -14,7 +14,7 @@ from recbole_alt.model.field_tables import FieldTable, field_tables, read_values
 from recbole_alt.model.objectives.batch import AlignmentBatch
 from recbole_alt.model.objectives.fields import AlignedField, ValuesAndTexts, aligned_fields, average
 from recbole_alt.model.objectives.objective import Objective, Views
-from recbole_alt.model.objectives.value_scorer import ValueScorer
+from recbole_alt.model.objectives.value_scorer import FieldValues, ValueScorer
 from recbole_alt.model.text_tower import TextTower
 
 
@@ -52,7 +52,7 @@ class FieldPredictionObjective(Objective):
         self.loss, self.n_noise = loss, n_noise
         norm_term = math.log(max(sum(map(len, counts)), 2))
         self.heads: Any = nn.ModuleList(nn.Linear(text_size, field.width) for field in self.fields)
-        self.scorers: Any = nn.ModuleList(ValueScorer(of_field, norm_term) for of_field in counts)
+        self.scorers: Any = nn.ModuleList(ValueScorer([of_field], norm_term) for of_field in counts)
 
     @classmethod
     def build(cls, config: Any, backbone: Backbone, text: TextTower, dataset: Any) -> Self:
@@ -84,6 +84,7 @@ class FieldPredictionObjective(Objective):
         ``texts`` [T, H] are the states of those that ``held`` names.
         """
         vectors = take_rows(self.heads[i](texts), held.text)
-        losses, first = self.scorers[i].measure(vectors, held.values[held.value], table, self.loss, self.n_noise)
+        values = FieldValues.of_one_field(held.values[held.value])
+        losses, first = self.scorers[i].measure(vectors, values, table, self.loss, self.n_noise)
         share = 1 / held.positive.sum(0)[held.text]
         return (share * losses).sum() / share.sum(), (share * first).sum() / share.sum()

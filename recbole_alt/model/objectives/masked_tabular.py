@@ -15,7 +15,7 @@ from recbole_alt.model.attention import RowLayout, SegmentStates, attend, take_r
 from recbole_alt.model.backbones import Backbone
 from recbole_alt.model.objectives.batch import AlignmentBatch
 from recbole_alt.model.objectives.objective import Objective, Views
-from recbole_alt.model.objectives.value_scorer import Draws, ValueScorer
+from recbole_alt.model.objectives.value_scorer import FieldValues, ValueScorer
 from recbole_alt.model.targets import TableTargets, TargetField
 from recbole_alt.model.text_tower import TextTower
 from recbole_alt.processes import Share
@@ -58,8 +58,9 @@ class MaskedTabularObjective(Objective):
         self.query = nn.Sequential(nn.Linear(table_size, text_size), nn.LayerNorm(text_size))
         self.vectors = nn.Linear(table_size + text_size, len(self.targets) * size)
         total = sum(len(target.counts) for target in self.targets)
-        self.norm_term = math.log(max(total, 2))
-        self.values = nn.ModuleList(_OwnScorer(t.counts, size, self.norm_term) for t in self.targets)
+        self.scorer = ValueScorer([target.counts for target in self.targets], math.log(max(total, 2)))
+        self.embeddings = nn.Embedding(total, size)
+        nn.init.normal_(self.embeddings.weight, std=size**-0.5)
 
     @classmethod
     def build(cls, config: Any, backbone: Backbone, text: TextTower, dataset: Any) -> Self:
@@ -71,19 +72,43 @@ class MaskedTabularObjective(Objective):
         objective.table = table
         return objective
 
-    def prepare(self, batch: AlignmentBatch) -> tuple[list[HiddenValues], list[RowLayout], int]:
-        """What is hidden of each target field, how the rows share the texts of each segment, and the loss's factor."""
+    def prepare(self, batch: AlignmentBatch) -> tuple[HiddenValues, list[RowLayout], int]:
+        """What is hidden of the target fields, how the rows share the texts of each segment, and the loss's factor."""
         share = Share.of(len(batch.interaction))
         hidden = self.hidden_values(batch.table_mask, self.table.read(batch.interaction), share)
         return hidden, [RowLayout.of(share.take(segment.row)) for segment in batch.complete], share.factor
 
-    def hidden_values(self, mask: Tensor, values: Sequence[Tensor], share: Share | None = None) -> list[HiddenValues]:
-        """Of each target field with true values [B] or [B, S], those that ``mask``, bool [B, F], hides."""
-        columns = [target.column for target in self.targets]
-        return [HiddenValues.of(of_field, mask[:, i], share) for of_field, i in zip(values, columns, strict=True)]
+    def hidden_values(self, mask: Tensor, values: Sequence[Tensor], rows: Share | None = None) -> HiddenValues:
+        """Of the true ``values`` of each target field, [B] or [B, S], 0 where missing, those that ``mask`` hides.
+
+        Args:
+            mask: bool [B, F].
+            values: of each target field.
+            rows: those of this process; None for all.
+        """
+        members = [x if x.dim() == 2 else x.unsqueeze(1) for x in values]  # [B, S]
+        masked = [mask[:, target.column].unsqueeze(1) for target in self.targets]
+        wanted = [hidden & (x > 0) for hidden, x in zip(masked, members, strict=True)]
+        shares = torch.cat([(1 / of_row.sum(1, keepdim=True).clamp(min=1)).expand_as(of_row) for of_row in wanted], 1)
+        numbers = torch.cat([x + first for x, first in zip(members, self.scorer.first, strict=True)], 1)
+        row, column = torch.cat(wanted, 1).nonzero(as_tuple=True)
+        widths = torch.tensor([x.shape[1] for x in members])
+        field = torch.arange(len(self.targets)).repeat_interleave(widths)[column]
+        weight, begin, end = float(shares[row, column].sum()), 0, len(row)
+        whole, first_row = end, 0
+        if rows is not None and rows.sizes is not None:
+            first_row = rows.rows.start
+            begin, end = torch.searchsorted(row, torch.tensor([first_row, rows.rows.stop])).tolist()
+        row, column, field = (x[begin:end] for x in (row, column, field))
+        by_field = self.loss == "full_softmax"
+        own = [(field == i).nonzero().squeeze(1) for i in range(len(self.targets))] if by_field else None
+        place = (row - first_row) * len(self.targets) + field
+        return HiddenValues(
+            place, shares[row, column], weight, FieldValues(numbers[row, column], field, whole, begin, own)
+        )
 
     def measure(
-        self, views: Views, prepared: tuple[list[HiddenValues], list[RowLayout], int]
+        self, views: Views, prepared: tuple[HiddenValues, list[RowLayout], int]
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """See :meth:`Objective.measure`."""
         hidden, layouts, factor = prepared
@@ -95,7 +120,7 @@ class MaskedTabularObjective(Objective):
         self,
         table: Tensor,
         segments: Sequence[SegmentStates],
-        hidden: Sequence[HiddenValues],
+        hidden: HiddenValues,
         layouts: Sequence[RowLayout] | None = None,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Loss, averaged over the masked values, and metrics; zero, with zero gradient, when nothing is masked.
@@ -103,7 +128,7 @@ class MaskedTabularObjective(Objective):
         Args:
             table: [B, R] representation of the masked table.
             segments: token states of the complete texts.
-            hidden: of each target field.
+            hidden: what is to be found.
             layouts: of the segments' rows, where they are known.
         """
         table = self.table_norm(table)
@@ -111,59 +136,20 @@ class MaskedTabularObjective(Objective):
         with torch.autocast(table.device.type, enabled=False):  # values are scored in 32 bits
             return self._score_values(vectors.float(), hidden)
 
-    def _score_values(self, vectors: Tensor, hidden: Sequence[HiddenValues]) -> tuple[Tensor, dict[str, Tensor]]:
+    def _score_values(self, vectors: Tensor, hidden: HiddenValues) -> tuple[Tensor, dict[str, Tensor]]:
         """Loss and metrics from one vector per field [B, T·D]."""
-        per_field = vectors.view(len(vectors), len(self.targets), -1)
-        weight = sum(values.weight for values in hidden)
-        total, hits = vectors.sum() * 0, vectors.new_full((), 0.0 if weight else torch.nan)
-        for i, (values, scorer) in enumerate(zip(hidden, self.values, strict=True)):
-            if values.weight:
-                vector = take_rows(per_field[:, i], values.row)
-                loss, first = scorer(vector, values.value, self.loss, self.n_noise, values.draws)
-                total = total + (values.share * loss).sum()
-                hits = hits + values.share @ first.float()
-        return total / max(weight, 1.0), {"value_accuracy": hits / max(weight, 1.0)}
+        if not hidden.weight:
+            return vectors.sum() * 0, {"value_accuracy": vectors.new_full((), torch.nan)}
+        per_field = take_rows(vectors.view(len(vectors) * len(self.targets), -1), hidden.place)
+        losses, first = self.scorer.measure(per_field, hidden.values, self.embeddings, self.loss, self.n_noise)
+        return hidden.share @ losses / hidden.weight, {"value_accuracy": hidden.share @ first.float() / hidden.weight}
 
 
 @dataclass
 class HiddenValues:
-    """The M values of a field that a mask hides in the rows of this process; those of a row share weight 1."""
+    """The M values that a mask hides in the rows of this process; those of a row's field share weight 1."""
 
-    row: Tensor  # [M]
-    value: Tensor  # [M]
+    place: Tensor  # [M] of each value's vector among those of the rows, row by row, field by field
     share: Tensor  # [M]
     weight: float  # the sum of the shares, of all processes
-    draws: Draws  # where these values are among those of all processes
-
-    @classmethod
-    def of(cls, values: Tensor, masked: Tensor, rows: Share | None = None) -> HiddenValues:
-        """Of the true values [B] or [B, S], 0 where missing, those in the ``masked`` rows, bool [B].
-
-        ``rows`` are those of this process; None for all.
-        """
-        members = values if values.dim() == 2 else values.unsqueeze(1)  # [B, S]
-        wanted = masked.unsqueeze(1) & (members > 0)
-        row, position = wanted.nonzero(as_tuple=True)
-        share = (1.0 / wanted.sum(1).clamp(min=1))[row]
-        weight, value = float(share.sum()), members[row, position]
-        if rows is None or rows.sizes is None:
-            return cls(row, value, share, weight, Draws(len(row)))
-        first, behind = rows.rows.start, rows.rows.stop
-        begin, end = torch.searchsorted(row, torch.tensor([first, behind])).tolist()
-        draws = Draws(len(row), begin)
-        return cls(row[begin:end] - first, value[begin:end], share[begin:end], weight, draws)
-
-
-class _OwnScorer(ValueScorer):
-    """Scores values by output embeddings of its own."""
-
-    def __init__(self, counts: Tensor, size: int, norm_term: float):
-        super().__init__(counts, norm_term)
-        self.embedding = nn.Embedding(len(counts), size)
-        nn.init.normal_(self.embedding.weight, std=size**-0.5)
-
-    def forward(
-        self, vector: Tensor, value: Tensor, loss: str, n_noise: int, draws: Draws | None = None
-    ) -> tuple[Tensor, Tensor]:
-        """See :meth:`ValueScorer.measure`."""
-        return self.measure(vector, value, self.embedding, loss, n_noise, draws)
+    values: FieldValues
