@@ -24,6 +24,7 @@ from recbole_alt.files import read_json
 from recbole_alt.markdown import markdown_table
 from recbole_alt.questions import probe
 from recbole_alt.reporting import plots
+from recbole_alt.reporting.report import read_rows
 from recbole_alt.reporting.run_table import result_table
 from recbole_alt.reporting.tables import gains_table, make_tables, verdict_table
 from recbole_alt.statistics import holm, p_value, t_interval
@@ -44,7 +45,7 @@ def block(file: str, title: str | None, told: set[str]) -> str:
         return gains_block((title or "").split())
     if file == "verdict":
         folders = (title or "").split()
-        table = verdict_table([row for folder in folders for row in read_json(ROOT / folder / "results.json")])
+        table = verdict_table([row for folder in folders for row in read_rows(ROOT / folder / "results.json")])
         return f"\n{markdown_table(table.header, table.rows)}\n\n{table.facts}\n\n"
     if title is not None:
         return report_block(file, title, told)
@@ -72,7 +73,7 @@ def block(file: str, title: str | None, told: set[str]) -> str:
 
 def report_block(folder: str, title: str, told: set[str]) -> str:
     """Those tables of a campaign whose title ends in ``title``, and the facts below them that were not ``told`` yet."""
-    tables = make_tables(read_json(ROOT / folder / "results.json"))
+    tables = make_tables(read_rows(ROOT / folder / "results.json"))
     shown = [table for table in tables if table.title.endswith(title)]
     if not shown:
         raise ValueError(f"{folder} has no table {title!r}; there are {', '.join(table.title for table in tables)}")
@@ -89,7 +90,7 @@ def gains_block(reports: list[str]) -> str:
     rows, only_means = [], set()
     for report in reports:
         folder, _, share = report.removesuffix("#mean").partition("@")
-        found = read_json(ROOT / folder / "results.json")
+        found = read_rows(ROOT / folder / "results.json")
         found = [row for row in found if not share or row["train_share"] == float(share)]
         if not found:
             raise ValueError(f"{report} has no rows")
@@ -327,4 +328,5 @@ if __name__ == "__main__":
     for page in PAGES:
         page.write_text(update(page.read_text()))
     for name, (file, draw) in DRAWN.items():
-        (PLOTS / f"{name}.svg").write_bytes(plots.to_svg(draw(read_json(RESULTS / file)), f"{name}.svg"))
+        rows = read_rows(RESULTS / file) if Path(file).name == "results.json" else read_json(RESULTS / file)
+        (PLOTS / f"{name}.svg").write_bytes(plots.to_svg(draw(rows), f"{name}.svg"))

@@ -20,6 +20,7 @@ from recbole_alt.config import ALTConfig, properties_dir
 from recbole_alt.data.template import build_template
 from recbole_alt.families import FAMILIES
 from recbole_alt.model.captures import CAPTURES, Captures
+from recbole_alt.reporting.report import read_rows
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "docs" / "results"
@@ -62,7 +63,7 @@ def test_results_are_rows_and_runs_only_and_agree() -> None:
     assert len(campaigns) > 5
     for campaign in campaigns:
         assert {file.name for file in campaign.iterdir()} == {"results.json", "runs.csv"}, campaign
-        rows = json.loads((campaign / "results.json").read_text())
+        rows = read_rows(campaign / "results.json")
         runs = pd.read_csv(campaign / "runs.csv", dtype={"language_model": str}, keep_default_na=False)
         for row in rows:
             cell = runs[(runs.model == row["model"]) & (runs.variant == row["variant"]) & (runs.stage == row["stage"])]

@@ -21,6 +21,7 @@ from recbole_alt.keys import STAGES
 from recbole_alt.registry import make_config
 from recbole_alt.reporting.comparison_page import comparison_page, judge
 from recbole_alt.reporting.plots import draw_all
+from recbole_alt.reporting.report import read_rows
 from recbole_alt.reporting.run_page import run_page
 from recbole_alt.reporting.run_table import RunResult
 from recbole_alt.reporting.tables import make_tables, verdict_table
@@ -72,7 +73,7 @@ def record(keys: Keys) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def rows() -> list[dict[str, Any]]:
     """The rows of a comparison with marks, controls and slices."""
-    found = json.loads((ROOT / "docs" / "results" / "ablations" / "results.json").read_text())
+    found = read_rows(ROOT / "docs" / "results" / "ablations" / "results.json")
     assert found[0]["at_ends"] and any("_shuffled" in row["variant"] for row in found)
     return found
 

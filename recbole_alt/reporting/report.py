@@ -64,12 +64,7 @@ def join_reports(folders: Sequence[Path], out: Path) -> list[Path]:
             raise ValueError(f"join: {str(folder)!r} is to be joined, and would be overwritten; give another --out")
         if not all((report / name).is_file() for name in ("results.json", "runs.csv")):
             raise ValueError(f"join: {str(folder)!r} holds no report; make it with --out={folder} --report")
-        for row in read_json(report / "results.json"):
-            if not {"at_ends", *CURVES} <= row.keys():
-                raise ValueError(
-                    f"join: the report in {str(folder)!r} is of an older version, which did not keep what its rows "
-                    "and plots depend on; make it again with --report where its runs are"
-                )
+        for row in read_rows(report / "results.json"):
             if (run := Run.of(row)) in found:
                 raise ValueError(f"join: {run} is in both {str(found[run][0])!r} and {str(folder)!r}; leave one out")
             found[run] = (folder, row)
@@ -78,14 +73,39 @@ def join_reports(folders: Sequence[Path], out: Path) -> list[Path]:
     return _write(out / "report", rows, pd.concat(runs))
 
 
+def read_rows(file: Path) -> list[Row]:
+    """The rows of a ``results.json``: what they share, and what is a row's own, in the order of its ``columns``.
+
+    Raises:
+        ValueError: it can't be read, or was written by an older version.
+    """
+    record = read_json(file)
+    if not (isinstance(record, dict) and record.keys() >= {"columns", "shared", "rows"}):
+        raise ValueError(
+            f"{str(file)!r} is of an older version, which kept its rows in another way; make the report again with "
+            "--report where its runs are"
+        )
+    rows = [record["shared"] | own for own in record["rows"]]
+    return [{name: row[name] for name in record["columns"] if name in row} for row in rows]
+
+
+def _results(rows: Sequence[Row]) -> str:
+    """What :func:`read_rows` reads: a line for each row."""
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    everywhere = [name for name in columns if all(name in row and row[name] == rows[0][name] for row in rows)]
+    shared = {name: rows[0][name] for name in everywhere}
+    own = [{name: row[name] for name in columns if name in row and name not in shared} for row in rows]
+    lines = [json.dumps(part, ensure_ascii=False, separators=(",", ":")) for part in (columns, shared, *own)]
+    return '{{"columns":{},\n"shared":{},\n"rows":[\n{}\n]}}\n'.format(*lines[:2], ",\n".join(lines[2:]))
+
+
 def _write(report: Path, rows: Sequence[Row], runs: pd.DataFrame) -> list[Path]:
     rows = [rounded(row, 8) for row in rows]
     tables, plots = make_tables(rows), draw_all(rows)
-    lines = [json.dumps(row, ensure_ascii=False, separators=(",", ":")) for row in rows]
     texts = {
         "tables.md": "\n".join(table.markdown() for table in tables),
         "tables.tex": "\n".join(table.latex() for table in tables),
-        "results.json": "[\n" + ",\n".join(lines) + "\n]\n",
+        "results.json": _results(rows),
         "results.csv": pd.DataFrame(rows, dtype=object).drop(columns=CURVES).to_csv(index=False, lineterminator="\n"),
         "runs.csv": runs.map(rounded, digits=6).to_csv(index=False, lineterminator="\n"),
         "report.html": comparison_page(rows, plots),

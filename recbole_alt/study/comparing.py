@@ -9,8 +9,8 @@ from typing import Any
 
 import pandas as pd
 
-from recbole_alt.files import read_json
 from recbole_alt.frames import FrameDataset
+from recbole_alt.reporting.report import read_rows
 from recbole_alt.study.campaign import Campaign
 from recbole_alt.study.comparison import run_campaign
 
@@ -54,4 +54,4 @@ def compare(
         **axes,
     }
     run_campaign(Campaign.from_mapping(given), Path(out))
-    return pd.DataFrame(read_json(Path(out) / "report" / "results.json"))
+    return pd.DataFrame(read_rows(Path(out) / "report" / "results.json"))
