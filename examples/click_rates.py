@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from more_columns import read_rows, require_new, run, write_copy
+from more_columns import pairs, read_rows, require_new, run, write_copy
 from recbole.utils import FeatureType
 from scipy.special import logit
 
@@ -70,8 +70,8 @@ def add_columns(config: ALTConfig, out: Path) -> Path:
     require_new(config, rows, [f"{name}_clicks" for name in fields])
     clicks = np.asarray(train.inter_feat[dataset.label_field]) > 0.5
     owners = (dataset.uid_field, dataset.iid_field)
-    of_train = _pairs(*(dataset.field2id_token[key][np.asarray(train.inter_feat[key])] for key in owners))
-    of_all = _pairs(*(rows[key].to_numpy() for key in owners))
+    of_train = pairs(*(dataset.field2id_token[key][np.asarray(train.inter_feat[key])] for key in owners))
+    of_all = pairs(*(rows[key].to_numpy() for key in owners))
     folds, all_folds = of_train % _FOLDS, np.where(np.isin(of_all, of_train), of_all % _FOLDS, _FOLDS)
     columns = {}
     for name in fields:
@@ -80,12 +80,6 @@ def add_columns(config: ALTConfig, out: Path) -> Path:
         scale = rates(odds, values, folds).std() or 1.0
         columns[f"{name}_clicks"] = rates(odds, _values(dataset, rows, name), all_folds) / scale
     return write_copy(config, out, rows, columns)
-
-
-def _pairs(users: np.ndarray, items: np.ndarray) -> np.ndarray:
-    """A number for each pair of tokens, [N]."""
-    of_users, of_items = (pd.util.hash_array(tokens.astype(object)) for tokens in (users, items))
-    return ((of_users * np.uint64(31) + of_items) >> np.uint64(1)).astype(np.int64)
 
 
 def _values(dataset: Any, rows: pd.DataFrame, name: str) -> np.ndarray:

@@ -38,6 +38,12 @@ def require_new(config: ALTConfig, rows: pd.DataFrame, names: Collection[str]) -
         raise ValueError(f"{config['dataset']}.inter has a column {known[0]!r} already: give the data without it")
 
 
+def pairs(users: np.ndarray, items: np.ndarray) -> np.ndarray:
+    """A number for each pair of tokens, [N]."""
+    of_users, of_items = (pd.util.hash_array(tokens.astype(object)) for tokens in (users, items))
+    return ((of_users * np.uint64(31) + of_items) >> np.uint64(1)).astype(np.int64)
+
+
 def write_copy(config: ALTConfig, out: Path, rows: pd.DataFrame, columns: Mapping[str, np.ndarray]) -> Path:
     """Write the files of the dataset into ``out/NAME/``, and return that folder.
 

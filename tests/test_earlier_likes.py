@@ -10,9 +10,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
-from earlier_likes import COLUMNS, main, summaries
+from earlier_likes import _weighed, main, summaries, surpluses_of
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.sparse import csr_matrix
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -20,22 +21,36 @@ VECTORS = np.array([[0, 0], [1, 0], [0, 1], [0.6, 0.8], [-1, 0]])
 ROWS = st.lists(st.tuples(*(st.integers(0, n) for n in (2, 5, 4)), st.booleans()), min_size=1, max_size=30)
 
 
-def columns_of(rows: list[tuple[int, int, int, bool]]) -> list[np.ndarray]:
-    """Users, times, items and clicks."""
-    return [np.asarray(column) for column in zip(*rows, strict=True)]
-
-
-@given(ROWS)
-def test_summaries_are_those_of_strictly_earlier_rows(rows: list[tuple[int, int, int, bool]]) -> None:
-    found = summaries(*columns_of(rows), VECTORS, 0.4)
+@given(ROWS, st.sampled_from([1, 3, 1024]))
+def test_summaries_are_those_of_strictly_earlier_rows(rows: list[tuple[int, int, int, bool]], at_once: int) -> None:
+    users, times, items, clicks = (np.asarray(column) for column in zip(*rows, strict=True))
+    surpluses = clicks - 0.3
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("earlier_likes._ROWS_AT_ONCE", at_once)
+        found = summaries(users, times, items, surpluses, [VECTORS, csr_matrix(VECTORS)])
     for (user, time, item, _), got in zip(rows, found, strict=True):
-        before = [(other, liked) for of, at, other, liked in rows if of == user and at < time]
-        liked, disliked = (
-            [VECTORS[item] @ VECTORS[o] for o, is_liked in before if is_liked == w] for w in (True, False)
-        )
-        clicks = (len(liked) + 5 * 0.4) / (len(before) + 5)
-        expected = [np.log1p(len(before)), clicks, sum(liked) / (len(liked) + 3), sum(disliked) / (len(disliked) + 3)]
-        assert got == pytest.approx(expected)
+        before = [(other, liked - 0.3) for of, at, other, liked in rows if of == user and at < time]
+        likeness = [max(VECTORS[item] @ VECTORS[other], 0) ** 2 for other, _ in before]
+        likes = sum(w * surplus for w, (_, surplus) in zip(likeness, before, strict=True)) / (sum(likeness) + 1)
+        surplus = sum(surplus for _, surplus in before) / (len(before) + 5)
+        assert got == pytest.approx([np.log1p(len(before)), surplus, likes, likes])
+
+
+def test_a_surplus_is_the_click_less_the_rate_of_the_items_other_training_rows() -> None:
+    items, clicks = np.array([1, 1, 1, 2, 1, 3]), np.array([1.0, 1, 0, 0, 1, 1])
+    train = np.array([True, True, True, True, False, False])
+    found = surpluses_of(items, clicks, train)
+    drawn = 16 * 0.5  # half of the training rows are clicks
+    rates = [(1 + drawn) / 18, (1 + drawn) / 18, (2 + drawn) / 18, drawn / 16, (2 + drawn) / 19, drawn / 16]
+    assert found == pytest.approx(clicks - rates)
+
+
+def test_items_with_the_same_rare_values_are_alike() -> None:
+    values = np.array([[0, 0], [1, 2], [1, 2], [1, 3], [1, 0], [3, 0]])  # 1 is common
+    cosines = (made := _weighed(values, 4)) @ made.T
+    assert cosines[0].sum() == 0
+    assert cosines[1, 2] == pytest.approx(1) == pytest.approx(cosines[5, 5])
+    assert 0 < cosines[1, 3] < cosines[3, 5] < 1
 
 
 def test_the_files_are_the_same_with_columns_more(
@@ -51,11 +66,17 @@ def test_the_files_are_the_same_with_columns_more(
     monkeypatch.setattr(sys, "argv", [*command, "--config_files=time.yaml"])
     assert main() == 0, capsys.readouterr().err
     before, after = (pd.read_csv(folder / "tiny.inter", sep="\t", dtype=str) for folder in (source, Path("out/tiny")))
-    assert list(after) == [*before, *(f"{name}:float" for name in COLUMNS)]
+    more = [column.removesuffix(":float") for column in after if column not in before]
+    assert more[:2] == ["earlier", "earlier_surplus"] and more[-3:] == [
+        "text_likes",
+        "words_likes",
+        "others_text_likes",
+    ]
+    assert more[2:-3] and all(name.endswith("_likes") for name in more[2:-3]) and "item_id_likes" not in more
     pd.testing.assert_frame_equal(after[list(before)], before)
     for suffix in ("user", "item"):
         assert Path(f"out/tiny/tiny.{suffix}").read_bytes() == (source / f"tiny.{suffix}").read_bytes()
-    own, others = (after[f"{name}:float"].astype(float) for name in ("liked_texts", "liked_others_texts"))
+    own, others = (after[f"{name}:float"].astype(float) for name in ("text_likes", "others_text_likes"))
     assert own.abs().max() > 0 and not own.equals(others)
     for wrong, said in (
         ([f"--out={source.parent}"], "is where the data are, which would be overwritten"),
