@@ -316,6 +316,7 @@ DRAWN: dict[str, tuple[str, Callable[[list[dict[str, Any]]], Any]]] = {
     "ml-1m-3-dropped": ("ml-1m-3-dropped/results.json", plots.gains),
     "few-clicks": ("few-clicks/results.json", plots.gains),
     "few-clicks-ml-100k": ("few-clicks-ml-100k/results.json", plots.gains),
+    "objectives-ml-100k": ("objectives-ml-100k/results.json", plots.gains),
     "few-clicks-rates": ("few-clicks-rates/results.json", plots.gains),
     "few-clicks-rates-ml-100k": ("few-clicks-rates-ml-100k/results.json", plots.gains),
     "ml-1m-plots": ("ml-1m-plots/results.json", plots.gains),
