@@ -112,7 +112,7 @@ def test_our_ranges_fit_our_keys_and_recbole_reads_them(name: str) -> None:
     pytest.importorskip("hyperopt", reason="pip install 'recbole_alt[hyperopt]'")
     theirs = HyperTuning._build_space_from_file(str(properties_dir() / "hyper" / f"{name}.hyper"))
     assert list(theirs) == [tuned.name for tuned in ranges]
-    with pytest.raises(ValueError, match="nor one of compatibility, cosine, few-clicks, finetune, likes, pretrain, rates"):
+    with pytest.raises(ValueError, match="nor one of compatibility, cosine, few-clicks, finetune, likes, pretrain"):
         read_ranges("finetun")
 
 
