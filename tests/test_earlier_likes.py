@@ -46,11 +46,11 @@ def test_a_surplus_is_the_click_less_the_rate_of_the_items_other_training_rows()
 
 
 def test_items_with_the_same_rare_values_are_alike() -> None:
-    values = np.array([[0, 0], [1, 2], [1, 2], [1, 3], [1, 0], [3, 0]])  # 1 is common
-    cosines = (made := _weighed(values, 4)) @ made.T
+    values = np.array([[0, 0], [1, 2], [1, 2], [1, 3], [4, 3], [1, 0], [1, 0]])  # 1 is common
+    cosines = (made := _weighed(values, 5)) @ made.T
     assert cosines[0].sum() == 0
-    assert cosines[1, 2] == pytest.approx(1) == pytest.approx(cosines[5, 5])
-    assert 0 < cosines[1, 3] < cosines[3, 5] < 1
+    assert cosines[1, 2] == pytest.approx(1) == pytest.approx(cosines[5, 6])
+    assert 0 < 2 * cosines[1, 3] < cosines[3, 4] < 1  # either pair shares one of two values
 
 
 def test_the_files_are_the_same_with_columns_more(

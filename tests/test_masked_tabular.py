@@ -264,6 +264,12 @@ def test_noise_has_the_unigram_distribution() -> None:
         np.testing.assert_allclose(seen, q, atol=4 * np.sqrt(0.25 / drawn))
 
 
+def test_the_noise_of_many_values_adds_up_to_one() -> None:
+    counts = [torch.randint(1, 9, (10_001,), generator=torch.Generator().manual_seed(n)) for n in range(3)]
+    ends = ValueScorer(counts, 1.0)._cumulative[torch.tensor([10_000, 20_001, 30_002])]
+    assert ends.tolist() == [1, 2, 3]
+
+
 def test_the_extremes_of_what_is_drawn_stay_in_their_field(monkeypatch: pytest.MonkeyPatch) -> None:
     scorer = ValueScorer([torch.tensor([0, 1, 1])] * 50, 1.0)
     field = torch.arange(50)
