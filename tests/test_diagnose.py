@@ -91,7 +91,9 @@ def test_an_embedding_is_of_the_field_it_is_named_after(keys: Keys) -> None:
         assert {name for name in whole if not torch.equal(whole[name], without[name])} == {field.name}
 
 
-@pytest.mark.parametrize("model", ["ALT_LR", "ALT_FFM", "ALT_DSSM"])
+@pytest.mark.parametrize(
+    "model", ["ALT_LR", *(pytest.param(name, marks=pytest.mark.slow) for name in ("ALT_FFM", "ALT_DSSM"))]
+)
 def test_models_whose_forward_has_no_such_embeddings(model: str, keys: Keys) -> None:
     found = diagnose(run(keys, model, plain_baseline=False))
     assert found.embeddings == {} and found.alignment["valid"] and found.likeness.keys() == {"user", "item"}

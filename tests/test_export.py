@@ -49,8 +49,15 @@ def test_plain_recbole_scores_the_same(
     assert theirs == pytest.approx(run["record"]["results"]["ctr"]["test"], abs=1e-6)  # of the same rows
 
 
-@pytest.mark.parametrize("lora_rank", [None, 2])
-@pytest.mark.parametrize("stage", ["pretrain", "joint"])
+@pytest.mark.parametrize(
+    ("stage", "lora_rank"),
+    [
+        ("pretrain", 2),
+        ("joint", None),
+        pytest.param("pretrain", None, marks=pytest.mark.slow),
+        pytest.param("joint", 2, marks=pytest.mark.slow),
+    ],
+)
 def test_auto_model_encodes_the_same(
     stage: str, lora_rank: int | None, keys: Callable[..., dict[str, Any]], tmp_path: Path
 ) -> None:

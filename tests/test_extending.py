@@ -199,7 +199,7 @@ def test_grounded_ids_are_where_the_map_puts_their_texts(run: Callable[..., str]
     assert again.by_map["ctr"] == {"item": 1}
 
 
-@pytest.mark.parametrize("unseen", ["zero", "initial", "hidden"])
+@pytest.mark.parametrize("unseen", ["zero", "hidden", pytest.param("initial", marks=pytest.mark.slow)])
 def test_other_new_values(unseen: str, run: Callable[..., str]) -> None:
     folder = run(finetune_modes=["ctr"], unseen_values=unseen, plain_baseline=False)
     items = described(ITEMS_AGAIN).assign(year=["2031", None], genre=["Crime Anime", "Romance"])

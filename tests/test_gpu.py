@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from recbole_alt.data.moving import Arriving, MadeAhead, moved
 from recbole_alt.families import FAMILIES
-from recbole_alt.model import gpu
+from recbole_alt.model import packed_attention
 from recbole_alt.model.language import LanguageModel, load_language_model
 from recbole_alt.model.machine import repeat_exactly
 
@@ -45,7 +45,7 @@ def test_packed_texts_have_the_states_and_gradients_of_padded_ones(family: str, 
     weight = torch.randn(*ids.shape, 1, generator=torch.Generator().manual_seed(2)) * mask.unsqueeze(-1)
     padded = model(ids, mask)[0]
     expected = gradients(model, (padded * weight).sum())
-    assert gpu.set_attention(model.encoder)
+    assert packed_attention.set_attention(model.encoder)
     packed = model._encode_packed(ids, LENGTHS)
     torch.testing.assert_close(packed[mask > 0], padded[mask > 0], atol=1e-5, rtol=1e-4)
     assert not packed[mask == 0].any()
@@ -59,15 +59,17 @@ def test_packed_texts_have_the_states_and_gradients_of_padded_ones(family: str, 
 
 @pytest.mark.parametrize("family", ["mpnet", "deberta-v2", "modernbert"])
 def test_families_with_positions_of_their_own_are_not_packed(family: str, tmp_path: Any) -> None:
-    assert not gpu.set_attention(load_language_model(TINY[family].save(tmp_path), pooling="mean").encoder)
+    assert not packed_attention.set_attention(load_language_model(TINY[family].save(tmp_path), pooling="mean").encoder)
 
 
 def test_a_mask_is_made_without_asking_whether_it_is_needed(small_bert: str, monkeypatch: pytest.MonkeyPatch) -> None:
     model = load_language_model(small_bert).eval()
-    gpu.set_attention(model.encoder)
+    packed_attention.set_attention(model.encoder)
     seen = []
     monkeypatch.setattr(
-        gpu, "sdpa_attention_forward", lambda *given, **_: seen.append(given[4]) or (given[1].transpose(1, 2), None)
+        packed_attention,
+        "sdpa_attention_forward",
+        lambda *given, **_: seen.append(given[4]) or (given[1].transpose(1, 2), None),
     )
     model(torch.full((2, 6), 9), torch.ones(2, 6, dtype=torch.long))
     assert seen and all(mask is not None for mask in seen)  # by default there is none where nothing is padded

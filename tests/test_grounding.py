@@ -192,8 +192,11 @@ def test_stages_may_differ(keys: Keys, rates: dict[str, dict[str, float]]) -> No
         assert differing(weights(plain["folder"], stage), weights(late["folder"], stage))
 
 
-CUTS = [(ALTPretrainTrainer, None, 2), (ALTTrainer, "ctr", 6)]
-CUTS += [pytest.param(ALTTrainer, "plain", 5, marks=pytest.mark.slow)]
+CUTS = [
+    (ALTPretrainTrainer, None, 2),
+    pytest.param(ALTTrainer, "ctr", 6, marks=pytest.mark.slow),
+    pytest.param(ALTTrainer, "plain", 5, marks=pytest.mark.slow),
+]
 
 
 @pytest.mark.parametrize(("trainer", "stage", "steps"), CUTS, ids=str)

@@ -55,7 +55,7 @@ def weights(folder: str) -> dict[str, Any]:
     return found
 
 
-@pytest.mark.parametrize("how", [TRAINED, FROZEN], ids=["trained", "frozen"])
+@pytest.mark.parametrize("how", [pytest.param(TRAINED, marks=pytest.mark.slow), FROZEN], ids=["trained", "frozen"])
 def test_a_run_is_the_same_with_a_plan(keys: Keys, how: dict[str, Any]) -> None:
     how = how | {"finetune_modes": ["joint"]}
     without = run(keys(**how, checkpoint_dir="without", text_cache_dir="cache"))

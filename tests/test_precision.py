@@ -47,7 +47,7 @@ def test_measuring_draws_no_random_number() -> None:
     assert torch.equal(torch.get_rng_state(), state)
 
 
-@pytest.mark.parametrize("bits", ["bf16", "fp16"])
+@pytest.mark.parametrize("bits", ["bf16", pytest.param("fp16", marks=pytest.mark.slow)])
 def test_16_bits_teach_what_32_do(bits: str, keys: Callable[..., dict[str, Any]]) -> None:
     """The language model goes where it goes in 32 bits, up to rounding, and its weights stay in 32."""
 

@@ -77,7 +77,11 @@ test_rows.__test__ = False  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize(
-    "given", [{"seq_len": {"genre": 1, "scores": 1}}, {"template": {"exclude": []}, "prompt_scope": "interaction"}]
+    "given",
+    [
+        {"seq_len": {"genre": 1, "scores": 1}},
+        pytest.param({"template": {"exclude": []}, "prompt_scope": "interaction"}, marks=pytest.mark.slow),
+    ],
 )
 def test_own_test_rows_score_as_in_the_run(given: dict[str, Any], keys: Keys, kept: dict[str, Scores]) -> None:
     result = run_recbole_alt("ALT_DCN", "tiny", None, keys(**EVERYTHING, **given, epochs=1))

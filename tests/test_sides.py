@@ -68,7 +68,7 @@ def test_without_any_text_only_the_plain_model_is_trained(own: Any, keys: dict[s
     [
         ("item", {}),
         pytest.param("user", {}, marks=pytest.mark.slow),
-        ("item", {"frozen_layers": "all", "freeze_language_model": True}),
+        pytest.param("item", {"frozen_layers": "all", "freeze_language_model": True}, marks=pytest.mark.slow),
     ],
     ids=["item", "user", "item-frozen"],
 )

@@ -76,7 +76,7 @@ def test_alignment_comes_first(keys: Callable[..., dict[str, Any]]) -> None:
         assert torch.equal(model["state_dict"][f"backbone.{key}"], value), key
 
 
-@pytest.mark.parametrize("mode", ["lm", "joint", pytest.param("ctr", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("mode", ["joint", *(pytest.param(mode, marks=pytest.mark.slow) for mode in ("lm", "ctr"))])
 def test_unseen_values_start_as_asked_without_alignment_too(mode: str, keys: Callable[..., dict[str, Any]]) -> None:
     states = {}
     for unseen in ("initial", "zero", "hidden"):
@@ -106,7 +106,9 @@ VECTORS = {"text_field": ["item"], "grounded": ["item"]}
 
 
 @pytest.mark.parametrize(
-    ("modes", "how"), [(["ctr", "lm", "joint"], {}), (["joint"], FROZEN), (["ctr"], VECTORS)], ids=str
+    ("modes", "how"),
+    [(["ctr", "lm", "joint"], {}), pytest.param(["joint"], FROZEN, marks=pytest.mark.slow), (["ctr"], VECTORS)],
+    ids=str,
 )
 def test_stock_recbole_trains_what_our_command_trains(
     modes: list[str], how: dict[str, Any], keys: Callable[..., dict[str, Any]]

@@ -198,11 +198,11 @@ FROZEN: dict[str, Any] = {"frozen_layers": "all", "text_cache_dir": None}
 FROZEN_CUTS = [CUTS[0], CUTS[1], (ALTTrainer, "joint", 5, 12)]
 #: With which keys a run is stopped where; of these only the cuts at the given positions in CI, the others are slow.
 STOPS: list[tuple[dict[str, Any], list[Any], set[int]]] = [
-    ({}, CUTS, {0, 2, 4, 6}),
-    (LORA, CUTS, {1, 5}),
+    ({}, CUTS, {0, 2, 6}),
+    (LORA, CUTS, {5}),
     ({"precision": "fp16"}, CUTS, {3}),
     (ROWWISE, [CUTS[1], CUTS[2], CUTS[4], CUTS[6]], {0, 3}),
-    (FROZEN, FROZEN_CUTS, {1, 2}),
+    (FROZEN, FROZEN_CUTS, {2}),
     ({"fast_kernels": True}, CUTS[2:4], set()),
 ]
 

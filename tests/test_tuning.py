@@ -134,7 +134,9 @@ def test_files_at_the_end(tune: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("trainer", "step"), [(ALTPretrainTrainer, 2), (ALTTrainer, 14)], ids=["pretraining", "second trial"]
+    ("trainer", "step"),
+    [pytest.param(ALTPretrainTrainer, 2, marks=pytest.mark.slow), (ALTTrainer, 14)],
+    ids=["pretraining", "second trial"],
 )
 def test_a_stopped_tuning_goes_on(trainer: type, step: int, tune: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     options = {"config": {"checkpoint_seconds": 0}, "algo": "random", "max_evals": 3}

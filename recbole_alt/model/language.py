@@ -16,7 +16,7 @@ from recbole_alt.data.moving import moved
 from recbole_alt.data.tokens import SpecialTokens
 from recbole_alt.families import family_of, freeze_first_layers, keep_first_layers
 from recbole_alt.model.adapters import AdapterState, add_lora
-from recbole_alt.model.gpu import Packing, compile_layers, has_kernel, set_attention
+from recbole_alt.model.gpu import Packing, compile_layers, has_kernel
 from recbole_alt.model.precision import autocast, fastest_precision
 from recbole_alt.model.state_store import StateFolder
 
@@ -213,7 +213,11 @@ def load_language_model(
     if getattr(encoder, "pooler", None) is not None:
         encoder.pooler = None  # never used, and a parameter without gradient
     encoder.config.use_cache = False  # of a decoder: nothing is generated
-    packs = device is not None and device.type == "cuda" and set_attention(encoder)
+    packs = False
+    if device is not None and device.type == "cuda":
+        from recbole_alt.model.packed_attention import set_attention  # late: it takes seconds to import
+
+        packs = set_attention(encoder)
     new_tokens = make_room(encoder, tokenizer, name)
     if layers is not None:
         keep_first_layers(encoder, layers)
