@@ -69,9 +69,7 @@ def add_columns(config: ALTConfig, out: Path) -> Path:
     fields = [name for name, kind in dataset.field2type.items() if kind in kinds]
     require_new(config, rows, [f"{name}_clicks" for name in fields])
     clicks = np.asarray(train.inter_feat[dataset.label_field]) > 0.5
-    owners = (dataset.uid_field, dataset.iid_field)
-    of_train = pairs(*(dataset.field2id_token[key][np.asarray(train.inter_feat[key])] for key in owners))
-    of_all = pairs(*(rows[key].to_numpy() for key in owners))
+    of_train, of_all = pairs(dataset, train, rows)
     folds, all_folds = of_train % _FOLDS, np.where(np.isin(of_all, of_train), of_all % _FOLDS, _FOLDS)
     columns = {}
     for name in fields:

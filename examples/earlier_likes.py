@@ -155,9 +155,8 @@ def add_columns(config: ALTConfig, out: Path) -> Path:
     ((rated, least),) = config["threshold"].items()
     items = rows[dataset.iid_field].map(number).fillna(0).to_numpy(dtype=int)  # 0, like nothing: rows left out
     clicks = (rows[rated].astype(float) >= least).to_numpy(dtype=float)
-    owners = (dataset.uid_field, dataset.iid_field)
-    of_train = pairs(*(dataset.field2id_token[key][np.asarray(train.inter_feat[key])] for key in owners))
-    in_train = np.isin(pairs(*(rows[key].to_numpy() for key in owners)), of_train)
+    of_train, of_all = pairs(dataset, train, rows)
+    in_train = np.isin(of_all, of_train)
     users, times = pd.factorize(rows[dataset.uid_field])[0], rows[dataset.time_field].astype(float).to_numpy()
     found = summaries(users, times, items, surpluses_of(items, clicks, in_train), list(likenesses.values()))
     return write_copy(config, out, rows, dict(zip(columns, found.T, strict=True)))

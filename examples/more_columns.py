@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Mapping
 from csv import QUOTE_NONE
 from pathlib import Path
 from shutil import copyfile
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -38,8 +39,14 @@ def require_new(config: ALTConfig, rows: pd.DataFrame, names: Collection[str]) -
         raise ValueError(f"{config['dataset']}.inter has a column {known[0]!r} already: give the data without it")
 
 
-def pairs(users: np.ndarray, items: np.ndarray) -> np.ndarray:
-    """A number for each pair of tokens, [N]."""
+def pairs(dataset: Any, train: Any, rows: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+    """A number for each pair of a user and an item: of the training rows [n], and of all ``rows`` [N]."""
+    fields = (dataset.uid_field, dataset.iid_field)
+    tokens = (dataset.field2id_token[field][np.asarray(train.inter_feat[field])] for field in fields)
+    return _number(*tokens), _number(*(rows[field].to_numpy() for field in fields))
+
+
+def _number(users: np.ndarray, items: np.ndarray) -> np.ndarray:
     of_users, of_items = (pd.util.hash_array(tokens.astype(object)) for tokens in (users, items))
     return ((of_users * np.uint64(31) + of_items) >> np.uint64(1)).astype(np.int64)
 
