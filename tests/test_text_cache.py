@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import time
+from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pytest
@@ -11,6 +14,11 @@ from recbole.data import create_dataset, data_preparation
 from recbole.utils import get_model, init_seed
 
 from recbole_alt.data.prompts import PromptTable
+from recbole_alt.model import text_cache
+from recbole_alt.model.encoding import padded_length
+from recbole_alt.model.fingerprint import fingerprint
+from recbole_alt.model.state_store import StateStore
+from recbole_alt.model.text_cache import TextCache
 
 
 def build(config: Any) -> tuple[Any, Any]:
@@ -102,3 +110,35 @@ def test_a_frozen_language_model_stands_still(tiny: Any, mode: str) -> None:
     assert model.text.fusion[0].weight.grad.abs().sum() > 0
     distinct: PromptTable = model.prompts
     assert model.texts_encoded == sum(len(texts.pieces) for texts in distinct.distinct(train[:20]))
+
+
+def test_what_another_process_is_encoding_is_left_to_it(
+    tiny: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(text_cache, "_MANY", 2)
+    frozen = {"frozen_layers": "all", "freeze_language_model": True, "text_cache_dir": str(tmp_path / "kept")}
+    model, train = build(tiny(finetune_mode="lm", **frozen))
+    language_model, cpu = model.text.language_model, torch.device("cpu")
+    texts = next(texts for texts in model.prompts.distinct(train[:]) if texts.segment.name == "item")
+    written = text_cache._token_bytes(texts)
+    lengths = [padded_length(text) for text in written]
+    theirs = [text for text, length in zip(written, lengths, strict=True) if length == max(lengths)]
+    assert 0 < len(theirs) < len(written)
+
+    found: list[torch.Tensor] = []
+    reader = Thread(target=lambda: found.append(TextCache(language_model).pooled(texts, cpu)))
+    other = StateStore(language_model.state_folder, fingerprint(language_model, cpu))
+    with other.claimed(str(max(lengths)), wait=True) as is_mine:
+        assert is_mine
+        reader.start()
+        while language_model.texts_encoded < len(written) - len(theirs):
+            time.sleep(0.01)
+        other.write("pooled-mean", {text: torch.full((1, language_model.hidden_size), 7.0) for text in theirs})
+        assert reader.is_alive() and not found
+    reader.join()
+    assert language_model.texts_encoded == len(written) - len(theirs)
+    for text, state in zip(written, found[0], strict=True):
+        assert bool((state == 7).all()) == (text in theirs)
+
+    with other.claimed("4", wait=False) as first, other.claimed("4", wait=False) as second:
+        assert first and not second

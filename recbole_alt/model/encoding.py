@@ -20,6 +20,7 @@ from recbole_alt.model.language import LanguageModel
 STEP = 4
 #: Tokens of a batch, by type of device: enough to keep it busy, and few, because the last batch of a length is filled.
 TOKENS = {"cpu": 512, "cuda": 4096}
+_BYTES = np.dtype(np.int64).itemsize  # of a token id
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ def encode_each(
 
     A ``runtime`` makes the states [N, L, H] of ids and attention mask [N, L], instead of the language model.
     """
-    lengths = np.array([len(text) for text in texts], dtype=np.int64) // np.dtype(np.int64).itemsize
+    lengths = np.array([len(text) for text in texts], dtype=np.int64) // _BYTES
     for part, rows, length in _batches(lengths, TOKENS.get(device.type, TOKENS["cuda"])):
         some, n = [texts[i] for i in part], len(part)
         input_ids = np.zeros((rows, length), dtype=np.int64)
@@ -79,6 +80,11 @@ def _batches(lengths: np.ndarray, tokens: int) -> Iterator[tuple[np.ndarray, int
                 part = part[:-1]
             waiting = waiting[len(part) :]
             yield part, rows, length
+
+
+def padded_length(text: bytes) -> int:
+    """To how many tokens a text, as :func:`token_bytes` gives it, is padded."""
+    return -(-len(text) // (STEP * _BYTES)) * STEP
 
 
 def token_bytes(input_ids: Tensor, attention_mask: Tensor, lengths: np.ndarray) -> list[bytes]:

@@ -11,14 +11,14 @@ import hashlib
 import os
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from logging import getLogger
 from pathlib import Path
 
 import numpy as np
 import torch
-from filelock import FileLock
+from filelock import FileLock, Timeout
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
@@ -63,6 +63,28 @@ class StateStore:
         self._scanned: dict[str, set[Path]] = defaultdict(set)
         self._opened: dict[Path, tuple[Tensor, list[int]]] = {}
         self._bytes = 0  # that this process has read or written
+
+    @contextmanager
+    def claimed(self, what: str, *, wait: bool) -> Iterator[bool]:
+        """Whether this process has ``what`` to itself until the block ends, and has learned what others have written.
+
+        It has not while another process has it, unless it is to ``wait`` for that one.
+        """
+        lock = FileLock(self._given.root / f".{self._folder.name}-{what}.lock")
+        with suppress(OSError):  # else nothing can be shared
+            if self._writes:
+                self._given.root.mkdir(parents=True, exist_ok=True)
+                try:
+                    lock.acquire(timeout=-1 if wait else 0)
+                except Timeout:
+                    yield False
+                    return
+        try:
+            for kind in list(self._scanned):
+                self._scan(kind)
+            yield True
+        finally:
+            lock.release()
 
     def read(self, kind: str, texts: Collection[bytes]) -> dict[bytes, Tensor]:
         """The states [n, H] of those of ``texts`` that are kept, on the CPU."""

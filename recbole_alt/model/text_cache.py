@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from itertools import chain, pairwise
 from logging import getLogger
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,7 +17,7 @@ from recbole_alt import processes
 from recbole_alt.data.prompts import DistinctTexts, SegmentBatch
 from recbole_alt.data.steps import total_memory
 from recbole_alt.model.attention import SegmentStates
-from recbole_alt.model.encoding import Encoded, encode_each, token_bytes
+from recbole_alt.model.encoding import Encoded, encode_each, padded_length, token_bytes
 from recbole_alt.model.fingerprint import fingerprint
 from recbole_alt.model.language import LanguageModel
 from recbole_alt.model.objectives.batch import MaskedTexts, TextKeys
@@ -195,22 +197,72 @@ class TextCache:
             kept = self._kept[kind]
             found[kind] = {text: kept[text] for text in texts if text in kept}
             new = dict.fromkeys(text for text in texts if text not in kept)
-            if new and self._store is not None:
-                stored = _moved(self._store.read(self._names[kind], new), device)
-                self._keep(kind, stored, device)
-                found[kind] |= stored
-            missing[kind] = {text: None for text in new if text not in found[kind]}
+            missing[kind] = self._take_stored(kind, new, found, device)
         unknown = list(dict.fromkeys(chain(*missing.values())))
         if unknown and self._runtime is None and self._language_model.uses_onnx:
             self._runtime = OnnxEncoder(self._language_model.encoder)
+        is_alone = self._store is None or processes.count() > 1 or missing[_MASKED] or len(unknown) < _MANY
+        encode = self._encode if is_alone else self._encode_divided
         with progress(title="Encode texts", total=len(unknown), shown=shown, unit=" texts") as bar:
-            for made in encode_each(self._language_model, unknown, device, self._runtime):
-                for kind, states in self._by_kind(made, missing).items():
-                    found[kind] |= states
-                    self._keep(kind, states, device)
-                    self._save_later(kind, states)
-                bar.update(len(made.texts))
+            encode(unknown, missing, found, device, bar)
         return found
+
+    def _encode(
+        self,
+        texts: Sequence[bytes],
+        missing: Mapping[str, Collection[bytes]],
+        found: dict[str, _States],
+        device: torch.device,
+        bar: Any,
+    ) -> None:
+        """Encode ``texts``, and add to ``found`` their states of each kind of which they are ``missing``."""
+        for made in encode_each(self._language_model, texts, device, self._runtime):
+            for kind, states in self._by_kind(made, missing).items():
+                found[kind] |= states
+                self._keep(kind, states, device)
+                self._save_later(kind, states)
+            bar.update(len(made.texts))
+
+    def _encode_divided(
+        self,
+        texts: Sequence[bytes],
+        missing: Mapping[str, Collection[bytes]],
+        found: dict[str, _States],
+        device: torch.device,
+        bar: Any,
+    ) -> None:
+        """:meth:`_encode`, but texts of a length that another process is encoding are read when it is through.
+
+        So processes that share a comparison divide its texts.
+        """
+        assert self._store is not None
+        waiting: dict[int, list[bytes]] = defaultdict(list)
+        for text in texts:
+            waiting[padded_length(text)].append(text)
+        for is_last in (False, True):
+            for length in sorted(waiting, reverse=True):
+                with self._store.claimed(f"{length}", wait=is_last) as is_mine:
+                    if not is_mine:
+                        continue
+                    part = waiting.pop(length)
+                    left = {
+                        kind: self._take_stored(kind, [text for text in part if text in wanted], found, device)
+                        for kind, wanted in missing.items()
+                    }
+                    unknown = list(dict.fromkeys(chain(*left.values())))
+                    bar.update(len(part) - len(unknown))
+                    self._encode(unknown, left, found, device, bar)
+                    self.save()
+
+    def _take_stored(
+        self, kind: str, texts: Collection[bytes], found: dict[str, _States], device: torch.device
+    ) -> dict[bytes, None]:
+        """Add to ``found`` the states of those of ``texts`` that are on disk; returns the others."""
+        if texts and self._store is not None:
+            stored = _moved(self._store.read(self._names[kind], texts), device)
+            self._keep(kind, stored, device)
+            found[kind] |= stored
+        return {text: None for text in texts if text not in found[kind]}
 
     def _by_kind(self, made: Encoded, wanted: Mapping[str, Collection[bytes]]) -> dict[str, _States]:
         """The states of each kind of the texts that are ``wanted`` of it."""
