@@ -323,6 +323,7 @@ DRAWN: dict[str, tuple[str, Callable[[list[dict[str, Any]]], Any]]] = {
     "ml-100k-plots-time": ("ml-100k-plots-time/results.json", plots.gains),
     "book-crossing-explicit": ("book-crossing-explicit/results.json", plots.gains),
     "ml-100k-plots-liked": ("ml-100k-plots-liked/results.json", plots.gains),
+    "ml-100k-plots-liked-before": ("ml-100k-plots-liked-before/results.json", plots.gains),
 }
 
 if __name__ == "__main__":
