@@ -15,6 +15,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from datetime import timedelta
+from importlib import import_module
 from time import sleep
 from typing import Any
 
@@ -116,6 +117,7 @@ def joined(config: Any) -> Iterator[None]:
         return
     on_gpu = config["device"].type == "cuda"
     _was_joined.set()
+    import_module("torch._dynamo")  # as averaging does: were the group there by then, it would be kept, and its threads
     atexit.register(gc.collect)  # models that refer to themselves keep threads of torch, which Python's end would abort
     with ExitStack() as undo:
         undo.enter_context(_stoppable())
