@@ -22,7 +22,7 @@ from matplotlib.figure import Figure
 
 from recbole_alt.files import read_json
 from recbole_alt.markdown import markdown_table
-from recbole_alt.questions import probe
+from recbole_alt.questions import probe, unseen
 from recbole_alt.reporting import plots
 from recbole_alt.reporting.report import read_rows
 from recbole_alt.reporting.run_table import result_table
@@ -47,6 +47,10 @@ def block(file: str, title: str | None, told: set[str]) -> str:
         folders = (title or "").split()
         table = verdict_table([row for folder in folders for row in read_rows(ROOT / folder / "results.json")])
         return f"\n{markdown_table(table.header, table.rows)}\n\n{table.facts}\n\n"
+    if file == "unseen":
+        files = {name: ROOT / "docs" / "results" / "unseen" / f"{name}.json" for name in (title or "").split()}
+        rows = [[name, *unseen.cells(unseen.Unseen(**one))] for name, file in files.items() for one in read_json(file)]
+        return f"\n{unseen.TITLE}\n\n{markdown_table(['data', *unseen.HEADER], rows, 'llrr')}\n\n"
     if title is not None:
         return report_block(file, title, told)
     record = read_json(ROOT / file)

@@ -120,6 +120,7 @@ CALLED = {
     "extend": ("recbole_alt.extending.extend", ["x", "--out=y"]),
     "export": ("recbole_alt.exporting.to_recbole", ["x", "--recbole=y"]),
     "probe": ("recbole_alt.questions.probe.probe", ["x"]),
+    "unseen": ("recbole_alt.questions.unseen.unseen", ["x"]),
     "diagnose": ("recbole_alt.questions.diagnose.diagnose", ["x"]),
     "keys": ("recbole_alt.config.ALTConfig", []),
 }

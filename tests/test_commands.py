@@ -51,6 +51,7 @@ _LONG = "takes an hour of a quiet machine"
 #: What is not run here, and why; a single word is a program.
 NOT_HERE = {
     "pip": "packages are downloaded",
+    "recbole-alt unseen saved/ALT_DCN-mydata-… --json=unseen.json": "mydata has fewer than 50; test_unseen.py runs it",
     "make demo": _SETUP,
     "make demo PYTHON=python3.12": _SETUP,
     "make demo PYTHON=python3.13": _SETUP,

@@ -18,6 +18,7 @@ COMMANDS: dict[str, Command] = {
     "extend": extend.COMMAND,
     "export": export.COMMAND,
     "probe": questions.PROBE,
+    "unseen": questions.UNSEEN,
     "diagnose": questions.DIAGNOSE,
     "keys": keys.COMMAND,
 }

@@ -1,4 +1,4 @@
-"""``recbole-alt probe`` and ``recbole-alt diagnose``: questions to a finished run."""
+"""``recbole-alt probe``, ``unseen`` and ``diagnose``: questions to a finished run."""
 
 from argparse import ArgumentParser, Namespace
 from dataclasses import asdict
@@ -24,4 +24,5 @@ def _work(options: Namespace, _: list[str]) -> None:
 
 
 PROBE = Command("see if texts hold anything that a trained CTR model does not know", _add_options, _work)
+UNSEEN = Command("see what texts tell of users and items without any click", _add_options, _work)
 DIAGNOSE = Command("see why text helps a run, or does not", _add_options, _work)

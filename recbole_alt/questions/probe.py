@@ -9,7 +9,6 @@ compared with what the states of *other* texts add, which can be chance alone. I
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from statistics import fmean
 from typing import Any
 
@@ -22,7 +21,7 @@ from recbole_alt import checkpoints
 from recbole_alt.loading import Data, load_data_of
 from recbole_alt.markdown import markdown_table
 from recbole_alt.metrics import auc
-from recbole_alt.questions.reading import pretrained_states, sample
+from recbole_alt.questions.reading import finetuned, pretrained_states, sample
 from recbole_alt.quick_start import load_model
 
 _ROWS = 200_000  # validation rows that are read at most
@@ -65,13 +64,9 @@ def probe(folder: str | os.PathLike[str], data: Data | None = None) -> list[Prob
     Raises:
         ValueError: no finetuned model there, its data are other ones now, or one class only.
     """
-    files = [Path(folder) / f"{stage}.pth" for stage in ("plain", "ctr", "lm", "joint")]
-    files = [file for file in files if file.is_file()]
-    if not files:
-        raise ValueError(f"{os.fspath(folder)!r} holds no finetuned model (plain.pth, ctr.pth, lm.pth, joint.pth)")
     found: list[Probe] = []
     states: list[tuple[str, np.ndarray, np.ndarray]] = []  # see text_states
-    for file in files:
+    for file in finetuned(folder):
         state = checkpoints.load(file)
         config = state["config"]
         data = load_data_of(state, file, data)
