@@ -1,7 +1,7 @@
 """What texts tell of users and items that no training row has: ``recbole-alt unseen RUN``.
 
 A fifth of the items at a time is left out of everything, and their click rates are predicted by a ridge regression: on
-their fields, which a CTR model has, too, and on these and their texts. Users alike. It takes a minute where a
+their fields, which a CTR model has, too, and on these and their texts; users likewise. It takes a minute where a
 comparison takes hours: where a linear model that is made for nothing else gains little on what is new, a CTR model will
 hardly gain more. It reads the training rows of a run, and needs no alignment.
 """
