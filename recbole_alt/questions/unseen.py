@@ -110,9 +110,8 @@ def ask(config: Any, train: Any, side: str) -> Unseen | None:
     if len(kept) < _FEWEST:
         getLogger().warning(f"unseen: of {len(kept)} {side}s in the training rows nothing can be told")
         return None
-    others = np.zeros_like(ids) if other is None else train.inter_feat[other].numpy()
     clicked = train.inter_feat[train.label_field].numpy() > 0.5
-    rows = Rows(clicked, np.searchsorted(kept, ids), others).where(np.isin(ids, kept))
+    rows = Rows(clicked, np.searchsorted(kept, ids), train.inter_feat[other].numpy()).where(np.isin(ids, kept))
     vectors = load_text_vectors(config, train, side, "unseen").cpu().double().numpy()[kept]
     exchanged = np.random.default_rng(config["seed"]).permutation(vectors)
     texts = [None, word_vectors(train, side, own, kept), vectors, exchanged]
