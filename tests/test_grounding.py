@@ -18,7 +18,7 @@ from recbole_alt.exporting import to_recbole
 from recbole_alt.loading import load_data
 from recbole_alt.model.build import build_backbone, ground_backbone, load_text_vectors
 from recbole_alt.model.captures import CAPTURES
-from recbole_alt.model.grounding import clear_unseen, merge, merged_state
+from recbole_alt.model.grounding import clear_unseen, ground, merge, merged_state
 from recbole_alt.trainer.finetune import ALTTrainer
 from recbole_alt.trainer.optim import GROUNDING_RATE
 from recbole_alt.trainer.pretrain import ALTPretrainTrainer
@@ -27,8 +27,8 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 Tiny = Callable[..., Any]
 Keys = Callable[..., dict[str, Any]]
-IN_CI = ("DCN", "DSSM", "FFM")
-BACKBONES = [name if name in IN_CI else pytest.param(name, marks=pytest.mark.slow) for name in CAPTURES if name != "LR"]
+IN_CI = ("DCN", "DSSM", "FFM", "LR")
+BACKBONES = [name if name in IN_CI else pytest.param(name, marks=pytest.mark.slow) for name in CAPTURES]
 
 
 @pytest.fixture
@@ -80,9 +80,17 @@ def test_maps_learn_and_begin_as_the_plain_model(name: str, grounded: Callable[.
     assert len(still) == (name == "FFM")  # where no pair reads the table of the items with themselves
 
 
-def test_a_model_without_embeddings_is_refused(grounded: Callable[..., Any]) -> None:
-    with pytest.raises(ValueError, match="grounded: LR scores no embeddings of 'item_id': leave item out"):
-        grounded("LR")
+@pytest.mark.parametrize(("name", "table"), [("DeepFM", ""), ("LR", "first_order_linear.")])
+def test_first_order_weights_are_grounded_where_there_is_nothing_else(
+    name: str, table: str, grounded: Callable[..., Any]
+) -> None:
+    assert grounded(name).backbone.grounding["item"].tables == (f"{table}token_embedding_table.embedding",)
+
+
+def test_a_field_that_is_not_embedded_is_refused(grounded: Callable[..., Any]) -> None:
+    b = grounded("LR")
+    with pytest.raises(ValueError, match="grounded: LR scores no embeddings of 'rating': leave item out"):
+        ground(b.backbone, "item", "rating", b.backbone.grounding["item"].vectors, b.rows)
 
 
 def test_only_rows_of_the_field_are_grounded(grounded: Callable[..., Any]) -> None:

@@ -19,6 +19,8 @@ from recbole_alt.model.recording import CapturePoint
 PREFIX = "grounding."
 #: Where the checkpoint of a finetuned model, whose embeddings are added up, keeps what :func:`maps_of` returns.
 MAPS = "grounding_maps"
+#: Where RecBole's ``ContextRecommender`` has a weight for each value.
+_FIRST_ORDER = "first_order_linear."
 
 
 class GroundedField(nn.Module):
@@ -65,7 +67,8 @@ class GroundedField(nn.Module):
 def ground(backbone: Backbone, side: str, field: str, vectors: Tensor, example: Interaction) -> None:
     """Ground the embeddings of ``field``, the ids of ``side``, in the ``vectors`` [n, K] of their texts.
 
-    Every table of the model that embeds the field is grounded, save for first-order weights.
+    Every table of the model that embeds the field is grounded, save for first-order weights, which are grounded where
+    the model has nothing else (LR).
 
     Args:
         example: a few joined rows.
@@ -82,11 +85,11 @@ def ground(backbone: Backbone, side: str, field: str, vectors: Tensor, example: 
         for path, part in model.named_modules()
         if isinstance(part, nn.Embedding)
         and "token" in path
-        and not path.startswith("first_order_linear")
         and part.num_embeddings == sum(sizes)  # RecBole stacks all token fields in one table
         and reached(model, CapturePoint(path, "output"), example)
     }
     model.train(was_training)
+    tables = {path: table for path, table in tables.items() if not path.startswith(_FIRST_ORDER)} or tables
     if field not in names or not tables:
         raise ValueError(f"grounded: {type(model).__name__} scores no embeddings of {field!r}: leave {side} out")
     backbone.grounding[side] = GroundedField(tables, sum(sizes[: names.index(field)]), vectors)
