@@ -30,7 +30,7 @@ def pretend(monkeypatch: pytest.MonkeyPatch, score: Score) -> list[tuple[str, di
     def train(self: Store, config: Any, stage: str, folder: Path, test: bool, kind: Any) -> dict[str, Any]:
         given = config["finetune"][stage]
         made.append((stage, given, config["seed"]))
-        folder.mkdir(parents=True)
+        folder.mkdir(parents=True, exist_ok=test)
         (folder / f"{stage}.pth").touch()
         reached = score(given, config["seed"])
         self.load(config)
@@ -84,6 +84,21 @@ def test_a_range_is_widened_for_all_where_one_chose_its_end(
     made.clear()
     assert choose(axes) == chosen and not made  # all is there
     assert choose(campaign(models=["DCN"], modes=["ctr"], params_file="three", widenings=2))["plain"] == chosen["plain"]
+
+
+def test_what_is_there_is_not_to_go(
+    campaign: Made, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    Path("three").write_text("learning_rate choice [1e-3, 1e-2, 0.1]\n")
+    pretend(monkeypatch, lambda given, seed: given["learning_rate"])
+    for modes in [], ["ctr"]:
+        caplog.clear()
+        axes = campaign(models=["DCN"], modes=modes, seeds=[2020, 2021, 2022], params_file="three", widenings=1)
+        with caplog.at_level("INFO"):
+            comparison.Comparison(Path("out"), axes).make_runs()
+        told = re.findall(r"(\d+) runs, (-?\d+) trials", caplog.text)
+        assert told[0] == ("3", "3")
+        assert told[-1] == ("0", "0")
 
 
 def test_ranges_are_widened_one_by_one_too(campaign: Made, monkeypatch: pytest.MonkeyPatch) -> None:

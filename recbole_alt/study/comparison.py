@@ -33,7 +33,7 @@ from recbole_alt.study.store import Record, ScoredExperiment, Store, digest
 from recbole_alt.values import show
 
 if TYPE_CHECKING:
-    from recbole_alt.study.search import Claim
+    from recbole_alt.study.search import Claim, Search
 
 #: A score on validation and the parameters that reached it.
 Scored = tuple[float, dict[str, Any]]
@@ -93,6 +93,7 @@ class Comparison:
         self.store, self._clock = Store(folder, one_split=True), Clock()
         self._alignment_of = cache(lambda run: self.store.settle(campaign.config(run, {}), run.stage))
         self._runs_left = dict.fromkeys(campaign.runs())
+        self._tested = {run for run in self._runs_left if self._is_tested(run)}
         tuned = {seeded for run in self._runs_left for seeded in campaign.tuned_with(run)}
         self._trials_left = Counter({run: self._budget(self._usable(run, campaign.ranges)) for run in tuned})
 
@@ -101,15 +102,19 @@ class Comparison:
         for name, values in self.campaign.to_json().items():
             if isinstance(values, list) and values and values not in ([None], [1.0]):
                 logger.info(f"{name}: {', '.join(map(str, values))}")
+        for cell in dict.fromkeys(map(self.campaign.tuned_as, self._runs_left)):
+            if cell and (self.folder / "searches" / f"{cell.slug}-0").is_dir():  # begun before
+                self._search(cell, self._usable(cell, self.campaign.ranges), [], 0)
         logger.info(self._tell())
         for _, of_model in groupby(tuple(self._runs_left), lambda run: (run.data, run.train_share, run.model)):
-            runs = tuple(of_model)
+            runs = list(of_model)
             chosen = self.choose(runs)
+            parameters = {run: chosen[self.campaign.tuned_as(run)] for run in runs}
+            runs.sort(key=lambda run: not self._file(run, parameters[run][0]).is_file())  # first those that are there
             for timeout in (0, -1):  # first those at which no other process is
                 for run in filter(self._runs_left.__contains__, runs):
                     with suppress(Timeout):
-                        self._train(run, *chosen[self.campaign.tuned_as(run)], timeout=timeout)
-                        del self._runs_left[run]
+                        self._train(run, *parameters[run], timeout=timeout)
         self.store.drop_alignments(())
 
     # -- searches ----------------------------------------------------------------------------------------
@@ -129,13 +134,11 @@ class Comparison:
         best: dict[Run, Scored] = {}
         for number in range(1 + self.campaign.widenings):
             usable = {cell: self._outside(cell, ranges, tried) for cell in cells}
-            for cell in cells if number else ():
-                left = self._budget(*usable[cell], number)
-                self._trials_left.update(dict.fromkeys(self.campaign.tuned_with(cell), left))
-            for cell in cells:  # first what no other process is at
-                self._search(cell, *usable[cell], number, best.get(cell), wait=False)
-            for cell in cells:
-                scored = self._search(cell, *usable[cell], number, best.get(cell))
+            searches = {cell: self._search(cell, *usable[cell], number) for cell in cells}
+            for cell, search in searches.items():  # first what no other process is at
+                self._run_trials(cell, search, best.get(cell), wait=False)
+            for cell, search in searches.items():
+                scored = self._run_trials(cell, search, best.get(cell))
                 if not scored:
                     raise ValueError(f"{cell.slug}: every trial diverged; change {self.campaign.params_file}")
                 best[cell] = scored
@@ -149,29 +152,27 @@ class Comparison:
         at_ends = {cell: [name for name, value in p.items() if ends[name](value)] for cell, (_, p) in best.items()}
         return {None: ({}, [])} | {cell: (parameters, at_ends[cell]) for cell, (_, parameters) in best.items()}
 
-    def _search(
-        self,
-        cell: Run,
-        ranges: Sequence[Range],
-        tried: Sequence[Range],
-        number: int,
-        before: Scored | None,
-        wait: bool = True,
-    ) -> Scored | None:
-        """Make the trials of ``cell`` in ``ranges`` outside those ``tried``; return the best of them and ``before``.
-
-        Without ``wait``, those at which other processes are may be missing from it.
-        """
+    def _search(self, cell: Run, ranges: Sequence[Range], tried: Sequence[Range], number: int) -> Search:
+        """The search of ``cell`` in ``ranges`` outside those ``tried``; what it lacks is counted as to go."""
         from recbole_alt.study.search import Search  # late: Optuna takes long to import
 
         total, bigger = self._budget(ranges, tried, number), bool(self.campaign.config(cell, {})["valid_metric_bigger"])
         algorithm = "exhaustive" if count_combinations(ranges, tried) == total else "bayes"
         folder, seed = self.folder / "searches" / f"{cell.slug}-{number}", self.campaign.seeds[0] + number
         search = Search(folder, ranges, algorithm, seed, total, bigger=bigger, tried=tried)
+        for run in self.campaign.tuned_with(cell):
+            self._trials_left[run] = total - search.count_ended()
+        return search
+
+    def _run_trials(self, cell: Run, search: Search, before: Scored | None, wait: bool = True) -> Scored | None:
+        """Make the trials that ``search`` lacks; return the best of all and ``before``.
+
+        Without ``wait``, those at which other processes are may be missing from it.
+        """
 
         def best() -> Scored | None:
             scored = [one for one in (before, *search.scored()[:1]) if one]
-            found = (max if bigger else min)(scored, key=lambda one: one[0], default=None)
+            found = (max if search.bigger else min)(scored, key=lambda one: one[0], default=None)
             self._drop_weights(cell, found and found[1])
             return found
 
@@ -252,8 +253,10 @@ class Comparison:
         record = self.store.train(config, run.stage, file, **options)
         self._clock.measure(f"{run.stage} of {run.data}", record["wall"])
         self._clock.measure(f"alignment of {run.data}", record["aligned"])
-        for weights in file.with_suffix("").glob("*.pth") if test else ():
-            weights.unlink()
+        if test:
+            del self._runs_left[run]
+            for weights in file.with_suffix("").glob("*.pth"):
+                weights.unlink()
         if record["ended"] >= begun:
             tried = "" if test else f" with {show(parameters)}"
             logger.info(f"{run.slug}{tried}: {show_outcome(record)}; {self._tell()}")
@@ -264,6 +267,10 @@ class Comparison:
         """The record of ``run`` with ``parameters``, beside the folder of its scores."""
         return self.folder / "runs" / f"{run.slug}-{digest(self.campaign.config(run, parameters), FREE)}.json"
 
+    def _is_tested(self, run: Run) -> bool:
+        """True if ``run`` is there, with whatever parameters."""
+        return any(read_record(file)["tested"] for file in self.folder.glob(f"runs/{run.slug}-*.json"))
+
     def _alignments(self) -> dict[str, Run]:
         """The alignments that what is left starts from, by name, each with a run."""
         left = dict.fromkeys(run for one in self._runs_left for run in (one, *self.campaign.tuned_with(one)))
@@ -273,7 +280,8 @@ class Comparison:
         missing = [run for name, run in self._alignments().items() if not self.store.has_alignment(name)]
         kinds = [f"alignment of {run.data}" for run in missing]
         kinds += [f"{run.stage} of {run.data}" for run in self._trials_left.elements()]
-        trained = (run for run in self._runs_left if run not in self.campaign.tuned_with(run))  # others are only tested
+        runs = [run for run in self._runs_left if run not in self._tested]
+        trained = (run for run in runs if run not in self.campaign.tuned_with(run))  # others are only tested
         kinds += [f"{run.stage} of {run.data}" for run in trained]
-        rest = f"{len(self._runs_left)} runs, {self._trials_left.total()} trials and {len(missing)} alignments to go"
+        rest = f"{len(runs)} runs, {self._trials_left.total()} trials and {len(missing)} alignments to go"
         return rest + self._clock.estimate(kinds)
