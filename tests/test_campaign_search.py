@@ -91,14 +91,14 @@ def test_what_is_there_is_not_to_go(
 ) -> None:
     Path("three").write_text("learning_rate choice [1e-3, 1e-2, 0.1]\n")
     pretend(monkeypatch, lambda given, seed: given["learning_rate"])
-    for modes in [], ["ctr"]:
+    for modes, lacks in ([], ("3", "3", "0")), (["ctr"], ("3", "3", "3")), (["ctr"], ("0", "0", "0")):
         caplog.clear()
         axes = campaign(models=["DCN"], modes=modes, seeds=[2020, 2021, 2022], params_file="three", widenings=1)
         with caplog.at_level("INFO"):
             comparison.Comparison(Path("out"), axes).make_runs()
-        told = re.findall(r"(\d+) runs, (-?\d+) trials", caplog.text)
-        assert told[0] == ("3", "3")
-        assert told[-1] == ("0", "0")
+        told = re.findall(r"(\d+) runs, (-?\d+) trials and (\d+) alignments", caplog.text)
+        assert told[0] == lacks
+        assert told[-1] == ("0", "0", "0")
 
 
 def test_ranges_are_widened_one_by_one_too(campaign: Made, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -273,7 +273,8 @@ class Comparison:
 
     def _alignments(self) -> dict[str, Run]:
         """The alignments that what is left starts from, by name, each with a run."""
-        left = dict.fromkeys(run for one in self._runs_left for run in (one, *self.campaign.tuned_with(one)))
+        runs = (run for run in self._runs_left if run not in self._tested)
+        left = dict.fromkeys(run for one in runs for run in (one, *self.campaign.tuned_with(one)))
         return {name: run for run in left if (name := self._alignment_of(run))}
 
     def _tell(self) -> str:
