@@ -149,6 +149,25 @@ def test_what_another_process_is_at_comes_last(campaign: Made, monkeypatch: pyte
     assert [seed for _, _, seed in made] == [2021, 2022, 2020]
 
 
+def test_runs_whose_alignment_another_process_makes_come_last(campaign: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+    axes = campaign(models=["DCN"], modes=["ctr", "joint"], seeds=2, params_file="none")
+    compared = comparison.Comparison(Path("out"), axes)
+    ctr = next(run for run in axes.runs() if run.stage == "ctr")
+    busy = FileLock(Path("out/pretraining") / f"{compared._alignment_of(ctr)}.lock")
+    busy.acquire()
+
+    def score(given: dict[str, Any], seed: int) -> float:
+        if len(made) == 4:
+            busy.release()  # the other process has made it
+        return 0.5
+
+    made = pretend(monkeypatch, score)
+    compared.make_runs()
+    order = [(stage, seed) for stage, _, seed in made]
+    assert order[:2] == [("plain", 2020), ("plain", 2021)]
+    assert order[2:] == [("ctr", 2021), ("joint", 2021), ("ctr", 2020), ("joint", 2020)]
+
+
 def test_trials_of_another_process_are_waited_for_last(campaign: Made, monkeypatch: pytest.MonkeyPatch) -> None:
     Path("two").write_text("learning_rate choice [1e-3, 1e-2]\n")
     axes = campaign(models=["DCN"], modes=["ctr"], seeds=1, params_file="two")

@@ -111,8 +111,10 @@ class Comparison:
             chosen = self.choose(runs)
             parameters = {run: chosen[self.campaign.tuned_as(run)] for run in runs}
             runs.sort(key=lambda run: not self._file(run, parameters[run][0]).is_file())  # first those that are there
-            for timeout in (0, -1):  # first those at which no other process is
+            for timeout in (0, -1):  # first those that no other process makes, nor what they start from
                 for run in filter(self._runs_left.__contains__, runs):
+                    if timeout == 0 and self.store.is_aligning(self._alignment_of(run)):
+                        continue
                     with suppress(Timeout):
                         self._train(run, *parameters[run], timeout=timeout)
         self.store.drop_alignments(())
