@@ -16,7 +16,7 @@ from recbole_alt.files import check_folder, write_text
 from recbole_alt.finished import finetuned_file, trained_language_model, weights_under
 from recbole_alt.loading import load_data_of
 from recbole_alt.model.grounding import PREFIX
-from recbole_alt.model_card import CARD, model_card
+from recbole_alt.model_card import CARD, check_card, model_card
 from recbole_alt.serving import Exported, to_onnx
 from recbole_alt.yaml_files import read_yaml
 
@@ -118,11 +118,13 @@ def to_huggingface(model_file: str | os.PathLike[str], folder: str | os.PathLike
         folder: where to.
 
     Raises:
-        ValueError: no such file, it holds no language model, or the folder can't be written.
+        ValueError: no such file, it holds no language model, or the folder can't be written or has a ``README.md``
+            that is no such card.
     """
     state = checkpoints.load(model_file)
     model, encoder = trained_language_model(state, model_file)
     check_folder("huggingface", folder)
+    check_card(Path(folder) / CARD)
     tokenizer = pretrained.load_tokenizer(state["config"]["language_model"])
     try:
         encoder.save_pretrained(folder)

@@ -21,6 +21,8 @@ from recbole_alt.markdown import markdown_table
 #: The name of the file.
 CARD = "README.md"
 
+_TAG = "recbole_alt"
+
 _MODES = ("plain", "ctr", "lm", "joint")
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 _POOLING = {
@@ -103,6 +105,15 @@ def model_card(state: Mapping[str, Any], file: str | os.PathLike[str], *, traine
     return "\n\n".join(parts) + "\n"
 
 
+def check_card(file: Path) -> None:
+    """Refuse to write a card where ``file`` is something else: it has no front matter, or one without our tag."""
+    if not file.exists():
+        return
+    front = re.match(r"---\n(.*?\n)---\n", file.read_text(encoding="utf-8", errors="replace"), flags=re.DOTALL)
+    if not front or f"- {_TAG}\n" not in front[1]:
+        raise ValueError(f"{str(file)!r} is no model card of {_TAG}, and is kept: give another folder, or move it away")
+
+
 def _name(config: Any) -> str:
     """The base model, without the folders of this machine."""
     given = str(config["language_model"])
@@ -113,7 +124,7 @@ def _front_matter(config: Any) -> str:
     known: dict[str, Any] = {
         "library_name": "transformers",
         "pipeline_tag": "feature-extraction",
-        "tags": ["recbole", "recbole_alt", "click-through-rate-prediction", str(base_model_name(config["model"]))],
+        "tags": ["recbole", _TAG, "click-through-rate-prediction", str(base_model_name(config["model"]))],
         "datasets": [config["dataset"]],
     }
     missing = ["# license: fill in, minding those of the base model and of the data"]

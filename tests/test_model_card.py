@@ -35,6 +35,22 @@ def vectors_by_the_card(folder: Path, texts: list[str]) -> torch.Tensor:
     return torch.tensor(vectors)
 
 
+def test_a_readme_that_is_no_card_is_kept(keys: Keys, tmp_path: Path) -> None:
+    file = Path(run_recbole_alt("ALT_DCN", "tiny", None, keys(finetune_modes=["lm"], epochs=1))["folder"]) / "lm.pth"
+    readme = tmp_path / "README.md"
+    for text in ("# My shop\n", "---\ntags:\n- bert\n---\nMade with recbole_alt.\n"):
+        readme.write_text(text)
+        with pytest.raises(ValueError, match=r"README\.md' is no model card.*give another folder"):
+            to_huggingface(file, tmp_path)
+        assert readme.read_text() == text and not (tmp_path / "config.json").exists()
+    readme.unlink()
+    to_huggingface(file, tmp_path)
+    card = readme.read_text()
+    readme.write_text(card.replace("# license: fill in", "license: mit  #"))
+    to_huggingface(file, tmp_path)  # a card is written anew
+    assert readme.read_text() == card
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("pooling", ["mean", "cls"])
 def test_the_card_loads_the_model_of_the_run(pooling: str, keys: Keys, tmp_path: Path) -> None:
