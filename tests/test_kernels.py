@@ -7,13 +7,14 @@ from typing import Any
 import pytest
 import torch
 from recbole.data import create_dataset, data_preparation
+from recbole.model.context_aware_recommender.dcn import DCN
 from recbole.utils import get_model, init_seed
 from torch import nn
 
 from recbole_alt.data.steps import training_loader
 from recbole_alt.model import kernels
 from recbole_alt.model.captures import CAPTURES
-from recbole_alt.model.kernels import FastLinear, use_fast_linear
+from recbole_alt.model.kernels import FastLinear, cross_network, use_fast_kernels
 from recbole_alt.trainer.finetune import ALTTrainer
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -28,7 +29,7 @@ def test_a_fast_layer_has_the_values_and_gradients_of_torchs(bias: bool, frozen:
     found = []
     for fast in (False, True):
         if fast:
-            use_fast_linear(nn.ModuleList([layer, single]))
+            use_fast_kernels(nn.ModuleList([layer, single]))
         rows = torch.randn(64, 40, generator=torch.Generator().manual_seed(2), requires_grad=True)
         layer.zero_grad()
         output = layer(rows)
@@ -48,11 +49,39 @@ def test_a_fast_layer_is_torchs_where_it_does_not_train(monkeypatch: pytest.Monk
     layer = nn.Linear(40, 30)
     rows = torch.randn(8, 6, 40)
     before = layer(rows), layer(rows[0]), layer(rows[:, 0, :][:0])
-    use_fast_linear(layer)
+    use_fast_kernels(layer)
     assert torch.equal(layer(rows), before[0]) and torch.equal(layer(rows[0, :0]), before[2])
     with torch.no_grad():
         assert torch.equal(layer(rows[0]), before[1])
     assert torch.equal(layer.eval()(rows[0]), before[1])
+
+
+@pytest.mark.parametrize("layers", [1, 2, 6])
+def test_a_cross_network_in_one_product_is_recboles(layers: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    draw = torch.Generator().manual_seed(layers)
+    model = DCN.__new__(DCN)
+    nn.Module.__init__(model)
+    model.cross_layer_num = layers
+    model.cross_layer_w, model.cross_layer_b = (
+        nn.ParameterList(nn.Parameter(torch.randn(24, generator=draw) / 10) for _ in range(layers)) for _ in "wb"
+    )
+    rows = torch.randn(64, 24, generator=draw, requires_grad=True)
+    found = []
+    for fast in (False, True):
+        if fast:
+            use_fast_kernels(model)
+            assert model.cross_network.__func__ is cross_network
+        model.zero_grad()
+        rows.grad = None
+        output = model.cross_network(rows)
+        output.square().sum().backward()
+        found.append([output, rows.grad, *(one.grad for one in model.parameters())])
+    assert not torch.equal(found[0][0], found[1][0]) and len(found[0]) == 2 + 2 * layers
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
+    with torch.no_grad():  # without training it is RecBole's, bit for bit
+        assert torch.equal(model.cross_network(rows), found[0][0])
+    assert torch.equal(model.eval().cross_network(rows), found[0][0])
 
 
 @pytest.mark.parametrize("learner", ["adamw", "adam", "sgd", "adagrad", "rmsprop"])

@@ -1,23 +1,46 @@
-"""Linear layers of the CTR model by oneDNN, whose products in 32 bits outrun those of the BLAS that torch calls on some
-processors, AMD's above all. They round otherwise.
-"""
+"""Faster ways to train parts of a CTR model on a processor, with the same results except for rounding."""
 
+from types import MethodType
 from typing import Any
 
 import torch
+from recbole.model.context_aware_recommender.dcn import DCN
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 
-def use_fast_linear(model: nn.Module) -> None:
-    """From now on train the linear layers of ``model``, those with a single output left out, by oneDNN.
+def use_fast_kernels(model: nn.Module) -> None:
+    """From now on train the linear layers of ``model``, those with a single output left out, by oneDNN, whose products
+    in 32 bits outrun those of the BLAS that torch calls on some processors, AMD's above all; and the cross network of a
+    DCN by :func:`cross_network`.
 
-    Weights and their names stay. Without training, and where torch was built without oneDNN, nothing changes.
+    Weights and their names stay. Without training nothing changes, nor do linear layers where torch was built without
+    oneDNN.
     """
-    if torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise"):
-        for module in model.modules():
-            if type(module) is nn.Linear and module.out_features > 1:
-                module.__class__ = FastLinear
+    has_onednn = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+    for module in model.modules():
+        if type(module) is nn.Linear and module.out_features > 1 and has_onednn:
+            module.__class__ = FastLinear
+        if isinstance(module, DCN) and module.cross_layer_num:
+            module.cross_network = MethodType(cross_network, module)
+
+
+def cross_network(model: DCN, embedded: Tensor) -> Tensor:
+    """The cross network of RecBole's DCN, [B, D] of ``embedded`` [B, D], by one product for all L layers.
+
+    With :math:`x_{l+1} = x_0 (x_l^T w_l) + b_l + x_l`, every :math:`x_l` is :math:`a_l x_0 + c_l`: a number :math:`a_l`
+    for each row, and the sum :math:`c_l` of the biases before l. So :math:`a_0 = 1`,
+    :math:`a_{l+1} = a_l (1 + x_0^T w_l) + c_l^T w_l`.
+    """
+    if not (model.training and torch.is_grad_enabled()) or torch.is_autocast_enabled(embedded.device.type):
+        output: Tensor = DCN.cross_network(model, embedded)
+        return output
+    products = embedded @ torch.stack(tuple(model.cross_layer_w), dim=1)  # [B, L]
+    factor, biases = embedded.new_ones(()), embedded.new_zeros(embedded.shape[1])
+    for product, weight, bias in zip(products.unbind(1), model.cross_layer_w, model.cross_layer_b, strict=True):
+        factor = factor * (1 + product) + biases @ weight  # [B]
+        biases = biases + bias  # [D]
+    return torch.addcmul(biases, embedded, factor.unsqueeze(1))
 
 
 class FastLinear(nn.Linear):

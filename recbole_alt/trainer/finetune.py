@@ -15,7 +15,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from recbole_alt import checkpoints, processes
 from recbole_alt.model.backbones import embedding_tables
-from recbole_alt.model.kernels import use_fast_linear
+from recbole_alt.model.kernels import use_fast_kernels
 from recbole_alt.model.precision import gradient_scaler
 from recbole_alt.model.weights import load_finetuned
 from recbole_alt.progress import progress
@@ -51,7 +51,7 @@ class ALTTrainer(Trainer):
         if config["compile_language_model"] and model.encodes_texts:
             model.text.language_model.compile_layers()
         if self._uses_fast_kernels and model.backbone is not None:
-            use_fast_linear(model.backbone)
+            use_fast_kernels(model.backbone)
         trains_in_fp16 = model.encodes_texts and config["precision"] == "fp16"
         self.scaler = gradient_scaler(self.device, enabled=self.enable_scaler or trains_in_fp16)
         self.scheduler: torch.optim.lr_scheduler.LambdaLR | None = None
