@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,12 +11,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from recbole_alt.data.cells import is_missing, token
+from recbole_alt.data.cells import as_seconds, cells_of, is_list, members, quantity, token
 from recbole_alt.files import replacing
 
 _TYPES = ("token", "float", "token_seq", "float_seq")
 _SEPARATORS = (" ", "|", ";", ",")  # of the members of a sequence: the first that is in none of them
 _BREAKS = ("\t", "\n", "\r")
+_FRACTIONS = ("floating", "decimal", "mixed-integer-float")  # as pandas calls what a column holds
+_TIMES = ("datetime", "datetime64", "date")
 
 
 @dataclass(frozen=True)
@@ -149,7 +151,8 @@ class _Frame:
     def holds(self, character: str) -> bool:
         """True if some member of a sequence has this character."""
         sequences = (column for column in self._columns.values() if _is_sequence(column))
-        return any(character in str(m) for column in sequences for cell in column for m in _members(cell))
+        lists = (cell for column in sequences for cell in column if is_list(cell))
+        return any(character in str(member) for cell in lists for member in members(cell))
 
     def write(self, separator: str, ids: set[str], quantities: set[str], texts: set[str]) -> None:
         """Make the content of the atomic file.
@@ -180,12 +183,12 @@ class _Frame:
 
     def _kind(self, name: str, column: pd.Series, quantities: set[str], texts: set[str]) -> str:
         if _is_sequence(column):
-            members = [member for cell in column for member in _members(cell)]
-            return "float_seq" if members and all(map(_is_number, members)) else "token_seq"
-        kinds = pd.api.types
-        if kinds.is_datetime64_any_dtype(column) or name in quantities or kinds.is_float_dtype(column):
+            values = [member for cell in column if is_list(cell) for member in members(cell)]
+            return "float_seq" if values and all(map(_is_number, values)) else "token_seq"
+        holds = pd.api.types.infer_dtype(column, skipna=True)
+        if name in quantities or holds in _FRACTIONS or (holds in _TIMES and name not in texts):
             return "float"
-        if kinds.is_integer_dtype(column) and name not in texts:
+        if holds.startswith("integer") and name not in texts:
             raise ValueError(
                 f"{self.where}: column {name!r} holds whole numbers, which may be categories or quantities: say "
                 f"types={{{name!r}: 'token'}} or 'float'"
@@ -194,18 +197,16 @@ class _Frame:
 
     def _texts(self, name: str, column: pd.Series, kind: str, separator: str) -> list[str]:
         """The cells of a column as they stand in the file, empty where missing."""
-        made: Callable[[Any], str] = _number if kind == "float" else lambda cell: token(cell) or ""
-        if kind.endswith("_seq"):
-            member = _number if kind == "float_seq" else str
-            made = lambda cell: separator.join(member(one) for one in _members(cell))  # noqa: E731
-        if pd.api.types.is_datetime64_any_dtype(column):
-            column = (column - pd.Timestamp(0, tz=column.dt.tz)) / pd.Timedelta(seconds=1)
+        write: Callable[[Any], str] = _number if kind.startswith("float") else lambda cell: token(cell) or ""
+        made = write if not kind.endswith("_seq") else lambda cell: separator.join(map(write, members(cell)))
         texts = []
-        for row, cell in enumerate(column):
+        for row, cell in enumerate(cells_of(as_seconds(column) if kind == "float" else column)):
             try:
                 text = made(cell)
-            except (TypeError, ValueError):
-                raise ValueError(f"{self.where}, row {row:,}, column {name!r}: {cell!r} is no finite number") from None
+                text.encode()
+            except (TypeError, ValueError) as error:
+                why = f"holds {text!r}, which UTF-8 can't write" if isinstance(error, UnicodeError) else error
+                raise ValueError(f"{self.where}, row {row:,}, column {name!r} {why}") from None
             if any(character in text for character in _BREAKS):
                 raise ValueError(
                     f"{self.where}, row {row:,}, column {name!r}: {text!r} has a tab or a line break: replace it, as "
@@ -216,11 +217,7 @@ class _Frame:
 
 
 def _is_sequence(column: pd.Series) -> bool:
-    return column.dtype == object and any(isinstance(cell, (list, tuple, np.ndarray)) for cell in column)
-
-
-def _members(cell: Any) -> Sequence[Any]:
-    return [] if not isinstance(cell, (list, tuple, np.ndarray)) else [one for one in cell if not is_missing(one)]
+    return not pd.api.types.is_numeric_dtype(column) and any(map(is_list, column))
 
 
 def _is_number(value: Any) -> bool:
@@ -229,8 +226,7 @@ def _is_number(value: Any) -> bool:
 
 def _number(cell: Any) -> str:
     """A finite number with all its digits; empty where it is missing."""
-    if is_missing(cell) or cell == "":
-        return ""
-    if not np.isfinite(value := float(cell)):
-        raise ValueError
-    return str(int(value)) if value.is_integer() else repr(value)
+    value = quantity(cell)
+    if value is None:
+        raise ValueError(f"holds no finite number: {cell!r}")
+    return "" if value != value else str(int(value)) if value.is_integer() else repr(value)

@@ -132,8 +132,11 @@ def test_comparing_and_exporting_in_python(keys: Keys) -> None:
         ({"items": ITEMS.assign(**{"a:b": 1.0})}, "items: a column can't be called 'a:b'"),
         ({"items": pd.concat([ITEMS, ITEMS["title"]], axis=1)}, "items: two columns are called 'title'"),
         ({"items": ITEMS.assign(title=["a\tb"] * 8)}, r"items, row 0, column 'title': 'a\\tb' has a tab"),
-        ({"items": ITEMS.assign(price=[1.0] * 7 + [np.inf])}, "items, row 7, column 'price': inf is no finite number"),
-        ({"clicks": CLICKS.assign(clicked="yes")}, "inter, row 0, column 'clicked': 'yes' is no finite number"),
+        (
+            {"items": ITEMS.assign(price=[1.0] * 7 + [np.inf])},
+            "items, row 7, column 'price' holds no finite number: inf",
+        ),
+        ({"clicks": CLICKS.assign(clicked="yes")}, "inter, row 0, column 'clicked' holds no finite number: 'yes'"),
         ({"items": ITEMS.assign(genres=[["a b|c;d,e"]] * 8)}, "sequences: every one of"),
         ({"texts": ["plot"]}, "texts: no frame has a column 'plot'; there are user, item"),
         ({"types": {"agee": "token"}}, "types: no frame has a column 'agee'"),

@@ -161,6 +161,25 @@ def test_sequences_may_be_texts_and_prompts_read_what_is_there() -> None:
     assert read(cells) == lists | {"d": [9.0, 310.5], "e": [[1.0, 0.25], []], "f": ["3", None]}
     texts = {"a": ["x  y", None], "b": ["1  2.5", None], "c": ["x y", None], "d": ["9", "310.5"], "e": ["1 0.25", None]}
     assert read(cells, as_text=tuple("abcdef")) == texts | {"f": ["3", None]}
+    cells = {"a:float": pa.array([0.1, 2.0], pa.float32()), "b:float_seq": pa.array([[0.1, 1.1], None])}
+    cells |= {"c:token_seq": [["x", None, "", "y"], []], "d:token_seq": [[True, False], None]}
+    texts = {"a": ["0.1", "2"], "b": ["0.1 1.1", None], "c": ["x y", None], "d": ["true false", None]}
+    assert read(cells, as_text=tuple("abcd")) == texts
+
+
+@pytest.mark.parametrize(
+    ("column", "message"),
+    [
+        (pa.array([1.0, math.nan]), r"row 2: column 'a' holds no finite number .*: nan"),
+        (pa.array([[0], [1]], pa.list_(pa.timestamp("s"))), r"column 'a' is of type token_seq and holds timestamp"),
+        (pa.array([[b"x"], []], pa.list_(pa.binary())), r"column 'a' is of type token_seq and holds binary"),
+        (pa.array([[["x"]], []]), r"column 'a' is of type token_seq and holds list"),
+    ],
+)
+def test_prompts_read_nothing_that_has_no_one_text(column: Any, message: str) -> None:
+    kind = "token_seq" if pa.types.is_list(column.type) else "float"
+    with refused(message):
+        file_of({f"a:{kind}": column}).read([], ["a"])
 
 
 WRONG: list[tuple[dict[str, Any], str]] = [

@@ -108,11 +108,16 @@ def test_every_value_that_is_drawn_is_one_of_hyperopts(tmp_path: Path) -> None:
 def test_our_ranges_fit_our_keys_and_recbole_reads_them(name: str) -> None:
     ranges = read_ranges(name)
     check_ranges(ranges, ALTConfig("ALT_DCN", "ml-100k"), {})
-    assert name in ("compatibility", "few-clicks", "likes", "many-clicks") or count_trials(ranges, "exhaustive", None) <= 20
+    assert (
+        name in ("compatibility", "few-clicks", "likes", "many-clicks")
+        or count_trials(ranges, "exhaustive", None) <= 20
+    )
     pytest.importorskip("hyperopt", reason="pip install 'recbole_alt[hyperopt]'")
     theirs = HyperTuning._build_space_from_file(str(properties_dir() / "hyper" / f"{name}.hyper"))
     assert list(theirs) == [tuned.name for tuned in ranges]
-    with pytest.raises(ValueError, match="nor one of compatibility, cosine, few-clicks, finetune, likes, many-clicks, pretrain"):
+    with pytest.raises(
+        ValueError, match="nor one of compatibility, cosine, few-clicks, finetune, likes, many-clicks, pretrain"
+    ):
         read_ranges("finetun")
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from recbole_alt.data.atomic import KINDS, short
+from recbole_alt.data.cells import token
 from recbole_alt.data.numbers import fit, numbers
 
 _MEND = {
@@ -215,13 +216,18 @@ class ParquetFile:
 
     def _texts(self, name: str, column: Any) -> np.ndarray:
         """The values [n] of a column as texts for prompts, NaN where there is none."""
-        if _is_list(column.type):
-            texts = [None if row is None else self._seq_separator.join(map(_text, row)) for row in column.to_pylist()]
-        elif _is_fraction(column.type):
-            texts = [None if value is None else _text(value) for value in column.to_pylist()]
-        else:
-            return self._tokens(name, column)
-        return np.array([text or np.nan for text in texts], dtype=object)
+        if not _is_list(column.type):
+            return self._words(name, column)
+        said = [self._seq_separator.join(words) or np.nan for words in self._members(name, column, self._words)]
+        return np.array(said, dtype=object)
+
+    def _words(self, name: str, column: Any, row_of: np.ndarray | None = None) -> np.ndarray:
+        """As :meth:`_tokens`, but with numbers that have a fraction, as :func:`~recbole_alt.data.cells.token` does."""
+        if not _is_fraction(column.type):
+            return self._tokens(name, column, row_of)
+        self._floats(name, column, row_of)  # which refuses those that are not finite
+        cells = column.to_numpy(zero_copy_only=False)
+        return np.array([np.nan if (text := token(cell)) is None else text for cell in cells], dtype=object)
 
     def _refused(self, name: str, holds: Any, kind: str) -> ValueError:
         return ValueError(
@@ -259,10 +265,3 @@ def _is_list(holds: Any) -> bool:
     from pyarrow import types
 
     return types.is_list(holds) or types.is_large_list(holds) or types.is_fixed_size_list(holds)
-
-
-def _text(value: Any) -> str:
-    """A member of a sequence, or a number, as people write it."""
-    if value is None:
-        return ""
-    return np.format_float_positional(value, trim="-") if isinstance(value, float) else str(value)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -11,10 +12,10 @@ from typing import Any, TypeAlias
 import numpy as np
 import pandas as pd
 
-from recbole_alt.data.atomic import AtomicFile
-from recbole_alt.data.cells import is_missing, token
+from recbole_alt.data.atomic import KINDS, AtomicFile
+from recbole_alt.data.cells import as_seconds, cells_of, is_list, members, quantity, token
 from recbole_alt.data.columns import listed
-from recbole_alt.data.numbers import fit, number, numbers
+from recbole_alt.data.numbers import fit
 from recbole_alt.data.parquet import require_parquet
 from recbole_alt.kinds import did_you_mean
 
@@ -100,17 +101,37 @@ def _open(source: Source, what: str, form: Form) -> AtomicFile | pd.DataFrame:
 
 def _read_csv(path: Path) -> pd.DataFrame:
     try:
-        return pd.read_csv(path, dtype=str, keep_default_na=False, na_values=[""], encoding="utf-8-sig")
-    except (ValueError, pd.errors.ParserError) as error:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            lines = csv.reader(file, strict=True)
+            names = next((cells for cells in lines if cells), [])
+            rows = []
+            for cells in filter(None, lines):  # without empty lines
+                if len(cells) != len(names):
+                    raise ValueError(
+                        f"{path}, line {lines.line_num}: the first line names {len(names)} columns, and here are "
+                        f"{len(cells)} cells: give each row one cell per column, and quote those with commas"
+                    )
+                rows.append(cells)
+    except (UnicodeDecodeError, csv.Error) as error:
         raise ValueError(f"{str(path)!r} can't be read as UTF-8 text with commas ({_line(error)})") from None
+    if not names:
+        raise ValueError(f"{str(path)!r} is empty: its first line must name the columns")
+    return pd.DataFrame(rows, columns=names, dtype=object)
 
 
 def _read_parquet(path: Path) -> pd.DataFrame:
     require_parquet()
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    exact = {pa.int64(): pd.Int64Dtype(), pa.uint64(): pd.UInt64Dtype(), pa.bool_(): pd.BooleanDtype()}  # beside nulls
     try:
-        return pd.read_parquet(path)
+        table = parquet.ParquetFile(path).read()
+        frame = table.to_pandas(ignore_metadata=True, types_mapper=exact.get)
     except Exception as error:  # of pyarrow, of almost any type
         raise ValueError(f"{str(path)!r} can't be read as Parquet ({_line(error)})") from None
+    parts = [name.partition(":") for name in table.column_names]
+    return frame.set_axis([name if kind in KINDS else name + colon + kind for name, colon, kind in parts], axis=1)
 
 
 def _line(error: Exception) -> str:
@@ -145,63 +166,50 @@ def _read_atomic(file: AtomicFile, kinds: Mapping[str, str]) -> pd.DataFrame:
 
 def _parsed(frame: pd.DataFrame, where: str, kinds: Mapping[str, str], form: Form) -> pd.DataFrame:
     """The columns in ``kinds`` of a frame whose cells may be of any type."""
-    _require(kinds, [str(name) for name in frame], where)
+    frame = frame.set_axis([str(name) for name in frame], axis=1)
+    _require(kinds, list(frame), where)
     read: dict[str, Any] = {}
     for name, kind in kinds.items():
         column = frame[name]
         if isinstance(column, pd.DataFrame):
             raise ValueError(f"{where} has two columns that are called {name!r}: rename one, or take it out")
-        if kind == TEXT:
-            lists = (list, tuple, np.ndarray)
-            said = [form.seq_separator.join(_members(c, "")) if isinstance(c, lists) else c for c in column]
-            read[name] = _tokens(pd.Series(said, dtype=object))
-        elif kind == "token":
-            read[name] = _tokens(column)
-        elif kind == "float":
-            read[name] = _floats(column, where)
-        elif kind == "token_seq":
-            read[name] = [_members(cell, form.seq_separator) for cell in column]
-        else:
-            read[name] = [numbers(map(str, _members(cell, form.seq_separator))) for cell in column]
-            _refuse_none(column, read[name], where, "holds no finite numbers")
+        read[name] = _column(column, kind, where, form.seq_separator)
     return pd.DataFrame(read)
 
 
-def _tokens(column: pd.Series) -> np.ndarray:
-    """Texts [n], NaN where there is none; a whole number is written without its decimals."""
-    if pd.api.types.is_integer_dtype(column) and not column.hasnans:
+def _column(column: pd.Series, kind: str, where: str, separator: str) -> Any:
+    """The cells [n] of a column as texts, as numbers, or as arrays of these."""
+    if kind == "token" and pd.api.types.is_integer_dtype(column) and not column.hasnans:
         return column.astype(str).to_numpy(dtype=object)
-    made = [np.nan if (text := token(cell)) is None else text for cell in column]
-    return np.array(made, dtype=object)
-
-
-def _floats(column: pd.Series, where: str) -> np.ndarray:
-    if pd.api.types.is_numeric_dtype(column):
+    column = as_seconds(column) if kind == "float" else column
+    if kind == "float" and pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_complex_dtype(column):
         values = column.to_numpy(dtype=np.float64, na_value=np.nan)
         if fit(values):
             return values
-        column = pd.Series([None if value != value else str(value) for value in values], name=column.name)
-    parsed = [number("" if is_missing(cell) else str(cell)) for cell in column]
-    _refuse_none(column, parsed, where, "holds no finite number")
-    return np.array(parsed, dtype=np.float64)
+
+    read: dict[str, Callable[[Any], Any]] = {
+        TEXT: lambda cell: (separator.join(_texts(cell)) if is_list(cell) else token(cell)) or np.nan,
+        "token": lambda cell: token(cell) or np.nan,
+        "float": _finite,
+        "token_seq": lambda cell: np.array(_texts(cell, separator), dtype=object),
+        "float_seq": lambda cell: np.array([_finite(one) for one in members(cell, separator)], dtype=np.float64),
+    }
+    made = []
+    for row, cell in enumerate(cells_of(column)):
+        try:
+            made.append(read[kind](cell))
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{where}, row {row + 1}: column {column.name!r} {error}") from None
+    return made if kind.endswith("_seq") else np.array(made, dtype=np.float64 if kind == "float" else object)
 
 
-def _members(cell: Any, separator: str) -> np.ndarray:
-    """The members of a sequence as texts."""
-    if isinstance(cell, str):
-        texts = [text for text in cell.split(separator) if text]
-    elif isinstance(cell, (list, tuple, np.ndarray)):
-        texts = [text for member in cell if (text := token(member)) is not None]
-    else:
-        texts = [] if (text := token(cell)) is None else [text]
-    return np.array(texts, dtype=object)
+def _texts(cell: Any, separator: str | None = None) -> list[str]:
+    return [text for member in members(cell, separator) if (text := token(member)) is not None]
 
 
-def _refuse_none(column: pd.Series, parsed: list[Any], where: str, why: str) -> None:
-    rows = [row for row, value in enumerate(parsed) if value is None]
-    if rows:
-        cell, more = repr(str(column.iloc[rows[0]])[:60]), f" (so do {len(rows)} rows)" if len(rows) > 1 else ""
-        raise ValueError(
-            f"{where}, row {rows[0] + 1}: column {column.name!r} {why}: {cell}{more}; write numbers such as 1234.5, or "
-            "leave the cell empty"
-        )
+def _finite(cell: Any) -> float:
+    value = quantity(cell)
+    if value is None:
+        said = f"holds no finite number: {str(cell)[:60]!r}"
+        raise ValueError(f"{said}; write numbers such as 1234.5, or leave the cell empty")
+    return value
