@@ -319,3 +319,18 @@ def test_bad_input_is_one_line(run: Callable[..., str], tmp_path: Path, capsys: 
     refused("rows.txt", r"must end in one of .inter, .user, .item, .csv, .parquet")  # type: ignore[arg-type]
     assert main(["predict", folder, "rows.inter", "--out=scores.txt"]) == 2
     assert capsys.readouterr().err.startswith("error: out: the name of 'scores.txt' must end in one of .csv, .parquet")
+
+
+def test_a_new_id_that_is_described_twice_is_refused(run: Callable[..., str], tmp_path: Path) -> None:
+    """Only of the ids that are read: of one that the run knows, or that no row has, the rows are passed over."""
+    folder = run(finetune_modes=[])
+    new = renamed(rows(1), i5="x5")
+    twice = ITEMS.replace("i5\t", "x5\t").replace("i4\t", "x5\t")
+    (tmp_path / "new.item").write_text(twice)
+    with pytest.raises(ValueError, match=r"new\.item, line 6: column 'item_id' 'x5' has the id of new\.item, line 5: "):
+        predict(folder, new, items="new.item")
+    with pytest.raises(ValueError, match=r"the frame of items, row 5: column 'item_id' 'x5' has the id of .* row 4: "):
+        predict(folder, new, items=described(twice))
+    unread = pd.concat([described(ITEMS)] * 2)
+    assert predict(folder, rows(1), items=unread).described == {"item": 0}
+    assert predict(folder, new, items=unread).described == {"item": 0}

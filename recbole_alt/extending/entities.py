@@ -12,6 +12,7 @@ import pandas as pd
 
 from recbole_alt.data.columns import listed
 from recbole_alt.data.template import USER
+from recbole_alt.prediction.refusals import refuse, refuse_repeated
 from recbole_alt.prediction.tables import TEXT, Form, Source, column_names, place_of, read_columns
 
 _BREAKS = "\n\r\0"  # characters that end a row of an atomic file, or hide its end
@@ -95,13 +96,7 @@ class _Reader:
     def check_ids(self) -> None:
         ids = self.frame[self.field]
         self._refuse(ids.isna(), self.field, "is empty: give each row an id")
-        first = {name: row for row, name in reversed(list(enumerate(ids)))}
-        rows = pd.Series([first[name] for name in ids])
-        again = ids.duplicated()
-        if again.any():
-            row = int(np.argmax(again))
-            where = self.place(int(rows[row]))
-            self._refuse(again, self.field, f"has the id of {where}: leave one of them out", ids)
+        refuse_repeated(self.place, ids)
         known = ids.isin(self.dataset.field2token_id[self.field])
         self._refuse(known, self.field, "is an id that the run knows already: leave the row out", ids)
 
@@ -195,12 +190,7 @@ class _Reader:
         )  # fmt: skip
 
     def _refuse(self, which: pd.Series, name: str, why: str, values: pd.Series | None = None) -> None:
-        """Refuse the first of the rows in ``which`` [n]."""
-        rows = np.flatnonzero(which.to_numpy(dtype=bool))
-        if len(rows):
-            value = "" if values is None else f" {str(values.iloc[rows[0]])[:60]!r}"
-            more = f" (so in {len(rows)} rows)" if len(rows) > 1 else ""
-            raise ValueError(f"{self.place(int(rows[0]))}: column {name!r}{value} {why}{more}")
+        refuse(self.place, which, name, why, values)
 
 
 def _features(dataset: Any, side: str) -> list[str]:

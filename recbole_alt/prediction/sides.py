@@ -16,7 +16,8 @@ from recbole_alt.model.build import build_text
 from recbole_alt.model.language import LanguageModel
 from recbole_alt.model.text_vectors import as_sequence, field_name, make_vectors
 from recbole_alt.prediction.features import Features, below, read_features
-from recbole_alt.prediction.tables import Form, Source, read_columns
+from recbole_alt.prediction.refusals import refuse_repeated
+from recbole_alt.prediction.tables import Form, Source, place_of, read_columns
 from recbole_alt.prediction.texts import ENTRY, NewWords
 
 
@@ -44,7 +45,8 @@ class Side:
         features: of those that ``source`` describes.
 
     Raises:
-        ValueError: ``source`` can't be read, lacks a column, or the run has nothing to say about this side.
+        ValueError: ``source`` can't be read, lacks a column or describes a new id twice, or the run has nothing to say
+            about this side.
     """
 
     def __init__(
@@ -73,15 +75,17 @@ class Side:
                 self.entries[name] = np.concatenate([words.known(name, self.size), new])
 
     def _read(self, dataset: Any, source: Source, names: Sequence[str]) -> pd.DataFrame:
-        """The rows of ``source`` about new ids, one for each."""
+        """The rows of ``source`` about new ids, one for each; two about the same are a ValueError."""
         if getattr(dataset, f"{self.side}_feat") is None:
             raise ValueError(f"{self.side}: the run has read no .{self.side} file to go by: leave it out")
         kinds = {self.field: "token"} | {name: dataset.column_of(name)[1] for name in names}
-        frame = read_columns(source, f"{self.side}s", kinds, Form.of(dataset.config))
+        what, form = f"{self.side}s", Form.of(dataset.config)
+        frame = read_columns(source, what, kinds, form)
         new = frame[self.field].isin(self.new_ids)
+        refuse_repeated(lambda row: place_of(source, what, form)(row), frame[self.field].where(new))
         if known := int(frame[self.field].isin(dataset.field2token_id[self.field]).sum()):
             getLogger().info(f"{self.side}: {known:,} {self.side}s are in the run and stay as they are there")
-        return frame[new & ~frame[self.field].duplicated()].reset_index(drop=True)
+        return frame[new].reset_index(drop=True)
 
     def add_vectors(self, dataset: Any, prompts: PromptTable) -> None:
         """Add the field of text vectors that a model with ``text_field`` reads."""

@@ -1,0 +1,40 @@
+"""Rows about users and items that are refused, in one line with the file, the row, the column and the value."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pandas as pd
+
+
+def refuse(place: Callable[[int], str], which: pd.Series, name: str, why: str, values: pd.Series | None = None) -> None:
+    """Refuse the first of the rows in ``which`` [n].
+
+    Args:
+        place: from a row to its file and line; see :func:`~recbole_alt.prediction.tables.place_of`.
+        which: True for the rows to refuse.
+        name: of the column.
+        why: what is wrong with it, and what to do.
+        values: of the column, to be named.
+
+    Raises:
+        ValueError: a row is refused.
+    """
+    rows = np.flatnonzero(which.to_numpy(dtype=bool))
+    if len(rows):
+        value = "" if values is None else f" {str(values.iloc[rows[0]])[:60]!r}"
+        more = f" (so in {len(rows)} rows)" if len(rows) > 1 else ""
+        raise ValueError(f"{place(int(rows[0]))}: column {name!r}{value} {why}{more}")
+
+
+def refuse_repeated(place: Callable[[int], str], ids: pd.Series) -> None:
+    """Refuse ids [n], in the column of their name, of which one stands in two rows; missing ones are passed over.
+
+    Raises:
+        ValueError: an id stands in two rows, which are named.
+    """
+    again = ids.duplicated() & ids.notna()
+    if again.any():
+        first = int(np.argmax(ids == ids[again].iloc[0]))
+        refuse(place, again, str(ids.name), f"has the id of {place(first)}: leave one of them out", ids)
