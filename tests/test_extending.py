@@ -219,6 +219,15 @@ def test_other_new_values(unseen: str, run: Callable[..., str]) -> None:
     np.testing.assert_allclose(scores, predict(folder, frame, mode="ctr", items=items).scores, rtol=1e-5)
 
 
+def test_padding_is_no_value_that_the_run_knows(run: Callable[..., str]) -> None:
+    folder = run(finetune_modes=[])
+    items = described(ITEMS_AGAIN).replace({"x4": "[PAD]"}).assign(genre="Crime [PAD]")
+    found = extend(folder, "new", item=items)
+    assert found.added == {"item": 2} and found.new_values == {"genre": 1}
+    assert predict("new", rows(1).assign(item_id="[PAD]")).new_values == {}
+    assert np.array_equal(predict(folder, rows(8)).scores, predict("new", rows(8)).scores)
+
+
 # -- the new run -------------------------------------------------------------------------------------------
 
 

@@ -168,6 +168,21 @@ def test_a_missing_value_is_not_a_new_one(run: Callable[..., str]) -> None:
     np.testing.assert_allclose(missing, predict(folder, frame.iloc[3:6]).scores, rtol=1e-6)
 
 
+def test_empty_ids_are_counted_and_padding_is_no_value(run: Callable[..., str]) -> None:
+    folder = run(finetune_modes=[])
+    frame = pd.concat([rows(1).iloc[:1]] * 4, ignore_index=True)
+    frame["item_id"] = ["[PAD]", "x5", None, ""]
+    found = predict(folder, frame)
+    assert found.new_values == {"item_id": {"rows": 2, "values": 2}} and found.without_id == {"item_id": 2}
+    assert "item_id: 2 rows without an id" in found.summary()
+    np.testing.assert_allclose(found.scores, found.scores[0], rtol=1e-6)
+    assert predict(folder, frame.assign(item_id="i5", device="[PAD]")).new_values == {
+        "device": {"rows": 4, "values": 1}
+    }
+    items = described(ITEMS).assign(item_id=lambda f: f.item_id.replace("i5", "[PAD]"), genre="Crime [PAD]")
+    assert predict(folder, frame, items=items).new_values["genre"] == {"rows": 1, "values": 1}
+
+
 @pytest.mark.parametrize("scope", ["entity", "interaction"])
 def test_texts_of_new_entities_are_read(scope: str, run: Callable[..., str]) -> None:
     folder = run(finetune_modes=["lm", "joint"], plain_baseline=False, prompt_scope=scope)

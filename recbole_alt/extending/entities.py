@@ -12,6 +12,7 @@ import pandas as pd
 
 from recbole_alt.data.columns import listed
 from recbole_alt.data.template import USER
+from recbole_alt.prediction.features import known_ids
 from recbole_alt.prediction.refusals import refuse, refuse_repeated
 from recbole_alt.prediction.tables import TEXT, Form, Source, column_names, place_of, read_columns
 
@@ -97,7 +98,7 @@ class _Reader:
         ids = self.frame[self.field]
         self._refuse(ids.isna(), self.field, "is empty: give each row an id")
         refuse_repeated(self.place, ids)
-        known = ids.isin(self.dataset.field2token_id[self.field])
+        known = ids.isin(known_ids(self.dataset, self.field))
         self._refuse(known, self.field, "is an id that the run knows already: leave the row out", ids)
 
     def check_texts(self) -> None:
@@ -123,7 +124,7 @@ class _Reader:
         if kind == "token_seq":
             column = self._known_members(name, column, made)
         if kind == "token" and name != self.field:
-            new = set(column.dropna()) - self.dataset.field2token_id.get(name, {}).keys()
+            new = set(column.dropna()) - known_ids(self.dataset, name).keys()
             if new:
                 made.new_values[name] = len(new)
         if "float" in kind and name in (self.dataset.config["numerical_features"] or []):
@@ -140,9 +141,9 @@ class _Reader:
         return texts
 
     def _known_members(self, name: str, column: pd.Series, made: NewEntities) -> pd.Series:
-        known = self.dataset.field2token_id.get(name)
-        if known is None:
+        if name not in self.dataset.field2token_id:
             return column
+        known = known_ids(self.dataset, name)
         new = {member for cell in column for member in cell if member not in known}
         if new:
             made.new_values[name] = len(new)

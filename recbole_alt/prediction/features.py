@@ -51,15 +51,20 @@ def read_features(dataset: Any, frame: pd.DataFrame, names: Sequence[str]) -> Fe
     return found
 
 
+def known_ids(dataset: Any, name: str) -> dict[str, int]:
+    """Value of a token field → its id in the run; id 0, ``[PAD]``, is of none."""
+    return {value: number for value, number in dataset.field2token_id.get(name, {}).items() if number}
+
+
 def _ids(dataset: Any, name: str, column: pd.Series, found: Features) -> np.ndarray:
-    ids = column.map(dataset.field2token_id[name]).astype(np.float64)
+    ids = column.map(known_ids(dataset, name)).astype(np.float64)
     found.unknown[name] = (ids.isna() & column.notna()).to_numpy()
     found.new_values[name] = set(column[found.unknown[name]])
     return ids.fillna(0).to_numpy(dtype=np.int64)
 
 
 def _id_sequences(dataset: Any, name: str, column: pd.Series, found: Features) -> pd.Series:
-    id_of = dataset.field2token_id[name]
+    id_of = known_ids(dataset, name)
     new = [[member for member in members if member not in id_of] for members in column]
     found.unknown[name] = np.array([bool(members) for members in new], dtype=bool)
     found.new_values[name] = {member for members in new for member in members}

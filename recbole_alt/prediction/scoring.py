@@ -38,12 +38,14 @@ class Prediction:
         new_values: field → how many ``values`` of it are new to the run, and in how many ``rows``; those without any
             are left out.
         described: ``user`` and ``item`` → how many new ones were described.
+        without_id: name of an id → in how many rows it is empty; those without any are left out.
     """
 
     file: str
     frame: pd.DataFrame
     new_values: dict[str, dict[str, int]] = field(default_factory=dict)
     described: dict[str, int] = field(default_factory=dict)
+    without_id: dict[str, int] = field(default_factory=dict)
 
     @property
     def scores(self) -> np.ndarray:
@@ -55,6 +57,7 @@ class Prediction:
         lines = [f"{len(self.frame):,} rows scored by {self.file}"]
         for name, count in self.new_values.items():
             lines.append(f"{name}: {count['rows']:,} rows with values that are new to the run ({count['values']:,})")
+        lines += [f"{name}: {count:,} rows without an id" for name, count in self.without_id.items()]
         lines += [f"new {side}s that are described: {count:,}" for side, count in self.described.items()]
         return "\n".join(lines)
 
@@ -71,9 +74,10 @@ def predict(
 ) -> Prediction:
     """Score rows, whether or not a run has seen their users, items and other values.
 
-    Values that are new to the run are scored as its ``unseen_values`` says: with an embedding of zeros, or (``hidden``
-    and ``initial``) as a missing value. In a sequence they are left out. With ``zero``, a missing value has an
-    embedding of zeros, too, in fields without gaps in the run's data, from which nothing was learned of it.
+    Values that are new to the run, and ids that are empty, are scored as its ``unseen_values`` says: with an embedding
+    of zeros, or (``hidden`` and ``initial``) as a missing value. In a sequence they are left out. With ``zero``, a
+    missing value has an embedding of zeros, too, in fields without gaps in the run's data, from which nothing was
+    learned of it.
 
     Args:
         run: folder of a run, or one of its checkpoints.
@@ -97,7 +101,8 @@ def predict(
     scores, counts = _score(model, new, zeroed, state["config"]["eval_batch_size"], show_progress)
     frame = new.frame[[side.field for side in new.sides]].assign(score=scores)
     described = {side.side: side.described for side in new.sides if side.is_given}
-    found = Prediction(str(file), frame, counts, described)
+    without_id = {side.field: side.without_id for side in new.sides if side.without_id}
+    found = Prediction(str(file), frame, counts, described, without_id)
     getLogger().info(found.summary())
     return found
 

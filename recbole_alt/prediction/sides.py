@@ -15,7 +15,7 @@ from recbole_alt.data.template import USER
 from recbole_alt.model.build import build_text
 from recbole_alt.model.language import LanguageModel
 from recbole_alt.model.text_vectors import as_sequence, field_name, make_vectors
-from recbole_alt.prediction.features import Features, below, read_features
+from recbole_alt.prediction.features import Features, below, known_ids, read_features
 from recbole_alt.prediction.refusals import refuse_repeated
 from recbole_alt.prediction.tables import Form, Source, place_of, read_columns
 from recbole_alt.prediction.texts import ENTRY, NewWords
@@ -35,9 +35,11 @@ class Side:
 
     Attributes:
         field: the name of the id.
+        known: value of the id → its number in the run.
         place: of each row, [N]: its id in the run, a number behind these for a new one that ``source`` describes, or 0.
         new_ids: the ids that are new to the run.
         is_new: True for rows with one of these, [N].
+        without_id: how many rows have none.
         is_given: True if there is a ``source``.
         described: how many of them it describes.
         columns: feature → its values by place.
@@ -55,8 +57,10 @@ class Side:
     ):  # fmt: skip
         self.side, self.field = side, dataset.uid_field if side == USER else dataset.iid_field
         self.size = len(dataset.field2id_token[self.field])
-        known = ids.map(dataset.field2token_id[self.field]).astype(np.float64)
+        self.known = known_ids(dataset, self.field)
+        known = ids.map(self.known).astype(np.float64)
         self.is_new = (known.isna() & ids.notna()).to_numpy()
+        self.without_id = int(ids.isna().sum())
         self.new_ids = set(ids[self.is_new])
         frame, self.is_given = pd.DataFrame({self.field: []}), source is not None
         if source is not None:
@@ -83,7 +87,7 @@ class Side:
         frame = read_columns(source, what, kinds, form)
         new = frame[self.field].isin(self.new_ids)
         refuse_repeated(lambda row: place_of(source, what, form)(row), frame[self.field].where(new))
-        if known := int(frame[self.field].isin(dataset.field2token_id[self.field]).sum()):
+        if known := int(frame[self.field].isin(self.known).sum()):
             getLogger().info(f"{self.side}: {known:,} {self.side}s are in the run and stay as they are there")
         return frame[new].reset_index(drop=True)
 

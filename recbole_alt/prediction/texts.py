@@ -49,7 +49,7 @@ class NewWords:
         if isinstance(cell, float):
             return 0 if cell != cell else self._numbered(name, self._template.number(cell))
         known = self._dataset.field2token_id.get(name, {}).get(cell)
-        if known is not None:
+        if known:  # 0 is of ``[PAD]``, which is no value
             return int(known)
         return 0 if self._nameless(name, [cell]) else self._numbered(name, self._template.word(name, cell))
 
