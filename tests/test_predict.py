@@ -204,6 +204,27 @@ def test_texts_of_new_entities_are_read(scope: str, run: Callable[..., str]) -> 
     assert np.isfinite(new_words.scores).all()
 
 
+NAMES = {"gender": {"M": "male", "F": "female"}, "device": {"phone": "a phone", "tablet": "a tablet", "tv": "a set"}}
+NAMES["genre"] = {one: one for one in ("Animation", "Comedy", "Crime", "Thriller", "Romance")}
+
+
+@pytest.mark.parametrize("stage", ["lm", "joint"])
+def test_codes_without_a_name_are_counted_as_new(stage: str, run: Callable[..., str]) -> None:
+    """Once, whether or not the CTR model reads the field, too; texts are those of a missing value."""
+    folder = run(finetune_modes=[stage], plain_baseline=False, template={"values": NAMES})
+    frame = rows(1).iloc[:4].assign(user_id="v1", item_id="x1", device=["watch", "phone", None, "clock"])
+    user, item = described(USERS).iloc[:1].assign(user_id="v1"), described(ITEMS).iloc[:1].assign(item_id="x1")
+    given = predict(folder, frame, users=user.assign(gender="X"), items=item.assign(genre="Crime Noir Noir"))
+    ids = {"user_id": {"rows": 4, "values": 1}, "item_id": {"rows": 4, "values": 1}}
+    codes = {name: {"rows": 4, "values": 1} for name in ("gender", "genre")} | {"device": {"rows": 2, "values": 2}}
+    assert given.new_values == ids | codes
+    assert "gender: 4 rows with values that are new to the run (1)" in given.summary()
+    if stage == "lm":
+        empty = frame.assign(device=[None, "phone", None, None])
+        missing = predict(folder, empty, users=user.assign(gender=None), items=item.assign(genre=None))
+        assert missing.new_values == ids and np.array_equal(missing.scores, given.scores)
+
+
 def test_text_vectors_of_new_items(run: Callable[..., str]) -> None:
     folder = run(finetune_modes=[], text_field=["item"])
     frame, items = rows(1), described(ITEMS).assign(item_id=lambda f: "x" + f.item_id.str[1:])

@@ -15,6 +15,7 @@ from recbole_alt.data.template import USER
 from recbole_alt.prediction.features import known_ids
 from recbole_alt.prediction.refusals import refuse, refuse_repeated
 from recbole_alt.prediction.tables import TEXT, Form, Source, column_names, place_of, read_columns
+from recbole_alt.prediction.texts import nameless
 
 _BREAKS = "\n\r\0"  # characters that end a row of an atomic file, or hide its end
 
@@ -108,13 +109,12 @@ class _Reader:
             column = self.frame[name]
             silent &= column.map(len) == 0 if self.kinds[name].endswith("seq") else column.isna()
             names = self.dataset.template.values.get(name)
-            if names is not None:
-                cells = column if self.kinds[name].endswith("seq") else column.map(lambda v: [v] if v == v else [])
-                nameless = [next((one for one in cell if one not in names), None) for cell in cells]
+            if names is not None and "float" not in self.kinds[name]:
+                first = [next(iter(codes), None) for codes in nameless(names, self.kinds[name], column)]
                 self._refuse(
-                    pd.Series([one is not None for one in nameless]), name,
+                    pd.Series([one is not None for one in first]), name,
                     f"has no name in template.values.{name}: write one of {listed(names)}, or leave the cell empty",
-                    pd.Series(nameless),
+                    pd.Series(first),
                 )  # fmt: skip
         self._refuse(silent, self.field, f"has no text: fill {' or '.join(self.said)}", self.frame[self.field])
 

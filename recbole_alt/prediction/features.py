@@ -22,13 +22,19 @@ class Features:
 
     Attributes:
         columns: field → what the run's interactions hold of it, [n], [n, L] or with pairs (value, row).
-        unknown: token field or token sequence field → True where a value is new to the run, [n].
+        unknown: token field or token sequence field → True where a value is new to the run, [n]; of fields that only
+            prompts read, where it has no name in ``template.values``.
         new_values: field → the values that are new.
     """
 
     columns: dict[str, Tensor] = field(default_factory=dict)
     unknown: dict[str, np.ndarray] = field(default_factory=dict)
     new_values: dict[str, set[str]] = field(default_factory=dict)
+
+    def add_new(self, name: str, new: Sequence[Sequence[str]]) -> None:
+        """Count the values of a field that are new to the run, by row, [n]."""
+        self.unknown[name] = np.array([bool(values) for values in new], dtype=bool)
+        self.new_values[name] = {value for values in new for value in values}
 
 
 def read_features(dataset: Any, frame: pd.DataFrame, names: Sequence[str]) -> Features:
@@ -66,8 +72,7 @@ def _ids(dataset: Any, name: str, column: pd.Series, found: Features) -> np.ndar
 def _id_sequences(dataset: Any, name: str, column: pd.Series, found: Features) -> pd.Series:
     id_of = known_ids(dataset, name)
     new = [[member for member in members if member not in id_of] for members in column]
-    found.unknown[name] = np.array([bool(members) for members in new], dtype=bool)
-    found.new_values[name] = {member for members in new for member in members}
+    found.add_new(name, new)
     known = ([id_of[member] for member in members if member in id_of] for members in column)
     return pd.Series([np.array(ids, dtype=np.int64) for ids in known], dtype=object)
 

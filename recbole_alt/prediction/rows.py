@@ -63,9 +63,12 @@ class NewRows:
             if field is not None
         ]
         self._entries: dict[str, np.ndarray] = {}
+        self._nameless: dict[str, list[list[str]]] = {}
         if words is not None:
             of_rows = [*in_prompts[CONTEXT], *(one.field for one in self.sides if one.field in one.entries)]
             self._entries = {name: words.entries(name, self.frame[name]) for name in of_rows}
+            nameless = {name: words.codes_without_name(name, self.frame[name]) for name in in_prompts[CONTEXT]}
+            self._nameless = {name: values for name, values in nameless.items() if values is not None}
             prompts = words.prompts()
             if self._reads_text:
                 model.prompts = prompts
@@ -90,11 +93,12 @@ class NewRows:
             found.new_values[side.field] = set(self.frame[side.field][part][side.is_new[part]])
             for name, by_place in side.columns.items():
                 columns[name] = by_place[torch.from_numpy(place)]
-                if name in side.features.unknown:
-                    found.unknown[name] = side.unknown(name, place)
-                    found.new_values[name] = side.features.new_values[name]
+            for name, new_values in side.features.new_values.items():
+                found.unknown[name], found.new_values[name] = side.unknown(name, place), new_values
             if self._reads_text:
                 columns |= {ENTRY + name: torch.from_numpy(of[place]) for name, of in side.entries.items()}
+        for name in self._nameless.keys() - found.unknown.keys():
+            found.add_new(name, self._nameless[name][part])
         if self._reads_text:
             columns |= {ENTRY + name: torch.from_numpy(of[part]) for name, of in self._entries.items()}
         return Interaction(columns), found

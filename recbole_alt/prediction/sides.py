@@ -44,7 +44,7 @@ class Side:
         described: how many of them it describes.
         columns: feature → its values by place.
         entries: field of the prompts → its entries by place.
-        features: of those that ``source`` describes.
+        features: of those that ``source`` describes; codes without a name in the template are new values, too.
 
     Raises:
         ValueError: ``source`` can't be read, lacks a column or describes a new id twice, or the run has nothing to say
@@ -77,6 +77,14 @@ class Side:
             for name in in_prompts:
                 new = words.entries(name, frame[name]) if len(frame) else np.zeros(0, dtype=np.int64)
                 self.entries[name] = np.concatenate([words.known(name, self.size), new])
+                self._count_nameless(words, frame, name)
+
+    def _count_nameless(self, words: NewWords, frame: pd.DataFrame, name: str) -> None:
+        """Count the codes without a name in ``frame``, unless they are counted as ids or features."""
+        is_counted = name == self.field or name in self.features.unknown
+        nameless = None if is_counted or not len(frame) else words.codes_without_name(name, frame[name])
+        if nameless is not None:
+            self.features.add_new(name, nameless)
 
     def _read(self, dataset: Any, source: Source, names: Sequence[str]) -> pd.DataFrame:
         """The rows of ``source`` about new ids, one for each; two about the same are a ValueError."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from functools import partial
 from typing import Any
 
@@ -13,6 +14,12 @@ from recbole_alt.data.prompts import PromptTable
 
 #: What stands before the name of a prompt field in the column with the entries of its words.
 ENTRY = "alt_entry_"
+
+
+def nameless(names: Collection[str], kind: str, column: pd.Series) -> list[list[str]]:
+    """Of each cell, [n], of a column of tokens, or of sequences of them, the values that are not among ``names``."""
+    cells = column if kind.endswith("seq") else ([] if cell != cell else [cell] for cell in column)
+    return [[one for one in cell if one not in names] for cell in cells]
 
 
 class NewWords:
@@ -33,19 +40,32 @@ class NewWords:
 
     def entries(self, name: str, column: pd.Series) -> np.ndarray:
         """The entry of each cell of a column of the field ``name``, [n]; 0 where nothing is said."""
-        _, kind = self._dataset.column_of(name)
+        kind = self._kind(name)
+        return np.fromiter((self._entry(name, kind, cell) for cell in self._cut(name, column)), np.int64, len(column))
+
+    def codes_without_name(self, name: str, column: pd.Series) -> list[list[str]] | None:
+        """What :func:`nameless` says of a column of the field ``name``; None without ``template.values`` of it."""
+        if name not in self._template.values or "float" in self._kind(name):
+            return None
+        return nameless(self._template.values[name], self._kind(name), self._cut(name, column))
+
+    def _kind(self, name: str) -> str:
+        return str(self._dataset.column_of(name)[1])
+
+    def _cut(self, name: str, column: pd.Series) -> pd.Series:
         most = (self._dataset.config["seq_len"] or {}).get(name)
-        if most is not None and kind.endswith("seq"):
-            column = pd.Series([members[:most] for members in column], dtype=object)
-        return np.fromiter((self._entry(name, kind, cell) for cell in column), np.int64, len(column))
+        if most is None or not self._kind(name).endswith("seq"):
+            return column
+        return pd.Series([members[:most] for members in column], dtype=object)
 
     def _entry(self, name: str, kind: str, cell: Any) -> int:
         if kind.endswith("seq"):
             if not len(cell):
                 return 0
-            members = list(map(str, cell)) if kind == "token_seq" else cell
-            in_words = self._template.sequence if kind == "token_seq" else self._template.numbers
-            return 0 if self._nameless(name, members) else self._numbered(name, in_words(name, members))
+            if kind == "float_seq":
+                return self._numbered(name, self._template.numbers(name, cell))
+            members = list(map(str, cell))
+            return 0 if self._nameless(name, members) else self._numbered(name, self._template.sequence(name, members))
         if isinstance(cell, float):
             return 0 if cell != cell else self._numbered(name, self._template.number(cell))
         known = self._dataset.field2token_id.get(name, {}).get(cell)
