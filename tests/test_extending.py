@@ -354,6 +354,10 @@ def test_bad_input_is_one_line(
             item=changed(NEW_ITEMS, "year:token", "year:float"))  # fmt: skip
     refused(r"bad\.item, line 3: column 'item_id' 'x2' has no text: fill .*title",
             item=changed(NEW_ITEMS, "The Crime of the Night\t1967\tCrime", "\t\t"))  # fmt: skip
+    refused(
+        r"the frame of items, row 2: column 'item_id' 'x2' has no text: fill .*title",
+        item=described(NEW_ITEMS).iloc[:2].assign(title=["Heat", " "], year=["1995", "  "], genre=["Crime", [" "]]),
+    )
     refused(r"bad\.item, line 2: column 'scores' holds no finite numbers.*'good'",
             item=changed(NEW_ITEMS, "8.6 3", "good"))  # fmt: skip
     refused(r"bad\.user, line 2: column 'gender' 'X' has no name in template.values.gender: write one of M, F",

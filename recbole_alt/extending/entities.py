@@ -107,7 +107,7 @@ class _Reader:
         silent = pd.Series(True, index=self.frame.index)
         for name in self.said:
             column = self.frame[name]
-            silent &= column.map(len) == 0 if self.kinds[name].endswith("seq") else column.isna()
+            silent &= column.map(_is_silent)
             names = self.dataset.template.values.get(name)
             if names is not None and "float" not in self.kinds[name]:
                 first = [next(iter(codes), None) for codes in nameless(names, self.kinds[name], column)]
@@ -200,6 +200,13 @@ def _features(dataset: Any, side: str) -> list[str]:
     numerical = dataset.config["numerical_features"] or []
     loaded: Mapping[str, str] = dataset._columns.loaded[side]
     return [name for name, kind in loaded.items() if name not in unused and ("token" in kind or name in numerical)]
+
+
+def _is_silent(cell: Any) -> bool:
+    """True of a missing value, of white space, and of a sequence of nothing else."""
+    if isinstance(cell, np.ndarray):
+        return all(map(_is_silent, cell))
+    return bool(cell != cell) or not str(cell).strip()
 
 
 def _within(cell: Any, known: np.ndarray, levels: np.ndarray | None) -> Any:
