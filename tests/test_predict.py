@@ -313,6 +313,19 @@ def test_command_line(run: Callable[..., str], tmp_path: Path, capsys: pytest.Ca
     assert np.array_equal(written["score"], found.scores) and written["item_id"].tolist() == frame["item_id"].tolist()
 
 
+def test_no_input_is_overwritten(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    files = [tmp_path / f"{name}.csv" for name in ("rows", "user", "item")]
+    for file in files:
+        file.write_text("kept")
+    Path("link.csv").symlink_to("user.csv")
+    for out, name in {"./rows.csv": "rows", "link.csv": "user", str(tmp_path / "item.csv"): "item"}.items():
+        words = ["predict", "nowhere", "rows.csv", "--user=user.csv", "--item=item.csv", f"--out={out}"]
+        assert main(words) == 2
+        said = f"error: out: {out!r} is the file of {name}, which is read: give another file\n"
+        assert capsys.readouterr().err == said
+    assert {file.read_text() for file in files} == {"kept"}
+
+
 def test_the_mode_is_the_best_on_validation(run: Callable[..., str]) -> None:
     folder = Path(run(finetune_modes=["ctr", "lm"]))
     reached = {}

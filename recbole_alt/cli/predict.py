@@ -1,5 +1,6 @@
 """``recbole-alt predict``: scores of any rows by a finished run."""
 
+import os
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
@@ -18,6 +19,14 @@ def _add_options(parser: ArgumentParser) -> None:
     parser.add_argument("--item", metavar="FILE", help="describes new items: .item, .csv or .parquet")
 
 
+def _refuse_input(options: Namespace) -> None:
+    """Refuse to write over a file that is read."""
+    for name in ("rows", "user", "item"):
+        files = [file for file in (getattr(options, name), options.out) if file is not None and os.path.exists(file)]
+        if len(files) == 2 and os.path.samefile(*files):
+            raise ValueError(f"out: {options.out!r} is the file of {name}, which is read: give another file")
+
+
 def _work(options: Namespace, _: list[str]) -> None:
     from recbole_alt.data.parquet import require_parquet
     from recbole_alt.prediction import predict
@@ -28,6 +37,7 @@ def _work(options: Namespace, _: list[str]) -> None:
     if out.suffix == ".parquet":
         require_parquet()
     check_file("out", out)
+    _refuse_input(options)
     found = predict(options.run, options.rows, mode=options.mode, users=options.user, items=options.item)
     with replacing(out) as stream:
         if out.suffix == ".csv":
