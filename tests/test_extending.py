@@ -366,6 +366,7 @@ def test_bad_input_is_one_line(
             item=described(NEW_ITEMS).assign(year="19\t95"))  # fmt: skip
     refused(r"bad\.item, line 2: column 'length' '81.0' is a number, and gaps .*: leave the column empty",
             item=changed(NEW_ITEMS, "Comedy\t\t", "Comedy\t81\t"))  # fmt: skip
+    refused("the frame of items has no rows: give one at least", item=described(NEW_ITEMS)[:0])
     refused("'none.item' does not exist", item="none.item")
     (tmp_path / "taken").mkdir()
     refused("out: 'taken' is there already: give a new folder", out="taken", item="new.item")

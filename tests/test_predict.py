@@ -356,6 +356,10 @@ def test_bad_input_is_one_line(run: Callable[..., str], tmp_path: Path, capsys: 
     refused(frame, "'nowhere' holds no finetuned model", run="nowhere")
     refused(frame, "mode must be one of plain, ctr, lm, joint, not 'all'", mode="all")
     refused(frame, r"mode: .* has no lm\.pth; it has plain", mode="lm")
+    refused(frame[:0], "the frame of rows has no rows: give one at least")
+    refused(frame[:0].astype({"dwell": float}), "the frame of rows has no rows: give one at least")
+    (tmp_path / "none.csv").write_text(",".join(frame) + "\n")
+    refused("none.csv", "none.csv has no rows: give one at least")  # type: ignore[arg-type]
     items = described(ITEMS)
     refused(frame, r"frame of items has no column 'price'", items=items.drop(columns="price"))
     new = renamed(frame, i5="x5")

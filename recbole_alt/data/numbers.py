@@ -22,7 +22,7 @@ def fit(values: np.ndarray) -> bool:
     """True if ``values`` [rows] are numbers that a model can hold; NaN is a missing one."""
     if values.dtype != np.float64:
         return False
-    return not max(np.fmax.reduce(values), -np.fmin.reduce(values)) > _LARGEST
+    return not len(values) or not max(np.fmax.reduce(values), -np.fmin.reduce(values)) > _LARGEST
 
 
 def number(cell: str) -> float | None:

@@ -13,7 +13,7 @@ import pandas as pd
 from recbole_alt.data.columns import listed
 from recbole_alt.data.template import USER
 from recbole_alt.prediction.features import known_ids
-from recbole_alt.prediction.refusals import refuse, refuse_repeated
+from recbole_alt.prediction.refusals import refuse, refuse_empty, refuse_repeated
 from recbole_alt.prediction.tables import TEXT, Form, Source, column_names, place_of, read_columns
 from recbole_alt.prediction.texts import nameless
 
@@ -88,8 +88,7 @@ class _Reader:
         self.passed_over = [name for name in has if name not in self.kinds]
         self.frame = read_columns(source, f"{side}s", self.kinds, form)
         self.place: Callable[[int], str] = place_of(source, f"{side}s", form)
-        if not len(self.frame):
-            raise ValueError(f"{side}: there is no row in {self.place(0).partition(', ')[0]}")
+        refuse_empty(source, f"{side}s", self.frame)
         self.separators = {form.separator, *_BREAKS}, form.seq_separator
 
     def _is_of_side(self, name: str) -> bool:

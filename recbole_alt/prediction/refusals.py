@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
+
+from recbole_alt.prediction.tables import Source
 
 
 def refuse(place: Callable[[int], str], which: pd.Series, name: str, why: str, values: pd.Series | None = None) -> None:
@@ -26,6 +29,17 @@ def refuse(place: Callable[[int], str], which: pd.Series, name: str, why: str, v
         value = "" if values is None else f" {str(values.iloc[rows[0]])[:60]!r}"
         more = f" (so in {len(rows)} rows)" if len(rows) > 1 else ""
         raise ValueError(f"{place(int(rows[0]))}: column {name!r}{value} {why}{more}")
+
+
+def refuse_empty(source: Source, what: str, frame: pd.DataFrame) -> None:
+    """Refuse a ``frame`` without rows, read from ``source``; a frame is called one of ``what``.
+
+    Raises:
+        ValueError: there is no row.
+    """
+    if not len(frame):
+        where = f"the frame of {what}" if isinstance(source, pd.DataFrame) else str(Path(source))
+        raise ValueError(f"{where} has no rows: give one at least")
 
 
 def refuse_repeated(place: Callable[[int], str], ids: pd.Series) -> None:

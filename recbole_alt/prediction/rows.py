@@ -12,6 +12,7 @@ from recbole.data.interaction import Interaction
 from recbole_alt.data.template import CONTEXT, ITEM, USER
 from recbole_alt.model.text_vectors import field_name
 from recbole_alt.prediction.features import Features, below, read_features
+from recbole_alt.prediction.refusals import refuse_empty
 from recbole_alt.prediction.sides import Side
 from recbole_alt.prediction.tables import Form, Source, read_columns
 from recbole_alt.prediction.texts import ENTRY, NewWords
@@ -31,7 +32,8 @@ class NewRows:
         sides: of users and of items, where the data have such ids.
 
     Raises:
-        ValueError: a file can't be read, lacks a column, or has a cell that is no number where the run has numbers.
+        ValueError: a file can't be read, lacks a column, there is no row, or a cell is no number where the run
+            has numbers.
     """
 
     def __init__(self, model: Any, dataset: Any, rows: Source, described: Mapping[str, Source | None]):
@@ -56,6 +58,7 @@ class NewRows:
         self._own = features[CONTEXT]
         names = dict.fromkeys([*filter(None, ids.values()), *self._own, *in_prompts[CONTEXT]])
         self.frame = read_columns(rows, "rows", {name: dataset.column_of(name)[1] for name in names}, form)
+        refuse_empty(rows, "rows", self.frame)
         words = NewWords(dataset) if readers else None
         self.sides = [
             Side(dataset, side, self.frame[field], features[side], in_prompts[side], described.get(side), words)

@@ -89,7 +89,7 @@ def predict(
         data: what :func:`~recbole_alt.loading.load_data` made for the run, so as not to read it again.
 
     Raises:
-        ValueError: no finished run, its data are other ones now, or a file lacks a column or a number.
+        ValueError: no finished run, its data are other ones now, there is no row, or a file lacks a column or a number.
     """
     file = finetuned_file(run, mode)
     state = checkpoints.load(file)
