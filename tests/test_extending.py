@@ -342,7 +342,10 @@ def test_bad_input_is_one_line(
         return name
 
     refused("nothing to do: give new items")
-    refused("neighbours must be 1 or more, not 0", item="new.item", neighbours=0)
+    for number in (0, 1.5, "10", None, True):
+        what = f"neighbours must be a whole number, 1 or more, not {number!r}"
+        refused(what, item="new.item", neighbours=number)
+    refused("item must be a pandas DataFrame, or the name of a file, not a dict", item={"item_id": ["x1"]})
     refused(r"bad\.item, line 3: column 'item_id' 'i2' is an id that the run knows already: leave the row out",
             item=changed(NEW_ITEMS, "x2", "i2"))  # fmt: skip
     refused(r"bad\.item, line 3: column 'item_id' 'x1' has the id of bad\.item, line 2: leave one of them out",

@@ -356,6 +356,10 @@ def test_bad_input_is_one_line(run: Callable[..., str], tmp_path: Path, capsys: 
     refused(frame, "'nowhere' holds no finetuned model", run="nowhere")
     refused(frame, "mode must be one of plain, ctr, lm, joint, not 'all'", mode="all")
     refused(frame, r"mode: .* has no lm\.pth; it has plain", mode="lm")
+    for name, given in {"rows": frame["device"], "users": {"user_id": ["u1"]}, "items": 5}.items():
+        what = f"{name} must be a pandas DataFrame, or the name of a file, not a {type(given).__name__}"
+        refused(**{"frame": frame, "match": what, "frame" if name == "rows" else name: given})  # type: ignore[arg-type]
+    refused(None, "rows must be a pandas DataFrame, or the name of a file, not a NoneType")  # type: ignore[arg-type]
     refused(frame[:0], "the frame of rows has no rows: give one at least")
     refused(frame[:0].astype({"dwell": float}), "the frame of rows has no rows: give one at least")
     (tmp_path / "none.csv").write_text(",".join(frame) + "\n")

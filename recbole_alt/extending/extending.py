@@ -27,8 +27,10 @@ from recbole_alt.extending.models import Growing
 from recbole_alt.files import check_folder, lock, read_record, sync_folder, write_record
 from recbole_alt.finished import finetuned_file
 from recbole_alt.keys import STAGES
+from recbole_alt.kinds import whole
 from recbole_alt.loading import Data, load_data, load_data_of
 from recbole_alt.model.build import load_text_vectors
+from recbole_alt.prediction.refusals import refuse_no_source
 from recbole_alt.prediction.tables import Source
 from recbole_alt.run_folder import EXTENSION
 
@@ -60,14 +62,14 @@ def extend(
         neighbours: how many known ids to ask.
 
     Raises:
-        ValueError: no finished run, its data are other ones now, ``out`` is there already, or what is new can't be
-            added; see :func:`~recbole_alt.extending.entities.read_entities`.
+        ValueError: no finished run, its data are other ones now, ``out`` is there already, an argument is of
+            another type, or what is new can't be added; see :func:`~recbole_alt.extending.entities.read_entities`.
     """
     sources = {side: source for side, source in ((USER, user), (ITEM, item)) if source is not None}
     if not sources:
         raise ValueError("nothing to do: give new items with item, new users with user, or both")
-    if neighbours < 1:
-        raise ValueError(f"neighbours must be 1 or more, not {neighbours}")
+    refuse_no_source(**sources)
+    whole(1).refuse("neighbours", neighbours)
     finetuned_file(run)
     files = [file for stage in STAGES if (file := Path(run, f"{stage}.pth")).is_file()]
     if not files:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -29,6 +31,17 @@ def refuse(place: Callable[[int], str], which: pd.Series, name: str, why: str, v
         value = "" if values is None else f" {str(values.iloc[rows[0]])[:60]!r}"
         more = f" (so in {len(rows)} rows)" if len(rows) > 1 else ""
         raise ValueError(f"{place(int(rows[0]))}: column {name!r}{value} {why}{more}")
+
+
+def refuse_no_source(**sources: Any) -> None:
+    """Refuse an argument that is neither a file nor a frame.
+
+    Raises:
+        ValueError: names the argument and what it takes.
+    """
+    for name, given in sources.items():
+        if not isinstance(given, (str, os.PathLike, pd.DataFrame)):
+            raise ValueError(f"{name} must be a pandas DataFrame, or the name of a file, not a {type(given).__name__}")
 
 
 def refuse_empty(source: Source, what: str, frame: pd.DataFrame) -> None:

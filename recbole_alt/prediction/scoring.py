@@ -20,6 +20,7 @@ from recbole_alt.finished import finetuned_file
 from recbole_alt.loading import Data, load_data_of
 from recbole_alt.model.backbones import select_rows
 from recbole_alt.model.unseen import RowsOfNoValue, zero_unknown
+from recbole_alt.prediction.refusals import refuse_no_source
 from recbole_alt.prediction.rows import NewRows
 from recbole_alt.prediction.tables import Source
 from recbole_alt.progress import progress
@@ -89,8 +90,11 @@ def predict(
         data: what :func:`~recbole_alt.loading.load_data` made for the run, so as not to read it again.
 
     Raises:
-        ValueError: no finished run, its data are other ones now, there is no row, or a file lacks a column or a number.
+        ValueError: no finished run, its data are other ones now, there is no row, a file lacks a column or a number, or
+            an argument is neither a file nor a frame.
     """
+    described = {name: source for name, source in (("users", users), ("items", items)) if source is not None}
+    refuse_no_source(rows=rows, **described)
     file = finetuned_file(run, mode)
     state = checkpoints.load(file)
     parts = [loader._dataset for loader in load_data_of(state, file, data)[1:] if loader is not None]
@@ -100,9 +104,11 @@ def predict(
     new = NewRows(model, parts[0], rows, {USER: users, ITEM: items})
     scores, counts = _score(model, new, zeroed, state["config"]["eval_batch_size"], show_progress)
     frame = new.frame[[side.field for side in new.sides]].assign(score=scores)
-    described = {side.side: side.described for side in new.sides if side.is_given}
-    without_id = {side.field: side.without_id for side in new.sides if side.without_id}
-    found = Prediction(str(file), frame, counts, described, without_id)
+    found = Prediction(
+        str(file), frame, counts,
+        described={side.side: side.described for side in new.sides if side.is_given},
+        without_id={side.field: side.without_id for side in new.sides if side.without_id},
+    )  # fmt: skip
     getLogger().info(found.summary())
     return found
 
