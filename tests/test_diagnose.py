@@ -114,6 +114,7 @@ def test_the_command(keys: Keys, capsys: Any) -> None:
         assert main(["diagnose", wrong]) == 2
         error = capsys.readouterr().err
         assert error.startswith("error: ") and error.count("\n") == 1 and wrong in error
+    assert error == f"error: {wrong!r} is a file: give the folder of the run\n"
 
 
 def test_an_alignment_from_elsewhere(keys: Keys, tmp_path: Path) -> None:

@@ -78,6 +78,10 @@ def test_every_model_of_a_run(keys: Keys, capsys: Any) -> None:
     for one in kept:  # the models are those of the run, and the rows all of its validation
         assert one["auc"] == pytest.approx(reached[one["stage"]]["valid"]["auc"], abs=1e-5)
         assert f"{one['with_texts']:.4f}" in printed
+    assert main(["probe", str(folder / "lm.pth"), "--json=lm.json"]) == 0
+    assert json.loads(Path("lm.json").read_text()) == [one for one in kept if one["stage"] == "lm"]
+    assert main(["probe", str(folder / "pretrain.pth")]) == 2
+    assert "pretrain.pth' holds no finetuned model: it has no 'state_dict'" in capsys.readouterr().err
 
 
 def test_bad_input(keys: Keys, capsys: Any) -> None:

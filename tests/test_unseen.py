@@ -175,7 +175,7 @@ def test_refused(keys: Any, capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().err.startswith("error: 'nowhere' holds no finetuned model")
     folder = run_recbole_alt("ALT_LR", "tiny", None, keys(finetune_modes=[], epochs=1))["folder"]
     capsys.readouterr()
-    assert main(["unseen", str(folder)]) == 2
+    assert main(["unseen", f"{folder}/plain.pth"]) == 2
     assert "error: unseen: there are fewer than 50 users and items to ask\n" in capsys.readouterr().err
     whole = keys(finetune_modes=[], epochs=1, prompt_scope="interaction")
     folder = run_recbole_alt("ALT_LR", "tiny", None, whole)["folder"]

@@ -9,7 +9,9 @@ from recbole_alt.files import check_file, write_json
 
 
 def _add_options(parser: ArgumentParser) -> None:
-    parser.add_argument("folder", help="of a run: saved/ALT_DCN-ml-100k-...")
+    parser.add_argument(
+        "folder", help="of a run: saved/ALT_DCN-ml-100k-...; probe and unseen take a .pth file in it, too"
+    )
     parser.add_argument("--json", metavar="FILE", help="write what was found there, too")
 
 

@@ -71,6 +71,8 @@ def diagnose(folder: str | os.PathLike[str], data: Data | None = None) -> Diagno
     Raises:
         ValueError: no run there, or its data are other ones now.
     """
+    if Path(folder).is_file():
+        raise ValueError(f"{os.fspath(folder)!r} is a file: give the folder of the run")
     settings = Path(folder, "config.json")
     given = read_record(settings).get("pretrained_checkpoint") if settings.is_file() else None
     file = Path(given or Path(folder, "pretrain.pth"))

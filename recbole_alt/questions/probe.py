@@ -55,10 +55,10 @@ class Probe:
 
 
 def probe(folder: str | os.PathLike[str], data: Data | None = None) -> list[Probe]:
-    """Ask every finetuned model of a run.
+    """Ask every finetuned model of a run, or one of them.
 
     Args:
-        folder: of the run.
+        folder: of the run, or one of its checkpoints.
         data: what :func:`~recbole_alt.loading.load_data` made for the run, so as not to read it again.
 
     Raises:

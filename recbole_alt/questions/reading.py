@@ -6,16 +6,23 @@ from typing import Any
 
 import numpy as np
 
+from recbole_alt.keys import STAGES
 from recbole_alt.model.build import build_text
 from recbole_alt.model.text_cache import TextCache
 
 
-def finetuned(folder: str | os.PathLike[str]) -> list[Path]:
-    """The checkpoints of the finetuned models of a run; a ValueError if there is none."""
-    files = [Path(folder) / f"{stage}.pth" for stage in ("plain", "ctr", "lm", "joint")]
-    found = [file for file in files if file.is_file()]
+def finetuned(run: str | os.PathLike[str]) -> list[Path]:
+    """The checkpoints of the finetuned models of a run, or the file that ``run`` is itself.
+
+    Raises:
+        ValueError: there is none.
+    """
+    if Path(run).is_file():
+        return [Path(run)]
+    found = [file for stage in STAGES if (file := Path(run, f"{stage}.pth")).is_file()]
     if not found:
-        raise ValueError(f"{os.fspath(folder)!r} holds no finetuned model (plain.pth, ctr.pth, lm.pth, joint.pth)")
+        wanted = ", ".join(f"{stage}.pth" for stage in STAGES)
+        raise ValueError(f"{os.fspath(run)!r} holds no finetuned model ({wanted})")
     return found
 
 

@@ -79,7 +79,7 @@ def unseen(folder: str | os.PathLike[str], data: Data | None = None) -> list[Uns
     """Ask the training rows of a run, for each side that has texts of its own.
 
     Args:
-        folder: of the run.
+        folder: of the run, or one of its checkpoints, which all have the same training rows.
         data: what :func:`~recbole_alt.loading.load_data` made for the run, so as not to read it again.
 
     Raises:
