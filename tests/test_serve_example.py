@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import importlib.util
+import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from test_predict import EVERYTHING, rows
 from test_serving_page import ONLY_IDS
@@ -32,7 +35,8 @@ def service(folder: str, stage: str, monkeypatch: pytest.MonkeyPatch) -> Ask:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     client = TestClient(module.app)
-    return lambda columns: client.post("/score", json=columns)
+    headers = {"Content-Type": "application/json"}
+    return lambda columns: client.post("/score", content=json.dumps(columns), headers=headers)  # with Infinity
 
 
 def columns_of(frame: Any) -> dict[str, list[Any]]:
@@ -79,3 +83,56 @@ def test_bad_requests(
     folder = run_recbole_alt("ALT_DCN", "tiny", None, keys(finetune_modes=[], epochs=1, **ONLY_IDS))["folder"]
     answer = service(folder, "plain", monkeypatch)(columns)
     assert answer.status_code == 422 and said in answer.text
+
+
+def test_a_longer_column_that_is_not_read(keys: Callable[..., dict[str, Any]], monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = run_recbole_alt("ALT_DCN", "tiny", None, keys(finetune_modes=[], epochs=1, **ONLY_IDS))["folder"]
+    answer = service(folder, "plain", monkeypatch)({"user_id": ["u1"], "item_id": ["i1"], "unread": [1, 2, 3]})
+    assert answer.status_code == 200 and answer.json()["new"] == {}
+
+
+# -- every kind of value -----------------------------------------------------------------------------------
+
+VALUES: dict[str, list[Any]] = {
+    "user_id": ["u1", None, 1.0, True],
+    "item_id": ["i1", "i2", "i3", "i99"],
+    "device": ["phone", None, "tablet", ""],
+    "dwell": ["2", None, 3.5, True],
+    "tags": [[1.0, 2], None, ["1", "red", None], []],
+    "marks": [[2, None], None, ["1", 2.5], []],
+}
+BAD: list[tuple[str, Any]] = [
+    *(("user_id", value) for value in (["u1"], {"id": "u1"})),
+    *(("device", value) for value in (["phone"], {})),
+    *(("dwell", value) for value in (1e39, float("inf"), "1_0", "nan", "much", 10**400, [2.5])),
+    *(("tags", value) for value in ("red blue", 5, [["red"]])),
+    *(("marks", value) for value in ("1 2", 2.5, [[2.5], [3]], [1e39], ["1_0"], [float("-inf")], [10**400])),
+]
+
+
+@pytest.fixture
+def sequences(keys: Callable[..., dict[str, Any]], data_path: Path, tmp_path: Path) -> str:
+    """The folder of a run whose interactions have sequences of their own."""
+    file = shutil.copytree(data_path, tmp_path / "data") / "tiny" / "tiny.inter"
+    header, *lines = file.read_text().splitlines()
+    lines = [f"{line}\t{('1 2', '3')[n % 2]}\t{n % 5} 2.5" for n, line in enumerate(lines)]
+    file.write_text("\n".join([f"{header}\ttags:token_seq\tmarks:float_seq", *lines]) + "\n")
+    columns = EVERYTHING["load_col"] | {"inter": [*EVERYTHING["load_col"]["inter"], "tags", "marks"]}  # type: ignore
+    numbers = {"numerical_features": ["dwell", "marks"], "normalize_field": ["dwell", "marks"]}
+    given = keys(load_col=columns, **numbers, data_path=str(tmp_path / "data"), finetune_modes=[], epochs=1)
+    return str(run_recbole_alt("ALT_DCN", "tiny", None, given)["folder"])
+
+
+def test_every_kind_of_value(sequences: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Values are read as by ``predict``; of a bad one the answer names column, row and value."""
+    ask = service(sequences, "plain", monkeypatch)
+    answer = ask(VALUES)
+    assert answer.status_code == 200, answer.text
+    expected = predict(sequences, pd.DataFrame(VALUES, dtype=object), mode="plain").scores
+    np.testing.assert_allclose(answer.json()["probability"], expected, rtol=0, atol=1e-5)
+    assert answer.json()["new"] == {"user_id": 3, "item_id": 1, "tags": 1}
+    assert ask(VALUES | {"device": ["watch", None, "", True]}).json()["new"]["device"] == 2
+    for name, value in BAD:
+        answer = ask(VALUES | {name: [*VALUES[name][:2], value, VALUES[name][3]]})
+        said = f"column {name!r}, row 3: {value!r:.60} is no "
+        assert answer.status_code == 422 and answer.json()["detail"].startswith(said), (name, value, answer.text)
