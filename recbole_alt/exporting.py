@@ -12,6 +12,7 @@ from safetensors import SafetensorError
 
 from recbole_alt import checkpoints, pretrained
 from recbole_alt.config import base_model_name, registered_models
+from recbole_alt.data.plain_reading import check_plain_reading
 from recbole_alt.files import check_folder, write_text
 from recbole_alt.finished import finetuned_file, trained_language_model, weights_under
 from recbole_alt.loading import load_data_of
@@ -72,7 +73,7 @@ def to_recbole(model_file: str | os.PathLike[str], file: str | os.PathLike[str])
 
     Raises:
         ValueError: no such file, it holds no CTR model or one that plain RecBole does not have, or the data that its
-            configuration names are others now.
+            configuration names are others now, or such as plain RecBole reads otherwise.
     """
     state = checkpoints.load(model_file)
     weights = weights_under("model.", state.get("backbone")) or weights_under(
@@ -89,10 +90,12 @@ def to_recbole(model_file: str | os.PathLike[str], file: str | os.PathLike[str])
         raise ValueError(f"{str(model_file)!r} reads text vectors (text_field), which plain RecBole does not have")
     if config["model"] in registered_models() and Path(config["data_path"]).is_dir():
         load_data_of(state, model_file)  # plain RecBole can't tell other ids, so they are refused here
+        check_plain_reading(config.final_config_dict)
     values = config.__getstate__()["values"]
     checkpoints.save({"state_dict": weights, "other_parameter": {}, "config": values, "epoch": 0}, file)
     model = base_model_name(values["model"])
     theirs = {key: values[key] for key in _keys_of_recbole(model) if values.get(key) is not None}
+    theirs["encoding"] = values.get("encoding") or "utf-8"  # which is in none of those files
     if theirs["train_neg_sample_args"]["distribution"] == "none":  # which RecBole writes, but does not read
         theirs["train_neg_sample_args"] = None
     if values["split_seed"] is not None:  # plain RecBole has one seed, which splits
