@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import recbole
+from conftest import MINILM
 from recbole.data import create_dataset, data_preparation
 from rows import refused
 
@@ -94,6 +96,49 @@ def test_an_interval_leaves_out_empty_ratings_before_the_threshold(own: Own, int
     kept = [rating for rating in ratings if rating >= (2 if interval[1] == "2" else 1)]
     assert dataset.inter_feat["label"].tolist() == [float(rating >= 3) for rating in kept]
     assert dataset.left_out == {"d.inter: val_interval of rating": 40 - len(kept)}
+
+
+#: The least time and the step of 40 rows, and where it is refused, the step of RecBole's sort and the span.
+TIMES = {
+    "clock-digits": (20240101000000, 100, (2097152, 3900)),
+    "unix-seconds": (1_700_000_000, 1, (128, 39)),
+    "negative": (-1_700_000_039, 1, (128, 39)),
+    "unix-days-apart": (1_700_000_000, 86_400, None),
+    "told-apart": (1_700_000_000, 128, None),
+    "all-equal": (1_700_000_001, 0, None),
+    "small": (1, 1, None),
+}
+
+
+@pytest.mark.parametrize(
+    "how", [{}, {"group_by": "user"}, {"split": {"LS": "valid_and_test"}, "group_by": "user"}], ids=str
+)
+@pytest.mark.parametrize(("least", "step", "refusal"), TIMES.values(), ids=TIMES)
+def test_times_that_32_bits_do_not_order_are_refused(
+    least: int, step: int, refusal: tuple[int, int] | None, how: dict[str, Any], own: Own
+) -> None:
+    inter = interactions(timestamp=lambda row: least + step * (39 - row))  # the newest first
+    given = load("label", "timestamp") | {"eval_args": BY_TIME | how}
+    if refusal:
+        match = (
+            rf"d\.inter, line \d+: column 'timestamp' is {int(least / 10**6)}\d+, .* in steps of {refusal[0]}, .* span "
+        )
+        refused(rf"{match}{refusal[1]}: .* subtract the least", own("d", inter=inter, **given))
+        random = given | {"eval_args": BY_TIME | how | {"order": "RO"}}
+        create_dataset(own("random", inter=inter, **random))
+        create_dataset(own("unit", inter=inter, normalize_all=True, **given))  # sorted as 0 to 1
+        return
+    parts = create_dataset(own("d", inter=inter, **given)).build()
+    if step and not how:
+        assert parts[0].inter_feat["timestamp"].max() < parts[2].inter_feat["timestamp"].min()
+
+
+def test_seconds_of_months_are_ordered_as_in_recbole() -> None:
+    examples = str(Path(recbole.__file__).parent / "dataset_example")
+    given = {"data_path": examples, "eval_args": BY_TIME, "language_model": MINILM, "state": "ERROR"}
+    parts = create_dataset(ALTConfig("ALT_DCN", "ml-100k", None, given)).build()
+    assert sum(len(part.inter_feat) for part in parts) == 100_000
+    assert parts[0].inter_feat["timestamp"].max() <= parts[2].inter_feat["timestamp"].min()
 
 
 def test_empty_timestamps_may_stay_where_nothing_goes_by_them(own: Own) -> None:

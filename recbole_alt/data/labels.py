@@ -10,6 +10,8 @@ import pandas as pd
 #: Tells the place of a row of the interactions, as ``<file>, line <number>``.
 Place = Callable[[int], str]
 
+_COARSE = 1e-3  # of the span of all times: steps above it order too little
+
 
 def check_label_keys(config: Any, columns: Mapping[str, str], file: Any) -> None:
     """Refuse keys about labels that contradict one another or the loaded ``columns`` of ``file``, the interactions."""
@@ -43,7 +45,7 @@ def check_label_keys(config: Any, columns: Mapping[str, str], file: Any) -> None
 
 
 def check_label_values(config: Any, rows: pd.DataFrame, place: Place) -> None:
-    """Refuse interactions without a label of 0 or 1, or without the timestamp that orders them.
+    """Refuse interactions without a label of 0 or 1, or without a timestamp that orders them where it is to.
 
     ``rows`` are the interactions that filters left, before missing values are filled.
     """
@@ -65,6 +67,26 @@ def check_label_values(config: Any, rows: pd.DataFrame, place: Place) -> None:
             )
     if config["benchmark_filename"] is None and config["eval_args"]["order"] == "TO" and time in rows:
         check_filled(rows, time, place, "eval_args: order: TO goes by it: fill it", "(-inf,inf)")
+        if not config["normalize_all"] and time not in (config["normalize_field"] or ()):  # which make it 0 to 1 first
+            _check_steps(rows, time, place)
+
+
+def _check_steps(rows: pd.DataFrame, time: str, place: Place) -> None:
+    """Refuse different times that are one in 32 bits, in which RecBole sorts, if the steps there are coarse."""
+    times = rows[time].to_numpy()
+    farthest, span = int(np.abs(times).argmax()), float(times.max() - times.min())
+    step = float(np.spacing(np.float32(abs(times[farthest]))))
+    if step <= _COARSE * span:
+        return
+    distinct = np.unique(times)
+    lost = len(distinct) - len(np.unique(distinct.astype(np.float32)))
+    if lost:
+        raise ValueError(
+            f"{place(farthest)}: column {time!r} is {times[farthest]:.15g}, where eval_args: order: TO orders in steps "
+            f"of {step:.15g}, as RecBole does in 32 bits, and all times span {span:.15g}: {lost} of {len(distinct)} "
+            "different times would equal another: subtract the least of them, or give days or seconds "
+            "since the first"
+        )
 
 
 def check_filled(rows: pd.DataFrame, field: str, place: Place, why: str, interval: str = "") -> None:
