@@ -69,6 +69,44 @@ def replacing(file: str | os.PathLike[str]) -> Iterator[BinaryIO]:
         raise CannotWrite(file, error) from error
 
 
+@contextmanager
+def filling(key: str, folder: str | os.PathLike[str]) -> Iterator[Path]:
+    """A folder to write in, whose files take their places in ``folder`` when the block ends.
+
+    An error in the block leaves ``folder`` as it was: with its old files, or not there. A symbolic link stays one.
+
+    Args:
+        key: that gives ``folder``, for the message.
+
+    Raises:
+        ValueError: nothing can be written there; see :func:`check_folder` and :class:`CannotWrite`.
+    """
+    root = Path(folder)
+    is_new = not root.exists()
+    check_folder(key, folder)
+    try:
+        with tempfile.TemporaryDirectory(dir=root, prefix=".new-") as made:
+            yield Path(made)
+            for file in sorted(file for file in Path(made).rglob("*") if file.is_file()):
+                _move(file, root / file.relative_to(made))
+        sync_folder(root)
+    finally:
+        if is_new:
+            with suppress(OSError):  # as it holds something
+                root.rmdir()
+
+
+def _move(file: Path, target: Path) -> None:
+    """Put a whole ``file`` in the place of ``target``, on the same disk."""
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with file.open("rb") as stream:
+            os.fsync(stream.fileno())
+        os.replace(file, os.path.realpath(target))
+    except OSError as error:
+        raise CannotWrite(target, error) from error
+
+
 def clear(folder: Path) -> None:
     """Delete what writers in ``folder`` left half done when their process was killed."""
     for partial in folder.glob("*.partial"):

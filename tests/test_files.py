@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -230,3 +231,24 @@ def test_a_place_that_cannot_be_written_is_refused_at_the_start(keys: Any, tmp_p
         with pytest.raises(ValueError, match=words):
             run_recbole_alt("ALT_DCN", "none", None, keys(**changes))  # before the data, of which there are none
     assert Path("file").read_text() == "mine" and not list(Path("folder").iterdir())
+
+
+def test_a_folder_is_filled_as_a_whole_or_stays_as_it_was(tmp_path: Path) -> None:
+    folder = tmp_path / "served"
+    with pytest.raises(ZeroDivisionError), files.filling("onnx", folder) as made:
+        (made / "model").write_text("new")
+        raise ZeroDivisionError
+    assert not folder.exists()
+    (folder / "deep").mkdir(parents=True)
+    (tmp_path / "linked").write_text("old")
+    (folder / "deep" / "model").symlink_to(tmp_path / "linked")
+    (folder / "other").write_text("mine")
+    for stops in (True, False):
+        with suppress(ZeroDivisionError), files.filling("onnx", folder) as made:
+            (made / "deep").mkdir()
+            (made / "deep" / "model").write_text("new")
+            if stops:
+                raise ZeroDivisionError
+        assert (folder / "deep" / "model").read_text() == ("old" if stops else "new")
+        assert sorted(file.name for file in folder.iterdir()) == ["deep", "other"]
+    assert (folder / "deep" / "model").is_symlink() and (folder / "other").read_text() == "mine"

@@ -18,6 +18,8 @@ from recbole_alt.cli import main
 from recbole_alt.model.captures import CAPTURES
 from recbole_alt.prediction.tables import Form, read_columns
 from recbole_alt.serving import exporting, to_onnx
+from recbole_alt.serving import folder as folder_module
+from recbole_alt.serving import texts as texts_module
 from recbole_alt.serving.inputs import raw_inputs
 
 pytest.importorskip("onnxscript", reason="the export needs the extra onnx")
@@ -123,6 +125,37 @@ def test_text_fields(keys: Keys) -> None:
     folder = trained(keys, finetune_modes=[], text_field=["item"])
     to_onnx(folder / "plain.pth", "served")
     np.testing.assert_allclose(served("served", rows(1)), predict(folder, rows(1)).scores, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("stage", "graph"), [("joint", "model.onnx"), ("joint", "text.onnx"), ("pretrain", "text.onnx")]
+)
+def test_a_refused_export_leaves_the_folder_as_it_was(
+    stage: str, graph: str, keys: Keys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = trained(keys, finetune_modes=["joint"], plain_baseline=False)
+    real, off = exporting.difference, {"model.onnx": folder_module, "text.onnx": texts_module}[graph]
+
+    def refusing(*given: Any) -> float | None:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(exporting, "TOLERANCE", -1.0)
+            return real(*given)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(off, "difference", refusing)
+        with pytest.raises(ValueError, match=rf"^onnx: {graph} is .* off PyTorch"):
+            to_onnx(folder / f"{stage}.pth", "served")
+        assert not Path("served").exists()
+        Path("served/tokenizer").mkdir(parents=True)
+        old = {Path("served/model.onnx"): b"old", Path("served/tokenizer/notes"): b"mine"}
+        for file, content in old.items():
+            file.write_bytes(content)
+        with pytest.raises(ValueError, match="off PyTorch"):
+            to_onnx(folder / f"{stage}.pth", "served")
+        assert {file: file.read_bytes() for file in Path("served").rglob("*") if file.is_file()} == old
+    written = to_onnx(folder / f"{stage}.pth", "served")
+    assert all(file.exists() for file in written.files) and Path("served/tokenizer/notes").read_bytes() == b"mine"
+    assert {file.name for file in Path("served").iterdir()} == {file.name for file in written.files} | {"model.onnx"}
 
 
 def test_command_line(keys: Keys, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

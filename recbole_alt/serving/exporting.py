@@ -90,6 +90,6 @@ def difference(
     worst = max(float(np.abs(one - other).max()) for one, other in zip(made, expected, strict=True))
     if not worst <= TOLERANCE:
         raise ValueError(
-            f"onnx: {os.fspath(file)!r} is {worst:.1e} off PyTorch, more than {TOLERANCE:.0e}: please report it"
+            f"onnx: {Path(file).name} is {worst:.1e} off PyTorch, more than {TOLERANCE:.0e}: please report it"
         )
     return worst

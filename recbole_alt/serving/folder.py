@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from recbole_alt import checkpoints, pretrained
-from recbole_alt.files import check_folder, replacing, write_text
+from recbole_alt.files import filling, replacing, write_text
 from recbole_alt.finished import trained_language_model
 from recbole_alt.loading import load_data_of
 from recbole_alt.model.unseen import zero_unknown
@@ -64,7 +64,8 @@ def to_onnx(model_file: str | os.PathLike[str], folder: str | os.PathLike[str]) 
     - ``user.npz`` and ``item.npz``: the inputs of each user and item that the run knows, by id.
     - ``text.onnx`` and ``tokenizer``, of ``pretrain.pth``, ``lm.pth`` and ``joint.pth``: the language model.
 
-    Both graphs take any number of rows, and are compared with PyTorch where onnxruntime is installed.
+    Both graphs take any number of rows, and are compared with PyTorch where onnxruntime is installed. What can't be
+    exported leaves the folder as it was.
 
     Args:
         model_file: in the folder of a run.
@@ -76,15 +77,16 @@ def to_onnx(model_file: str | os.PathLike[str], folder: str | os.PathLike[str]) 
     """
     require_exporter()
     state = checkpoints.load(model_file)
-    check_folder("onnx", folder)
-    root, written = Path(folder), Exported()
-    if "state_dict" in state:
-        _write_model(state, model_file, root, written)
-    if "text" in state or any(name.startswith("text.") for name in state.get("state_dict", ())):
-        model, encoder = trained_language_model(state, model_file)
-        written.differences[TEXTS] = export_texts(model, encoder, state["config"]["max_text_tokens"], root)
-        pretrained.load_tokenizer(state["config"]["language_model"]).save_pretrained(root / TOKENIZER)
-        written.files += [root / TEXTS, root / TOKENIZER]
+    written = Exported()
+    with filling("onnx", folder) as made:
+        if "state_dict" in state:
+            _write_model(state, model_file, made, written)
+        if "text" in state or any(name.startswith("text.") for name in state.get("state_dict", ())):
+            model, encoder = trained_language_model(state, model_file)
+            written.differences[TEXTS] = export_texts(model, encoder, state["config"]["max_text_tokens"], made)
+            pretrained.load_tokenizer(state["config"]["language_model"]).save_pretrained(made / TOKENIZER)
+            written.files += [made / TEXTS, made / TOKENIZER]
+    written.files = [Path(folder, file.relative_to(made)) for file in written.files]
     return written
 
 
