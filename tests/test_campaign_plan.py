@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from argparse import ArgumentParser
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from recbole_alt.cli.compare import COMMAND
 from recbole_alt.config import ALTConfig
 from recbole_alt.reporting.runs import COMPLETE, Run
 from recbole_alt.study import ABLATIONS, Campaign, comparison
 from recbole_alt.study.axes import DataSpec
+from recbole_alt.study.axis_values import read_axes
+from recbole_alt.yaml_files import parse_yaml
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -114,7 +119,7 @@ def test_datasets_and_bad_input(campaign: Made, tmp_path: Path) -> None:
         ({"variants": {"steps_5": {}}}, "'steps_5' is taken"),
         ({"variants": {"mine_shuffled": {}}}, "'mine_shuffled' is the control of 'mine', which must be a variant"),
         ({"controls": ["mine"]}, "controls must be among ALT, not 'mine'"),
-        ({"variants": "more"}, "variants must be"),
+        ({"variants": "more"}, "variants must be .*, not 'more'"),
         ({"tuning_seeds": 3}, "between 1 and the 2 seeds, not 3"),
         ({"tuned_alone": ["no_contrast"]}, "tuned_alone must be among .*, not 'no_contrast'"),
         ({"variants": {"more": 1}}, "more must hold"),
@@ -125,3 +130,55 @@ def test_datasets_and_bad_input(campaign: Made, tmp_path: Path) -> None:
         with pytest.raises(ValueError, match=said):
             campaign(**wrong)
     assert DataSpec.parse("ml-100k").label == "ml-100k"
+
+
+def test_a_text_is_the_list_that_it_is_on_a_command_line() -> None:
+    given = {"models": "DCN", "datasets": "tiny,other", "ablations": "contrast_only", "controls": "[all]"}
+    read = read_axes(given | {"language_models": "NAME", "modes": None, "train_shares": (0.5, 1)})
+    assert read == {
+        "models": ["DCN"],
+        "datasets": ["tiny", "other"],
+        "ablations": ["contrast_only"],
+        "controls": ["all"],
+        "language_models": ["NAME"],
+        "train_shares": [0.5, 1],
+    }
+
+
+def test_seeds_are_counted_alike_in_a_file_and_on_the_command_line() -> None:
+    parser = ArgumentParser()
+    COMMAND.add_options(parser)
+    for text, seeds in (("2", [2020, 2021]), ("100", list(range(2020, 2120))), ("[2020]", [2020]), ("7,8", [7, 8])):
+        assert read_axes({"seeds": parse_yaml(text if "," not in text else f"[{text}]")}) == {"seeds": seeds}
+        assert read_axes({"seeds": parser.parse_args(["--out=out", f"--seeds={text}"]).seeds}) == {"seeds": seeds}
+    for many in (2020, parser.parse_args(["--out=out", "--seeds=2020"]).seeds):
+        with pytest.raises(ValueError, match=r"seeds: 2020 would be that many seeds, .* give \[2020\] for one seed"):
+            read_axes({"seeds": many})
+
+
+@pytest.mark.parametrize(
+    ("axis", "values"),
+    [
+        ("datasets", (5, [5], [{"tiny": "base.yaml"}], [None])),
+        ("models", (5, [5], {"DCN": 1}, True)),
+        ("language_models", (5, [5])),
+        ("keys", ("a", ["a"], {1: 2})),
+        ("variants", ([], {True: {"transfer": "all"}}, {"mine": [1]}, {"mine": {1: 2}})),
+        ("train_shares", (0.5, "0.5", ["0.5"], [0], [1.5])),
+        ("budgets", (60, "60", ["60"], [-1], [1.5])),
+        ("seeds", (0, 2.0, {"a": 1}, ["1", "2"], True, "7,8", [-1])),
+        ("tuning_seeds", ("1", 0, 1.5)),
+        ("tuning_trials", ("2", 0, 1.5, True)),
+        ("params_file", (False, ["a"], 5)),
+        ("widenings", ("2", -1, 1.5)),
+        ("split", (5, [5])),
+    ],
+)
+def test_values_of_the_wrong_kind_are_refused_by_axis_and_value(
+    campaign: Made, axis: str, values: tuple[Any, ...]
+) -> None:
+    for value in values:
+        with pytest.raises(ValueError, match=f"^{axis}[: ].*must") as refused:
+            campaign(**{axis: value})
+        inner = value["mine"] if isinstance(value, dict) and "mine" in value else value
+        assert str(inner) in str(refused.value) or "seeds must be at least one" in str(refused.value)

@@ -11,7 +11,9 @@ from recbole_alt.cli.command import Command
 
 def _list(kind: Callable[[str], Any]) -> Callable[[str], list[Any]]:
     def read(text: str) -> list[Any]:
-        return [kind(part.strip()) for part in text.strip("[]").split(",") if part.strip()]
+        from recbole_alt.study.axis_values import split_list  # late, as all of the study: it is slow
+
+        return [kind(part) for part in split_list(text)]
 
     read.__name__ = "list"
     return read
@@ -27,7 +29,7 @@ def _yaml(text: str) -> Any:
 
 
 def _seeds(text: str) -> int | list[int]:
-    return int(text) if text.isdigit() and int(text) < 1000 else _list(int)(text)
+    return int(text) if text.isdigit() else _list(int)(text)
 
 
 def _add_options(parser: ArgumentParser) -> None:
@@ -38,7 +40,7 @@ def _add_options(parser: ArgumentParser) -> None:
     add("--datasets", type=_list(str), help="name, name:keys.yaml, either with @random or @time")
     add("--split", type=_list(str), help="random, time or both, for datasets that name none")
     add("--language_models", type=_list(str), help="default: the one the configuration names")
-    add("--seeds", type=_seeds, help="how many (from 2020), or a list (default 5)")
+    add("--seeds", type=_seeds, help="how many (from 2020), or a list such as [2020] (default 5)")
     add("--modes", type=_list(str), help="ctr,lm,joint (default all)")
     add("--ablations", type=_list(str), help="see docs/campaigns.md")
     add("--variants", type=_yaml, help="YAML: {name: {key: value}, ...}")
@@ -57,6 +59,7 @@ def _add_options(parser: ArgumentParser) -> None:
 def _work(options: Namespace, keys: list[str]) -> None:
     from recbole_alt.reporting.report import join_reports, write_report
     from recbole_alt.study import Campaign, run_campaign
+    from recbole_alt.study.axis_values import read_axes
     from recbole_alt.yaml_files import read_yaml
 
     folder = Path(options.out)
@@ -67,6 +70,7 @@ def _work(options: Namespace, keys: list[str]) -> None:
         given = read_yaml(options.campaign, "campaign") if options.campaign else {}
         own = {"out", "campaign", "report", "join", "command", "words"}
         given |= {name: value for name, value in vars(options).items() if name not in own and value is not None}
+        given = read_axes(given)
         given["keys"] = {**given.get("keys", {}), **parse_arguments(keys)}
         run_campaign(Campaign.from_mapping(given), folder, ["run_compatibility.py", *options.words])
     print((folder / "report" / "tables.md").read_text(encoding="utf-8"))

@@ -12,6 +12,7 @@ from recbole_alt.config import PREFIX, ALTConfig, registered_models
 from recbole_alt.keys import KEYS, MODES, check_values
 from recbole_alt.reporting.runs import COMPLETE, CONTROL, PLAIN, Run, is_control
 from recbole_alt.study.axes import ABLATIONS, SPLITS, DataSpec
+from recbole_alt.study.axis_values import read_axes
 from recbole_alt.study.ranges import read_ranges
 
 #: Keys of the configuration that a campaign sets itself.
@@ -80,15 +81,13 @@ class Campaign:
             raise ValueError("split_seed: paired runs share one split; give a number, or leave it out")
 
     def _check_variants(self) -> None:
-        if not isinstance(self.variants, dict):
-            raise ValueError(f"variants must be 'name: {{key: value}}' pairs, not {self.variants!r}")
         for name, changes in self.variants.items():
-            word = re.fullmatch(r"(?!steps_)[A-Za-z]\w*", str(name))
+            word = re.fullmatch(r"(?!steps_)[A-Za-z]\w*", name)
             if not word or name in (PLAIN, COMPLETE, *ABLATIONS):
                 raise ValueError(f"variants: {name!r} is taken, or no word of letters, digits and underscores")
             if is_control(name) and (of := name.removesuffix(CONTROL)) not in self.variants:
                 raise ValueError(f"variants: {name!r} is the control of {of!r}, which must be a variant, too")
-            if not isinstance(changes, dict):
+            if not isinstance(changes, dict) or not all(isinstance(key, str) for key in changes):
                 raise ValueError(f"variants: {name} must hold 'key: value' pairs, not {changes!r}")
             self._check_keys(f"variants: {name}: ", changes, _OWN_KEYS - {"finetune_modes"})
 
@@ -184,28 +183,24 @@ class Campaign:
 
     @classmethod
     def from_mapping(cls, given: Mapping[str, Any]) -> Campaign:
-        """A campaign from plain values, as of a YAML file or the command line; empty ones count as not given.
+        """A campaign from plain values, as of a YAML file or the command line; see :func:`read_axes`.
 
-        ``seeds`` may be a number of seeds, ``split`` a list of splits for the datasets that name none.
+        ``split`` is a list of splits for the datasets that name none.
 
         Raises:
             ValueError: An unknown name, or a value of the wrong kind.
         """
-        values = {key: value for key, value in given.items() if value is not None}
+        values = read_axes(given)
         splits = values.pop("split", [None])
-        for key in values.keys() - set(AXES):
-            raise ValueError(f"{key!r} must be one of {', '.join(AXES)}, split")
         for key in ("models", "datasets"):
             if key not in values:
                 raise ValueError(f"{key} is missing: give --{key}=..., or a campaign file")
         for split in splits:
             if split is not None and split not in SPLITS:
                 raise ValueError(f"split must be among {', '.join(SPLITS)}, not {split!r}")
-        if isinstance(values.get("seeds"), int):
-            values["seeds"] = list(range(2020, 2020 + values["seeds"]))
         specs = [DataSpec.parse(text) for text in values["datasets"]]
         values["datasets"] = [replace(d, split=s) for d in specs for s in ([d.split] if d.split else splits)]
-        values["models"] = [str(name).removeprefix(PREFIX) for name in values["models"]]
+        values["models"] = [name.removeprefix(PREFIX) for name in values["models"]]
         return cls(**values)
 
 

@@ -16,8 +16,8 @@ from recbole_alt.study.comparison import run_campaign
 
 
 def compare(
-    models: Sequence[str],
-    datasets: Sequence[str | FrameDataset],
+    models: str | Sequence[str],
+    datasets: str | Sequence[str | FrameDataset],
     out: str | os.PathLike[str],
     *,
     keys: Mapping[str, Any] | None = None,
@@ -48,8 +48,8 @@ def compare(
         raise ValueError(f"datasets: {frames[0]} is made of frames, whose keys hold for all runs: compare it alone")
     of_frames = frames[0].keys if frames else {}
     given = {
-        "models": list(models),
-        "datasets": list(map(str, datasets)),
+        "models": models,
+        "datasets": datasets if isinstance(datasets, str) else [str(data) for data in datasets],
         "keys": {**of_frames, **(keys or {})},
         **axes,
     }
