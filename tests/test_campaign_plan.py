@@ -182,3 +182,61 @@ def test_values_of_the_wrong_kind_are_refused_by_axis_and_value(
             campaign(**{axis: value})
         inner = value["mine"] if isinstance(value, dict) and "mine" in value else value
         assert str(inner) in str(refused.value) or "seeds must be at least one" in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"config_files": "own.yaml"}, "config_files is not read here: .*--datasets=tiny:own.yaml"),
+        ({"eval_args": {"order": "RO"}}, "eval_args would be replaced by the split of datasets: tiny@time; leave one"),
+        ({"finetune": {"ctr": {"learning_rate": 0.5}}}, "finetune: ctr: learning_rate is tuned, and given"),
+        ({"dropout_probs": [0.1] * 3}, "dropout_probs is tuned by dropout_prob, and given"),
+        ({"finetune": {"joint": {"drop_ex": 0.1}}}, "finetune: joint: drop_ex is tuned by dropout_prob, and given"),
+        ({"train_share": 0.1}, "train_share is what the campaign itself sets; leave it out, and give train_shares"),
+        ({"language_model": "b"}, "language_model is what the campaign .* and give language_models"),
+    ],
+)
+def test_keys_that_the_campaign_would_override_are_refused(campaign: Made, given: dict[str, Any], said: str) -> None:
+    Path("two").write_text("learning_rate choice [1e-3, 1e-2]\ndropout_prob uniform 0,0.5\n")
+    axes = {"params_file": "two", "datasets": ["tiny@time"], "language_models": ["a"]}
+    with pytest.raises(ValueError, match=f"^{said}"):
+        campaign(**axes, keys=given)
+    with pytest.raises(ValueError, match=f"^variants: mine: {said}"):
+        campaign(**axes, keys={}, variants={"mine": given})
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("train_share: 0.1", "train_share is what the campaign itself sets; leave it out, and give train_shares"),
+        ("seed: 3", "seed is .* and give seeds"),
+        ("finetune_modes: [ctr]", "finetune_modes is .* and give modes"),
+        ("pretrained_checkpoint: a.pth", "pretrained_checkpoint is what the campaign itself sets; leave it out$"),
+        ("plain_baseline: false", "plain_baseline is"),
+        ("dataset: other", "dataset is .* and give datasets"),
+        ("split_seed: ~", "split_seed: paired runs share one split"),
+    ],
+)
+def test_the_file_of_a_dataset_does_not_say_what_the_campaign_sets(campaign: Made, line: str, said: str) -> None:
+    Path("few.yaml").write_text(f"threshold: {{rating: 4}}\n{line}\n")
+    with pytest.raises(ValueError, match=f"^datasets: few.yaml: {said}"):
+        campaign(datasets=["tiny:few.yaml"])
+
+
+def test_the_split_seed_of_a_datasets_file_holds(campaign: Made) -> None:
+    Path("other.yaml").write_text("split_seed: 7\ndataset: tiny\n")
+    axes = campaign(datasets=["tiny:other.yaml", "tiny"])
+    seeds = {run.data: axes.config(run, {})["split_seed"] for run in axes.runs()}
+    assert seeds == {"tiny-other": 7, "tiny": 2020}
+
+
+def test_a_dropout_is_not_tuned_twice(campaign: Made) -> None:
+    Path("both").write_text("dropout_probs choice [[0.1, 0.1, 0.1]]\ndropout_prob uniform 0,0.5\n")
+    with pytest.raises(ValueError, match=r"^both, line 1: .*_probs is tuned by dropout_prob, too \(both, line 2"):
+        campaign(params_file="both")
+
+
+def test_a_value_of_a_range_is_refused_with_its_line(campaign: Made) -> None:
+    Path("bad").write_text("# rates\nlearning_rate choice [-1.0]\n")
+    with pytest.raises(ValueError, match=r"^bad, line 2: learning_rate must be"):
+        campaign(params_file="bad")

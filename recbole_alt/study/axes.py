@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from recbole_alt.yaml_files import read_yaml
+
 #: Baselines and ablations, as changes of the configuration. ``finetune_modes`` says which modes it makes sense for.
 ABLATIONS: dict[str, dict[str, Any]] = {
     "language_model_alone": {"pretrain_steps": 0, "finetune_modes": ["lm"]},  # not aligned
@@ -46,6 +48,11 @@ class DataSpec:
 
     def __str__(self) -> str:
         return self.name + (f":{self.file}" if self.file else "") + (f"@{self.split}" if self.split else "")
+
+    def read_keys(self) -> dict[str, Any]:
+        """What the file says, but for its repetition of the dataset's name; a ``ValueError`` if it is no YAML."""
+        keys = read_yaml(self.file, "datasets") if self.file else {}
+        return {key: value for key, value in keys.items() if (key, value) != ("dataset", self.name)}
 
     @property
     def label(self) -> str:

@@ -9,17 +9,20 @@ from itertools import product
 from typing import Any
 
 from recbole_alt.config import PREFIX, ALTConfig, registered_models
-from recbole_alt.keys import KEYS, MODES, check_values
+from recbole_alt.keys import KEYS, MODES
 from recbole_alt.reporting.runs import COMPLETE, CONTROL, PLAIN, Run, is_control
 from recbole_alt.study.axes import ABLATIONS, SPLITS, DataSpec
 from recbole_alt.study.axis_values import read_axes
+from recbole_alt.study.given_keys import (
+    OWN_KEYS,
+    check_tuned,
+    refuse_own,
+    refuse_tuned,
+    refuse_without_effect,
+    tuned_names,
+)
 from recbole_alt.study.ranges import read_ranges
 
-#: Keys of the configuration that a campaign sets itself.
-_OWN_KEYS = {
-    "model", "dataset", "seed", "train_share", "finetune_modes", "finetune_mode", "plain_baseline", "resume",
-    "result_file", "pretrained_checkpoint",
-}  # fmt: skip
 _MAY_BE_EMPTY = ("modes", "ablations", "budgets", "controls", "tuned_alone")
 
 
@@ -72,13 +75,12 @@ class Campaign:
         self._specs = {data.label: data for data in self.datasets}
         if len(self._specs) < len(self.datasets):
             raise ValueError("datasets: two have the same name; name their files otherwise")
+        self._of_files = {data.label: data.read_keys() for data in self.datasets}
         self.tuning_seeds = min(2, len(self.seeds)) if self.tuning_seeds is None else self.tuning_seeds
         if not 1 <= self.tuning_seeds <= len(self.seeds):
             raise ValueError(f"tuning_seeds must be between 1 and the {len(self.seeds)} seeds, not {self.tuning_seeds}")
-        self._check_ranges()
-        self._check_keys("", self.keys, _OWN_KEYS | (set() if self.language_models == [None] else {"language_model"}))
-        if self.keys.get("split_seed", 0) is None:
-            raise ValueError("split_seed: paired runs share one split; give a number, or leave it out")
+        check_tuned(self.ranges)
+        self._check_keys()
 
     def _check_variants(self) -> None:
         for name, changes in self.variants.items():
@@ -89,24 +91,17 @@ class Campaign:
                 raise ValueError(f"variants: {name!r} is the control of {of!r}, which must be a variant, too")
             if not isinstance(changes, dict) or not all(isinstance(key, str) for key in changes):
                 raise ValueError(f"variants: {name} must hold 'key: value' pairs, not {changes!r}")
-            self._check_keys(f"variants: {name}: ", changes, _OWN_KEYS - {"finetune_modes"})
 
-    def _check_ranges(self) -> None:
-        for tuned in self.ranges:
-            if tuned.name not in KEYS or not KEYS[tuned.name].stages:
-                raise ValueError(
-                    f"{tuned.where}: {tuned.name} is no key of finetuning; only such keys are tuned, so that all modes "
-                    "share one alignment"
-                )
-            for value in tuned.samples:
-                check_values({tuned.name: value})
-
-    def _check_keys(self, where: str, given: Mapping[str, Any], own: set[str]) -> None:
-        for key in given:
-            if key in own:
-                raise ValueError(f"{where}{key} is what the campaign itself sets; leave it out")
-            if any(key == tuned.name for tuned in self.ranges):
-                raise ValueError(f"{where}{key} is tuned, and given; leave one, or name other ranges in params_file")
+    def _check_keys(self) -> None:
+        own = OWN_KEYS.keys() - ({"language_model"} if self.language_models == [None] else set())
+        for label, keys in self._of_files.items():
+            refuse_own(f"datasets: {self._specs[label].file}: ", keys, own)
+        refuse_own("", self.keys, own)
+        for name, changes in self.variants.items():
+            refuse_own(f"variants: {name}: ", changes, own - {"finetune_modes"})
+        for where, given in (("", self.keys), *((f"variants: {name}: ", of) for name, of in self.variants.items())):
+            refuse_without_effect(where, given, self.datasets)
+            refuse_tuned(where, given, self.ranges)
 
     @property
     def changes(self) -> dict[str, dict[str, Any]]:
@@ -167,7 +162,9 @@ class Campaign:
         return config
 
     def _make_config(self, run: Run) -> ALTConfig:
-        keys = {"split_seed": self.seeds[0], **self.keys, **self.changes.get(run.variant, {})}
+        keys = {**self.keys, **self.changes.get(run.variant, {})}
+        if "split_seed" not in self._of_files[run.data]:
+            keys = {"split_seed": self.seeds[0], **keys}
         if run.language_model is not None:
             keys["language_model"] = run.language_model
         data = self._specs[run.data]
@@ -212,5 +209,5 @@ def as_override(name: str, value: Any, config: Any) -> dict[str, Any]:
     """The keys of a model that ``name`` stands for; ``dropout_prob`` has other names in some, and none in others."""
     if name != "dropout_prob":
         return {name: value}
-    theirs = [key for key in KEYS if "drop" in key and config[key] is not None]
+    theirs = [key for key in tuned_names(name) if config[key] is not None]
     return {key: [value] * len(config[key]) if isinstance(config[key], (list, tuple)) else value for key in theirs}
