@@ -240,3 +240,11 @@ def test_a_value_of_a_range_is_refused_with_its_line(campaign: Made) -> None:
     Path("bad").write_text("# rates\nlearning_rate choice [-1.0]\n")
     with pytest.raises(ValueError, match=r"^bad, line 2: learning_rate must be"):
         campaign(params_file="bad")
+
+
+def test_language_models_with_one_name_are_refused_as_their_searches_would_be_one(campaign: Made) -> None:
+    given = {"keys": {}, "models": ["DCN"]}
+    with pytest.raises(ValueError, match=r"^language_models: two are called small, as runs would be"):
+        campaign(**given, language_models=["first/small", "second/small"])
+    slugs = {run.slug for run in campaign(**given, modes=["ctr"], seeds=1, language_models=["a/x", "a/y"]).runs()}
+    assert slugs == {"tiny_DCN_plain_2020", "tiny_DCN_x_ALT_ctr_2020", "tiny_DCN_y_ALT_ctr_2020"}

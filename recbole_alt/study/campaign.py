@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from itertools import product
+from pathlib import Path
 from typing import Any
 
 from recbole_alt.config import PREFIX, ALTConfig, registered_models
@@ -76,6 +77,11 @@ class Campaign:
         if len(self._specs) < len(self.datasets):
             raise ValueError("datasets: two have the same name; name their files otherwise")
         self._of_files = {data.label: data.read_keys() for data in self.datasets}
+        names = [Path(name).name for name in self.language_models if name]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(
+                f"language_models: two are called {twice[0]}, as runs would be: rename a folder, or make two campaigns"
+            )
         self.tuning_seeds = min(2, len(self.seeds)) if self.tuning_seeds is None else self.tuning_seeds
         if not 1 <= self.tuning_seeds <= len(self.seeds):
             raise ValueError(f"tuning_seeds must be between 1 and the {len(self.seeds)} seeds, not {self.tuning_seeds}")
