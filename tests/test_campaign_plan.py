@@ -11,6 +11,7 @@ import pytest
 
 from recbole_alt.cli.compare import COMMAND
 from recbole_alt.config import ALTConfig
+from recbole_alt.files import read_record, write_record
 from recbole_alt.reporting.runs import COMPLETE, Run
 from recbole_alt.study import ABLATIONS, Campaign, comparison
 from recbole_alt.study.axes import DataSpec
@@ -248,3 +249,32 @@ def test_language_models_with_one_name_are_refused_as_their_searches_would_be_on
         campaign(**given, language_models=["first/small", "second/small"])
     slugs = {run.slug for run in campaign(**given, modes=["ctr"], seeds=1, language_models=["a/x", "a/y"]).runs()}
     assert slugs == {"tiny_DCN_plain_2020", "tiny_DCN_x_ALT_ctr_2020", "tiny_DCN_y_ALT_ctr_2020"}
+
+
+def test_a_campaign_goes_on_only_where_names_stand_for_the_same(campaign: Made, tmp_path: Path) -> None:
+    def begin(rating: int, **variants: Any) -> None:
+        Path("few.yaml").write_text(f"threshold: {{rating: {rating}}}\nshow_progress: {str(rating > 3).lower()}\n")
+        comparison._open(campaign(datasets=["tiny:few.yaml"], variants=variants), tmp_path)
+
+    begin(3, mine={"mask_ratio": 0.2})
+    begin(3, mine={"mask_ratio": 0.2}, more={"mask_ratio": 0.3})  # names may come
+    with pytest.raises(
+        ValueError, match=r"^out: datasets: tiny-few: threshold was {'rating': 3} in .* {'rating': 4} now"
+    ):
+        begin(4)
+    begin(3)  # and go,
+    with pytest.raises(ValueError, match=r"^out: variants: mine: mask_ratio was 0\.2 in '.*' and is 0\.5 now: give"):
+        begin(3, mine={"mask_ratio": 0.5})  # but not come back as something else
+    with pytest.raises(ValueError, match=r"variants: more: transfer was None in '.*' and is 'embeddings' now"):
+        begin(3, more={"mask_ratio": 0.3, "transfer": "embeddings"})
+
+
+def test_a_campaign_of_before_definitions_were_kept_goes_on(campaign: Made, tmp_path: Path) -> None:
+    comparison._open(campaign(variants={"mine": {"mask_ratio": 0.2}}), tmp_path)
+    kept = read_record(tmp_path / "campaign.json")
+    del kept["defined"]
+    write_record(tmp_path / "campaign.json", kept)
+    with pytest.raises(ValueError, match="variants: mine: mask_ratio was 0"):
+        comparison._open(campaign(variants={"mine": {"mask_ratio": 0.5}}), tmp_path)
+    comparison._open(campaign(variants={"mine": {"mask_ratio": 0.2}}), tmp_path)
+    assert "datasets: tiny" in read_record(tmp_path / "campaign.json")["defined"]

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from recbole_alt.config import properties_dir
 from recbole_alt.yaml_files import read_yaml
 
 #: Baselines and ablations, as changes of the configuration. ``finetune_modes`` says which modes it makes sense for.
@@ -53,6 +54,11 @@ class DataSpec:
         """What the file says, but for its repetition of the dataset's name; a ``ValueError`` if it is no YAML."""
         keys = read_yaml(self.file, "datasets") if self.file else {}
         return {key: value for key, value in keys.items() if (key, value) != ("dataset", self.name)}
+
+    def read_property_file(self) -> dict[str, Any]:
+        """What our own file about the dataset says; nothing where there is none."""
+        file = properties_dir() / "dataset" / f"{self.name}.yaml"
+        return read_yaml(file) if file.is_file() else {}
 
     @property
     def label(self) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from recbole_alt.config import PREFIX, ALTConfig, registered_models
-from recbole_alt.keys import KEYS, MODES
+from recbole_alt.keys import FREE, KEYS, MODES
 from recbole_alt.reporting.runs import COMPLETE, CONTROL, PLAIN, Run, is_control
 from recbole_alt.study.axes import ABLATIONS, SPLITS, DataSpec
 from recbole_alt.study.axis_values import read_axes
@@ -179,6 +179,16 @@ class Campaign:
         keys |= {"seed": self.seeds[0], "train_share": run.train_share, "plain_baseline": run.stage == "plain"}
         keys |= {"finetune_modes": [] if run.stage == "plain" else [run.stage], "pretrained_checkpoint": None}
         return ALTConfig(PREFIX + run.model, data.name, [data.file] if data.file else [], keys)
+
+    @property
+    def defined(self) -> dict[str, dict[str, Any]]:
+        """What the names of datasets and variants stand for, which must stay as it is when a campaign goes on."""
+        datasets = {f"datasets: {data.label}": data.read_property_file() | data.read_keys() for data in self.datasets}
+        variants = {f"variants: {name}": keys for name, keys in self.variants.items()}
+        return {
+            name: {key: value for key, value in keys.items() if key not in FREE}
+            for name, keys in (datasets | variants).items()
+        }
 
     def to_json(self) -> dict[str, Any]:
         """What :meth:`from_mapping` reads."""

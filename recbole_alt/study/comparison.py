@@ -76,13 +76,26 @@ def _open(campaign: Campaign, folder: Path) -> None:
     ranges = [[one.name, one.kind, one.values] for one in campaign.ranges]
     now = json.loads(json.dumps({**campaign.to_json(), "ranges": ranges}))
     now["keys"] = {key: value for key, value in now["keys"].items() if key not in FREE}
+    now["defined"] = json.loads(json.dumps(campaign.defined, default=str))
     file = folder / "campaign.json"
     if file.is_file():
+        now["defined"] = _unchanged_definitions(folder, read_record(file), now["defined"])
         chose = {"seeds": campaign.seeds[: campaign.tuning_seeds]}  # others may come later
         before, after = ({key: kept.get(key) for key in _FIXED} for kept in (read_record(file), now))
         before, after = before | {"seeds": (before["seeds"] or [])[: campaign.tuning_seeds]}, after | chose
         require_equal("out", folder, before, after, "or another folder; the axes may grow")
     write_record(file, now)
+
+
+def _unchanged_definitions(folder: Path, kept: Record, now: dict[str, Any]) -> dict[str, Any]:
+    """All definitions so far; those of before are refused where they say something else ``now``."""
+    before = kept.get("defined") or {f"variants: {name}": keys for name, keys in (kept.get("variants") or {}).items()}
+    flat = (
+        {f"{name}: {key}": value for name in before.keys() & now.keys() for key, value in of[name].items()}
+        for of in (before, now)
+    )
+    require_equal("out", folder, *flat, "another name, or another folder")
+    return before | now
 
 
 class Comparison:
