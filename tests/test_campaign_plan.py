@@ -8,14 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from interruptions import counted
 
 from recbole_alt.cli.compare import COMMAND
 from recbole_alt.config import ALTConfig
 from recbole_alt.files import read_record, write_record
 from recbole_alt.reporting.runs import COMPLETE, Run
-from recbole_alt.study import ABLATIONS, Campaign, comparison
+from recbole_alt.study import ABLATIONS, Campaign, comparison, run_campaign
+from recbole_alt.study.arms import check_arms
 from recbole_alt.study.axes import DataSpec
 from recbole_alt.study.axis_values import read_axes
+from recbole_alt.trainer.pretrain import ALTPretrainTrainer
 from recbole_alt.yaml_files import parse_yaml
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -278,3 +281,58 @@ def test_a_campaign_of_before_definitions_were_kept_goes_on(campaign: Made, tmp_
         comparison._open(campaign(variants={"mine": {"mask_ratio": 0.5}}), tmp_path)
     comparison._open(campaign(variants={"mine": {"mask_ratio": 0.2}}), tmp_path)
     assert "datasets: tiny" in read_record(tmp_path / "campaign.json")["defined"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "key"),
+    [
+        ({"split_seed": 1}, "split_seed"),
+        ({"threshold": {"rating": 5}}, "threshold"),
+        ({"val_interval": {"rating": "[1,2]"}}, "val_interval"),
+        ({"eval_args": {"split": {"RS": [8, 1, 1]}, "order": "TO", "group_by": None, "mode": "labeled"}}, "eval_args"),
+        ({"user_inter_num_interval": "[2,inf)"}, "user_inter_num_interval"),
+        ({"load_col": {"inter": ["user_id", "item_id"], "user": ["user_id"], "item": ["item_id"]}}, "load_col without"),
+    ],
+)
+def test_a_variant_with_other_rows_is_refused_before_any_training(
+    campaign: Made, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any], key: str
+) -> None:
+    aligned = counted(monkeypatch, ALTPretrainTrainer, "fit")
+    with pytest.raises(ValueError, match=f"^variants: mine: {key}.* makes other rows than plain has, "):
+        run_campaign(campaign(variants={"mine": changes}), Path("out"))
+    assert not aligned and not list(Path("out").rglob("*.json"))
+
+
+def test_columns_that_no_rule_reads_may_come_and_go(campaign: Made) -> None:
+    axes = campaign()
+    inter = axes.config(axes.runs()[0], {})["load_col"]["inter"]
+    kept = [column for column in inter if column != "timestamp"]  # the split is random
+    for columns in (kept, [*inter, "likes"]):
+        check_arms(campaign(variants={"mine": {"load_col": {"inter": columns}}}))
+
+
+@pytest.mark.parametrize(
+    ("axes", "name"),
+    [
+        ({"variants": {"mine": {}}}, "mine"),
+        ({"variants": {"mine": {"finetune_modes": ["plain"]}}}, "mine"),
+        ({"variants": {"mine": {"pretrain_steps": 2, "show_progress": True}}}, "mine"),
+        ({"budgets": [2, 3]}, "steps_2"),
+    ],
+)
+def test_an_arm_that_is_another_one_is_refused(campaign: Made, axes: dict[str, Any], name: str) -> None:
+    with pytest.raises(ValueError, match=f"^{name} is the complete method, or plain"):
+        check_arms(campaign(**axes))
+
+
+def test_a_variant_that_differs_in_one_mode_is_an_arm(campaign: Made) -> None:
+    check_arms(campaign(variants={"mine": {"finetune": {"joint": {"epochs": 2}}}}))  # in ctr it is the complete method
+
+
+def test_the_configured_language_model_is_not_compared_with_itself(campaign: Made) -> None:
+    keys = {key: value for key, value in campaign().keys.items() if key != "language_model"}
+    axes = campaign(keys=keys, language_models=[None, "other"])
+    check_arms(axes)
+    complete = next(run for run in axes.runs() if run.variant == COMPLETE and run.language_model is None)
+    with pytest.raises(ValueError, match=r"^language_models: '.*' is the configured one"):
+        check_arms(campaign(keys=keys, language_models=[None, axes.config(complete, {})["language_model"]]))

@@ -26,6 +26,7 @@ from recbole_alt.reporting.runs import PLAIN, Run
 from recbole_alt.result import result_record
 from recbole_alt.run_folder import require_equal
 from recbole_alt.stopping import going_on
+from recbole_alt.study.arms import check_arms
 from recbole_alt.study.campaign import Campaign
 from recbole_alt.study.console import Clock, logger, quiet, show_outcome
 from recbole_alt.study.ranges import Range, count_combinations, widen
@@ -57,6 +58,7 @@ def run_campaign(campaign: Campaign, folder: Path, command: Sequence[str] = ()) 
     check_folder("out", folder)
     with going_on("go on with the same command"):
         configs = [campaign.config(run, {}) for run in campaign.runs() if run.seed == campaign.seeds[0]]
+        check_arms(campaign)
         require_one_process("compare", "start the same command several times, and they share the work", configs[0])
         comparison = Comparison(folder, campaign, command)
         with FileLock(folder / "campaign.lock"):
