@@ -113,6 +113,40 @@ def test_reports_that_cannot_be_joined(campaign: Made) -> None:
     assert not Path("joined").exists()
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("results.json", {"columns": 1, "shared": 2, "rows": 3}, "it holds no rows"),
+        ("results.json", {"columns": ["data"], "shared": {"data": "tiny"}, "rows": [{}]}, "a row lacks train_share"),
+        ("results.json", {"columns": [], "shared": {}, "rows": []}, "it has no rows"),
+        ("results.json", [], "older version"),
+        ("runs.csv", "", "No columns to parse"),
+        ("runs.csv", "a,b\n1,2\n", "it has no column data"),
+    ],
+)
+def test_files_of_something_else_are_not_joined(name: str, content: Any, said: str) -> None:
+    row = dict.fromkeys(report._OF_ROW, "x") | {"stage": "plain", "variant": "plain", "language_model": None}
+    rows = {"columns": list(row), "shared": row, "rows": [{}]}
+    Path("one/report").mkdir(parents=True)
+    Path("one/report/results.json").write_text(json.dumps(rows))
+    Path("one/report/runs.csv").write_text("data,train_share,model,language_model,variant,stage,seed\n")
+    Path("one/report", name).write_text(content if isinstance(content, str) else json.dumps(content))
+    with pytest.raises(ValueError, match=f"^'one/report/{name}' is .*{said}"):
+        join_reports([Path("one")], Path("joined"))
+    assert not Path("joined").exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "lacking"),
+    [({}, "tested"), ({"tested": True, "score": 1, "error": None, "wall": 1, "costs": {}}, "run")],
+)
+def test_a_record_of_something_else_is_named(content: dict[str, Any], lacking: str) -> None:
+    Path("out/runs").mkdir(parents=True)
+    Path("out/runs/tiny-1.json").write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=f"^'out/runs/tiny-1.json' is damaged .*: it lacks {lacking}; delete it"):
+        write_report(Path("out"))
+
+
 def record(
     stage: str, seed: int, label: np.ndarray, score: np.ndarray, item_seen: np.ndarray | None = None
 ) -> dict[str, Any]:

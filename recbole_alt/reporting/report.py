@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from functools import lru_cache
 from logging import getLogger
 from math import isnan
@@ -18,12 +18,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from recbole_alt.files import read_json, read_record, replacing
+from recbole_alt.files import read_json, replacing
 from recbole_alt.metrics import auc, log_losses
 from recbole_alt.reporting.comparison_page import comparison_page
 from recbole_alt.reporting.facts import data_facts, text_facts
 from recbole_alt.reporting.plots import draw_all
-from recbole_alt.reporting.runs import COMPLETE, PLAIN, Run, distinct
+from recbole_alt.reporting.runs import COMPLETE, PLAIN, Run, distinct, read_training
 from recbole_alt.reporting.tables import METRICS, Row, make_tables
 from recbole_alt.scores import Scores, popularity_bins
 from recbole_alt.statistics import bootstrap_differences, p_value, reliability
@@ -36,6 +36,12 @@ COSTS = ["seconds", "texts_encoded", "alignment_seconds", "alignment_texts_encod
 CURVES = ["popularity", "calibration"]
 
 Record = dict[str, Any]  # of one run
+
+_OF_RUN = ("run", "valid", "test", "error", "costs", "parameters", "at_ends", "tuned_alone", "tuning_seeds",
+           "tuning_trials", "configuration", "rows", "versions", "command", "ended")  # fmt: skip
+_OF_ROW = (*(axis.name for axis in fields(Run)[:-1]), "seeds", "diverged", "auc", "logloss", "valid_auc", "tuned_alone",
+           "at_ends", "base_entropy", *CURVES, "alignment_steps", "dataset", "label_rule", "split", "commands",
+           "versions")  # fmt: skip
 
 
 # -- writing -----------------------------------------------------------------------------------------------
@@ -53,8 +59,8 @@ def join_reports(folders: Sequence[Path], out: Path) -> list[Path]:
     It is made from their rows (``results.json``, ``runs.csv``); the runs need not be at hand.
 
     Raises:
-        ValueError: If there is no report, one by an older version, two with the same rows, or one that would be
-            overwritten.
+        ValueError: If there is no report, one by an older version or of something else, two with the same rows, or
+            one that would be overwritten.
     """
     found: dict[Run, tuple[Path, Row]] = {}
     runs: list[pd.DataFrame] = []
@@ -68,7 +74,7 @@ def join_reports(folders: Sequence[Path], out: Path) -> list[Path]:
             if (run := Run.of(row)) in found:
                 raise ValueError(f"join: {run} is in both {str(found[run][0])!r} and {str(folder)!r}; leave one out")
             found[run] = (folder, row)
-        runs.append(pd.read_csv(report / "runs.csv", dtype=str, keep_default_na=False))
+        runs.append(_read_lines(report / "runs.csv"))
     rows = [found[run][1] for run in sorted(found, key=lambda run: run.place)]
     return _write(out / "report", rows, pd.concat(runs))
 
@@ -85,8 +91,31 @@ def read_rows(file: Path) -> list[Row]:
             f"{str(file)!r} is of an older version, which kept its rows in another way; make the report again with "
             "--report where its runs are"
         )
-    rows = [record["shared"] | own for own in record["rows"]]
-    return [{name: row[name] for name in record["columns"] if name in row} for row in rows]
+    try:
+        rows = [record["shared"] | own for own in record["rows"]]
+        rows = [{name: row[name] for name in record["columns"] if name in row} for row in rows]
+        lacking = [name for row in rows for name in _OF_ROW if name not in row]
+    except TypeError:
+        raise _foreign(file, "it holds no rows") from None
+    if not rows or lacking:
+        raise _foreign(file, f"a row lacks {lacking[0]}" if lacking else "it has no rows")
+    return rows
+
+
+def _read_lines(file: Path) -> pd.DataFrame:
+    """A ``runs.csv``: a line for each run."""
+    try:
+        lines = pd.read_csv(file, dtype=str, keep_default_na=False)
+    except ValueError as error:
+        raise _foreign(file, str(error)) from None
+    if lacking := [axis.name for axis in fields(Run) if axis.name not in lines]:
+        raise _foreign(file, f"it has no column {lacking[0]}")
+    return lines
+
+
+def _foreign(file: Path, reason: str) -> ValueError:
+    made = "make the report again with --report where its runs are"
+    return ValueError(f"{str(file)!r} is damaged or was not written by recbole_alt: {reason}; {made}")
 
 
 def _results(rows: Sequence[Row]) -> str:
@@ -124,8 +153,9 @@ def read_runs(folder: Path) -> list[Record]:
     """The finished runs of a campaign; of those that were made twice, as settings changed, the last one."""
     latest: dict[Run, Record] = {}
     files = sorted(folder.glob("runs/*.json"))
-    records = [read_record(file) | {"folder": str(file.with_suffix(""))} for file in files]
-    for record in sorted(filter(lambda record: record["tested"], records), key=lambda record: record["ended"]):
+    tested = [file for file in files if read_training(file)["tested"]]
+    records = [read_training(file, _OF_RUN) | {"folder": str(file.with_suffix(""))} for file in tested]
+    for record in sorted(records, key=lambda record: record["ended"]):
         if before := latest.get(run := Run(**record["run"])):
             getLogger().warning(f"{before['folder']} is left out: {record['folder']} is the same run, made later")
         latest[run] = record

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
+from recbole_alt.files import read_record
 from recbole_alt.keys import STAGES
 
 #: The method as configured; ablations change it.
@@ -63,6 +64,23 @@ class Run:
         if not is_control(self.variant):
             bases["vs_complete"] = replace(self, variant=COMPLETE)
         return {name: base for name, base in bases.items() if self.variant not in (PLAIN, base.variant)}
+
+
+def read_training(
+    file: Path, needed: Collection[str] = ("tested", "score", "error", "wall", "costs")
+) -> dict[str, Any]:
+    """The record of a training.
+
+    Raises:
+        ValueError: ``file`` is damaged, or of something else, as it lacks what is ``needed``.
+    """
+    record = read_record(file)
+    if lacking := [key for key in needed if key not in record]:
+        raise ValueError(
+            f"{str(file)!r} is damaged or was not written by recbole_alt: it lacks {lacking[0]}; delete it, and its "
+            "training is made anew"
+        )
+    return record
 
 
 def is_control(variant: str) -> bool:

@@ -22,7 +22,7 @@ from recbole_alt.files import check_folder, read_record, write_record
 from recbole_alt.keys import FREE
 from recbole_alt.launch import require_one_process
 from recbole_alt.reporting.report import write_report
-from recbole_alt.reporting.runs import PLAIN, Run
+from recbole_alt.reporting.runs import PLAIN, Run, read_training
 from recbole_alt.result import result_record
 from recbole_alt.run_folder import require_equal
 from recbole_alt.stopping import going_on
@@ -92,11 +92,11 @@ def _open(campaign: Campaign, folder: Path) -> None:
 def _unchanged_definitions(folder: Path, kept: Record, now: dict[str, Any]) -> dict[str, Any]:
     """All definitions so far; those of before are refused where they say something else ``now``."""
     before = kept.get("defined") or {f"variants: {name}": keys for name, keys in (kept.get("variants") or {}).items()}
-    flat = (
+    was, says = (
         {f"{name}: {key}": value for name in before.keys() & now.keys() for key, value in of[name].items()}
         for of in (before, now)
     )
-    require_equal("out", folder, *flat, "another name, or another folder")
+    require_equal("out", folder, was, says, "another name, or another folder")
     return before | now
 
 
@@ -286,7 +286,7 @@ class Comparison:
 
     def _is_tested(self, run: Run) -> bool:
         """True if ``run`` is there, with whatever parameters."""
-        return any(read_record(file)["tested"] for file in self.folder.glob(f"runs/{run.slug}-*.json"))
+        return any(read_training(file)["tested"] for file in self.folder.glob(f"runs/{run.slug}-*.json"))
 
     def _alignments(self) -> dict[str, Run]:
         """The alignments that what is left starts from, by name, each with a run."""

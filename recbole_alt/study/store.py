@@ -19,6 +19,7 @@ from recbole_alt.files import read_record, write_record
 from recbole_alt.keys import ALIGNMENT, NOT_OF_ALIGNMENT, keys_of
 from recbole_alt.loading import Data, load_data
 from recbole_alt.model.machine import settle_machine
+from recbole_alt.reporting.runs import read_training
 from recbole_alt.run_folder import MACHINE, StageResult, read_stage
 from recbole_alt.scores import flat_metrics
 from recbole_alt.study.console import logger
@@ -101,7 +102,7 @@ class Store:
             Timeout: Another process is at this training.
         """
         with FileLock(file.with_suffix(".lock"), timeout=timeout):
-            before = read_record(file) if file.is_file() else None
+            before = read_training(file) if file.is_file() else None
             if before and (before["tested"] or not test):
                 return before
             folder = file.with_suffix("")
