@@ -273,7 +273,7 @@ def test_a_campaign_goes_on_only_where_names_stand_for_the_same(campaign: Made, 
 
 
 def test_a_campaign_of_before_definitions_were_kept_goes_on(campaign: Made, tmp_path: Path) -> None:
-    comparison._open(campaign(variants={"mine": {"mask_ratio": 0.2}}), tmp_path)
+    comparison._open(campaign(variants={"mine": {"mask_ratio": 0.2, "show_progress": True}}), tmp_path)
     kept = read_record(tmp_path / "campaign.json")
     del kept["defined"]
     write_record(tmp_path / "campaign.json", kept)

@@ -92,9 +92,9 @@ def _open(campaign: Campaign, folder: Path) -> None:
 def _unchanged_definitions(folder: Path, kept: Record, now: dict[str, Any]) -> dict[str, Any]:
     """All definitions so far; those of before are refused where they say something else ``now``."""
     before = kept.get("defined") or {f"variants: {name}": keys for name, keys in (kept.get("variants") or {}).items()}
+    both = before.keys() & now.keys()
     was, says = (
-        {f"{name}: {key}": value for name in before.keys() & now.keys() for key, value in of[name].items()}
-        for of in (before, now)
+        {f"{name}: {key}": of[name][key] for name in both for key in of[name].keys() - FREE} for of in (before, now)
     )
     require_equal("out", folder, was, says, "another name, or another folder")
     return before | now
