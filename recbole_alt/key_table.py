@@ -144,7 +144,7 @@ KEYS: dict[str, Key] = {
     # data
     "load_col": _data(ANY, f"columns the CTR model sees, {_SIDE_COLUMNS}"),
     "unload_col": _data(ANY, f"columns left out, {_SIDE_COLUMNS}"),
-    "unused_col": _data(ANY, "columns to load but not to use, {user: [...], item: [...], inter: [...]}"),
+    "unused_col": _data(ANY, f"columns that neither the CTR model nor the prompts use, {_SIDE_COLUMNS}"),
     "additional_feat_suffix": _data(ANY, "suffixes of additional atomic files, such as [emb]"),
     "benchmark_filename": _data(ANY, "suffixes of given training, validation and test sets: [train, valid, test]"),
     "field_separator": _data(SEPARATOR, "separator of columns", empty=False),

@@ -27,6 +27,11 @@ def test_a_template_may_not_ask_for_label_rating_or_timestamp(tiny: Tiny, name: 
         create_dataset(tiny(template=template))
 
 
+def test_a_template_may_not_word_a_column_that_is_set_aside(tiny: Tiny) -> None:
+    template = {"fields": {"year": "made in {value}"}}
+    refused(r"template\.fields names 'year'.*in unused_col", tiny(template=template, unused_col={"item": ["year"]}))
+
+
 @pytest.mark.parametrize(
     ("keys", "names"),
     [

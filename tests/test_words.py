@@ -13,6 +13,7 @@ from rows import SOME, WITH_DWELL, built, everything, expected_words, records, w
 
 from recbole_alt.config import ALTConfig
 from recbole_alt.data.prompts import SegmentBatch
+from recbole_alt.data.wording import read_template
 from recbole_alt.pretrained import load_tokenizer
 
 Tiny = Callable[..., ALTConfig]
@@ -167,15 +168,11 @@ def test_scopes_give_a_field_the_same_tokens(tiny: Tiny) -> None:
     assert all(ids for row in entity for ids in row.values())
 
 
-def test_fields_the_ctr_model_drops_as_unused_stay_in_the_prompt(tiny: Tiny, data_path: Path) -> None:
-    config = tiny(unused_col={"inter": ["device"], "user": ["age"]})
+@pytest.mark.parametrize("scope", ["entity", "interaction"])
+def test_unused_columns_are_in_neither_the_model_nor_the_prompts(tiny: Tiny, scope: str) -> None:
+    config = tiny(unused_col={"inter": ["device"], "user": ["age"]}, prompt_scope=scope, show_progress=False)
     train, _, _ = data_preparation(config, create_dataset(config))
     dataset = train._dataset
-    assert "device" not in dataset[:].columns
-    said = everything(dataset)
-    lines = records(data_path / "tiny" / "tiny.inter")
-    expected = {int(line["timestamp"]): row for line, row in zip(lines, expected_words(data_path), strict=True)}
-    for row, time in zip(said, dataset[:]["timestamp"].tolist(), strict=True):
-        assert {name: row[name] for name in ("age", "device")} == {
-            name: expected[int(time)][name] for name in ("age", "device")
-        }
+    assert not {"device", "age"} & {*dataset[:].columns, *dataset.prompts.fields}
+    assert read_template(config).fields == dataset.prompts.fields
+    assert all({*said} == {*dataset.prompts.fields} for said in everything(dataset))

@@ -145,8 +145,7 @@ class ALTDataset(MeasuredDataset):
 
     def _stays(self, name: str) -> bool:
         """True if batches will have this field of the interactions."""
-        leaving = [*self._columns.prompt_only.values(), *(self.config["unused_col"] or {}).values()]
-        return all(name not in names for names in leaving)
+        return all(name not in names for names in self._columns.prompt_only.values())
 
     def _change_feat_format(self) -> None:
         super()._change_feat_format()

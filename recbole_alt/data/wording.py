@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import chain
 from typing import Any
 
 from recbole_alt.data.columns import OWNERS
@@ -13,8 +14,9 @@ _SIDES = {"inter": CONTEXT, "user": USER, "item": ITEM}
 
 
 def forbidden_in_prompts(config: Any) -> dict[str, str]:
-    """Fields that would reveal the label or are not content: name → why."""
-    forbidden = dict.fromkeys(config["threshold"] or {}, "what the threshold makes the label from")
+    """Fields that would reveal the label, are not content, or were set aside: name → why."""
+    forbidden = dict.fromkeys(chain(*(config["unused_col"] or {}).values()), "in unused_col")
+    forbidden |= dict.fromkeys(config["threshold"] or {}, "what the threshold makes the label from")
     forbidden[config["RATING_FIELD"]] = "the rating"
     forbidden |= {config["TIME_FIELD"]: "the timestamp", config["LABEL_FIELD"]: "the label"}
     return {name: why for name, why in forbidden.items() if name}
