@@ -1,20 +1,23 @@
-"""Reads YAML safely: UTF-8, no key twice, and ``1e-4`` is a number, as in RecBole."""
+"""Reads YAML safely: UTF-8, no key twice, and numbers are what they look like; ``1e-4`` is one, as in RecBole."""
 
+import re
 from collections.abc import Hashable
 from copy import deepcopy
 from functools import cache, lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 from recbole.config import Config
+
+_Number = TypeVar("_Number", int, float)
 
 
 def read_yaml(file: str | Path, what: str = "config file") -> dict[str, Any]:
     """Read the ``key: value`` pairs of a YAML file, which errors call ``what``.
 
     Raises:
-        ValueError: the file does not exist, is not UTF-8 or plain YAML, gives a key twice, or holds something else; one
+        ValueError: the file does not exist, is not UTF-8 or what :func:`parse_yaml` reads, or holds something else; one
             line that names the file and, where there is one, the line.
     """
     name = f"{what} {str(file)!r}"
@@ -51,11 +54,12 @@ def parse_yaml(text: str) -> Any:
     """The content of a YAML document.
 
     Raises:
-        ValueError: it is not plain YAML, or gives a key twice in one mapping.
+        ValueError: it is not plain YAML, gives a key twice in one mapping, or has a number in octal (``010``) or in base
+            60 (``1:30``).
     """
     try:
         return deepcopy(_parse(text))
-    except _DuplicateKey:
+    except _NotMeant:
         raise
     except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:  # of dates and of endless aliases, too
         raise ValueError(f"not plain YAML: {' '.join(str(error).split())}") from None
@@ -67,23 +71,49 @@ def _parse(text: str) -> Any:
     return yaml.load(text, Loader=_loader())
 
 
-class _DuplicateKey(ValueError):
-    """A key that is given twice in one mapping."""
+class _NotMeant(ValueError):
+    """What YAML allows and nobody means."""
 
 
 class _Loader(yaml.SafeLoader):
-    """Refuses a key that is given twice; PyYAML itself takes the last one."""
+    """Refuses a key that is given twice, of which PyYAML takes the last value, and YAML 1.1's surprising numbers."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        lines: dict[tuple[str, str], int] = {}
+        given: dict[Hashable, yaml.ScalarNode] = {}
         for key, _ in node.value if isinstance(node, yaml.MappingNode) else ():
             if not isinstance(key, yaml.ScalarNode) or key.tag == "tag:yaml.org,2002:merge":
                 continue
-            line, name = key.start_mark.line + 1, (key.tag, key.value)
-            if name in lines:
-                raise _DuplicateKey(f"{key.value} is given twice, in lines {lines[name]} and {line}: leave one")
-            lines[name] = line
+            before = given.setdefault(self.construct_object(key, deep=True), key)
+            if before is not key:
+                twice = f"{key.value} is" if key.value == before.value else f"{before.value}, also as {key.value}, is"
+                raise _NotMeant(f"{twice} given twice, in lines {_line(before)} and {_line(key)}: leave one")
         return super().construct_mapping(node, deep)
+
+    def construct_yaml_int(self, node: yaml.ScalarNode) -> int:
+        return self._refuse_surprise(node, super().construct_yaml_int(node))
+
+    def construct_yaml_float(self, node: yaml.ScalarNode) -> float:
+        return self._refuse_surprise(node, super().construct_yaml_float(node))
+
+    @staticmethod
+    def _refuse_surprise(node: yaml.ScalarNode, value: _Number) -> _Number:
+        text = node.value.replace("_", "")
+        octal = re.fullmatch(r"([-+]?)0+([0-7]+)", text)
+        if octal or ":" in text:
+            base, meant = ("octal", octal[1] + octal[2]) if octal else ("base 60", value)
+            raise _NotMeant(
+                f"{node.value} in line {_line(node)} is YAML's {base} for {value}: write {meant}, or {node.value!r} in "
+                "quotes if it is a text"
+            )
+        return value
+
+
+_Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_yaml_int)
+_Loader.add_constructor("tag:yaml.org,2002:float", _Loader.construct_yaml_float)
+
+
+def _line(node: yaml.Node) -> int:
+    return int(node.start_mark.line) + 1
 
 
 @cache

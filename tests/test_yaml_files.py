@@ -26,6 +26,14 @@ def refused(file: Path, match: str) -> None:
         ("epochs: 1\nseed: 2\nepochs: 3\n", "epochs is given twice, in lines 1 and 3"),
         ("template:\n  fields:\n    city: a\n    city: b\n", "city is given twice, in lines 3 and 4"),
         ("finetune: {ctr: {epochs: 1}, ctr: {epochs: 2}}\n", "ctr is given twice, in lines 1 and 1"),
+        ("a: {2001: c, 0x7d1: d}\n", "2001, also as 0x7d1, is given twice, in lines 1 and 1"),
+        ("a:\n  1: c\n  1.0: d\n", "1, also as 1.0, is given twice, in lines 2 and 3"),
+        ("seed: 1\ntrain_batch_size: 0100\n", "0100 in line 2 is YAML's octal for 64: write 100, or '0100' in quotes"),
+        ("seed: -0_10\n", "-0_10 in line 1 is YAML's octal for -8: write -10"),
+        ("threshold: {rating: 010}\n", "010 in line 1.*write 10"),
+        ("threshold: {010: rating}\n", "010 in line 1.*write 10"),
+        ("epochs: 1:30\n", "1:30 in line 1 is YAML's base 60 for 90: write 90, or '1:30' in quotes"),
+        ("epochs: 1:30.5\n", "1:30.5 in line 1 is YAML's base 60 for 90.5"),
         ("- a\n", "must hold 'key: value' pairs, not a list"),
         ("epochs: [1,\nseed: }", "not plain YAML"),
         ("seed: !!python/object/apply:os.mkdir [made]\n", "not plain YAML"),
@@ -37,6 +45,12 @@ def test_what_can_not_be_meant_is_refused(tmp_path: Path, text: str, match: str)
     file = tmp_path / "mine.yaml"
     file.write_text(text)
     refused(file, match)
+
+
+def test_numbers_that_are_what_they_look_like_are_read() -> None:
+    text = "[0, 10, -3, 0x10, 0.5, 00.5, 1e-4, 0e0, '010', \"1:30\", 08, 1_000]"
+    assert parse_yaml(text) == [0, 10, -3, 16, 0.5, 0.5, 1e-4, 0.0, "010", "1:30", "08", 1000]
+    assert parse_yaml("{1: a, '1': b}") == {1: "a", "1": "b"}
 
 
 def test_another_encoding_names_file_and_line(tmp_path: Path) -> None:
