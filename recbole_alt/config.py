@@ -21,6 +21,7 @@ from recbole.utils import EvaluatorType
 from recbole_alt import checkpoints
 from recbole_alt.arguments import parse_arguments
 from recbole_alt.compat import replaces
+from recbole_alt.data.template import refuse_excluded
 from recbole_alt.evaluation import check_evaluation
 from recbole_alt.keys import check_names, check_stages, check_values
 from recbole_alt.launch import check_launch, launched
@@ -166,6 +167,8 @@ class ALTConfig(Config):
         stages = merge_stages(self.internal_config_dict.get("finetune"), self.external_config_dict.get("finetune"))
         values["finetune"] = stages
         wordings = [layer.get("template") for layer in (self.internal_config_dict, self.external_config_dict)]
+        for wording in wordings:
+            refuse_excluded(wording)
         if all(isinstance(wording, dict) for wording in wordings):  # a user's parts, and the others of the dataset's
             values["template"] = {**wordings[0], **wordings[1]}
         values.pop("local_rank", None)  # RecBole takes the key alone for a launch of its own

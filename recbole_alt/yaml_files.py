@@ -54,8 +54,8 @@ def parse_yaml(text: str) -> Any:
     """The content of a YAML document.
 
     Raises:
-        ValueError: it is not plain YAML, gives a key twice in one mapping, or has a number in octal (``010``) or in base
-            60 (``1:30``).
+        ValueError: it is not plain YAML, gives a key twice in one mapping, or holds a number in octal (``010``) or
+            base 60 (``1:30``).
     """
     try:
         return deepcopy(_parse(text))

@@ -9,7 +9,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from recbole_alt.data.template import PromptTemplate, build_template, default_wording
+from recbole_alt.data.template import PromptTemplate, build_template, default_wording, refuse_excluded
 
 SOURCES = {
     "user_id": "user",
@@ -238,6 +238,22 @@ def test_separator_needs_a_space(separator: str) -> None:
         ({"values": {"gender": {}}}, r"values\.gender"),
         ({"missing": "  "}, "missing"),
         ({"missing": None}, "missing"),
+        ({"missing": False}, r"template\.missing must be text, not False.*quote it"),
+        ({"missing": ["a"]}, r"template\.missing must be text, not \['a'\]: quote it"),
+        ({"separator": None}, r"template\.separator must be text"),
+        ({"prefix": {"prompt": True}}, r"template\.prefix\.prompt must be text, not True.*quote it"),
+        ({"join": {"title": False}}, r"template\.join\.title must be text, not False.*quote it"),
+        ({"join": {"title": 5}}, r"template\.join\.title must be text, not 5: quote it"),
+        ({"fields": {"age": False}}, r"template\.fields\.age must be text, not False.*quote it"),
+        ({"values": {"gender": {"M": None}}}, r"template\.values\.gender\.M must be text, not None: quote it"),
+        ({"values": {"gender": {"M": 1}}}, r"template\.values\.gender\.M must be text, not 1: quote it"),
+        ({"values": {"gender": {True: "yes"}}}, r"template\.values\.gender: the code True.*text, not True.*quote it"),
+        ({"values": {"age": {1.5: "a"}}}, r"template\.values\.age: the code 1\.5.*quote it"),
+        ({"values": {"age": {25: "a", "25": "b"}}}, r"template\.values\.age: 25 is given twice"),
+        ({"order": ["age", "age"]}, r"template\.order names 'age' twice"),
+        ({"prefix": {"user": "x"}}, r"template\.prefix names 'user'.*prompt_scope: interaction has not.*prompt"),
+        ({"order": ["item_id"]}, r"template\.order names 'item_id'.*left out by default.*exclude"),
+        ({"fields": {"user_id": "{value}"}}, r"template\.fields names 'user_id'.*left out by default.*exclude"),
         ({"digits": 0}, "digits.*0"),
         ({"digits": "four"}, "digits.*'four'"),
         ({"digits": True}, "digits.*True"),
@@ -245,6 +261,19 @@ def test_separator_needs_a_space(separator: str) -> None:
 )
 def test_other_mistakes_are_named(spec: dict[str, Any], match: str) -> None:
     fails(match, spec)
+
+
+def test_only_sequences_are_joined() -> None:
+    fails(r"template\.join names 'age'.*no sequence", {"join": {"age": " "}}, sequences=["title"])
+    assert build({"join": {"title": " / "}}, sequences=["title"]).join == {"title": " / "}
+
+
+@pytest.mark.parametrize("part", ["fields", "order"])
+def test_one_place_does_not_word_or_order_what_it_leaves_out(part: str) -> None:
+    with pytest.raises(ValueError, match=rf"template\.{part} names 'age', which template\.exclude leaves out"):
+        refuse_excluded(naming(part, "age") | {"exclude": ["age"]})
+    for spec in (None, "short", naming(part, "age"), {"exclude": ["age"]}, {"exclude": "age", part: ["age"]}):
+        refuse_excluded(spec)
 
 
 # -- no label in any prompt ----------------------------------------------------------------------------------
@@ -259,7 +288,6 @@ _SPEC = st.fixed_dictionaries(
         "exclude": st.lists(_FIELD, unique=True),
         "separator": st.sampled_from([" ", "; ", " | "]),
         "values": st.dictionaries(_FIELD, st.just({"a": "b"}), max_size=2),
-        "prefix": st.dictionaries(st.sampled_from(["user", "item", "context", "prompt"]), st.just("Row:")),
         "join": st.dictionaries(_FIELD, st.just(" "), max_size=2),
     },
 )
@@ -275,7 +303,7 @@ def test_no_template_puts_label_rating_or_timestamp_into_a_prompt(
     try:
         template = build_template(spec, sources, scope=scope, forbidden=FORBIDDEN, default_exclude=IDS)
     except ValueError as error:
-        assert any(repr(name) in str(error) for name in FORBIDDEN)  # nothing else here is a mistake
+        assert any(repr(name) in str(error) for name in (*FORBIDDEN, *IDS))  # nothing else here is a mistake
         return
     assert not wanted & FORBIDDEN.keys()
     assert not FORBIDDEN.keys() & set(template.fields)

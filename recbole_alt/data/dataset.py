@@ -19,7 +19,7 @@ from recbole_alt.data.as_trained import MeasuredDataset
 from recbole_alt.data.identity import DataIdentity
 from recbole_alt.data.labels import check_parts
 from recbole_alt.data.prompts import PromptTable
-from recbole_alt.data.template import CONTEXT, ITEM, USER, build_template
+from recbole_alt.data.template import CONTEXT, ITEM, SEQUENCES, USER, build_template
 from recbole_alt.data.wording import forbidden_in_prompts
 from recbole_alt.data.words import FieldWords, exchange, float_words, sequence_words
 from recbole_alt.keys import check_values
@@ -87,6 +87,7 @@ class ALTDataset(MeasuredDataset):
             scope=self.config["prompt_scope"],
             forbidden=forbidden_in_prompts(self.config),
             default_exclude=[name for name in (self.uid_field, self.iid_field) if name],
+            sequences=[name for name, kind in self.field2type.items() if kind.value in SEQUENCES],
         )
         if self.config["finetune_modes"] or not self.config["plain_baseline"]:
             self._require_text()

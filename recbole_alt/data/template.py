@@ -5,14 +5,17 @@ with all fields (``prompt_scope: interaction``, the paper's prompt) or one per s
 item is encoded only once (``prompt_scope: entity``). This module depends on neither RecBole nor a tokenizer nor torch.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeGuard
 
-from recbole_alt.kinds import whole
+from recbole_alt.data.columns import names_in
+from recbole_alt.kinds import is_whole, whole
 
 USER, ITEM, CONTEXT, PROMPT = "user", "item", "context", "prompt"
 SLOT = "{value}"
+#: Types of columns with several values.
+SEQUENCES = ("token_seq", "float_seq")
 
 _SEGMENTS = (USER, ITEM, CONTEXT, PROMPT)
 #: Parts of the section and their defaults.
@@ -101,6 +104,7 @@ def build_template(
     scope: str,
     forbidden: Mapping[str, str] | None = None,
     default_exclude: Sequence[str] = (),
+    sequences: Collection[str] | None = None,
 ) -> PromptTemplate:
     """Check a ``template:`` section and make a :class:`PromptTemplate` of it.
 
@@ -110,13 +114,14 @@ def build_template(
         scope: ``interaction`` for one text per row, ``entity`` for one per side.
         forbidden: fields that must never be in a prompt → why (label, rating, timestamp).
         default_exclude: fields left out if ``exclude`` is not given: the ids, which describe nothing.
+        sequences: the fields with several values, which alone can be joined; None if that is not known.
 
     Returns:
         The template. A side none of whose fields is left has no segment.
 
     Raises:
-        ValueError: an unknown or forbidden field, wording without exactly one ``{value}``, or a separator
-            without white space; names the field and what to do.
+        ValueError: an unknown or forbidden field, wording without exactly one ``{value}``, a separator without white
+            space, what is no text, or a part without effect; names the part, the field and what to do.
     """
     spec, forbidden = _checked_parts(spec), forbidden or {}
     for part in ("fields", "order", "exclude", "values", "join"):
@@ -128,25 +133,26 @@ def build_template(
                     f"template.{part} names the unknown field {name!r}: known are {', '.join(sources)} "
                     "(load it with load_col, or list it in prompt_only)"
                 )
+    _refuse_without_effect(spec, scope, default_exclude, sequences)
     excluded = default_exclude if spec["exclude"] is None else spec["exclude"]
     names = [name for name in sources if name not in forbidden and name not in excluded]
     first = list(spec["order"] or spec["fields"])
     names = [name for name in first if name in names] + [name for name in names if name not in first]
     segments = []
-    for segment in (PROMPT,) if scope == "interaction" else (USER, ITEM, CONTEXT):
+    for segment in _segments(scope):
         wording = {
-            name: str(spec["fields"].get(name) or default_wording(name))
+            name: spec["fields"].get(name, default_wording(name))
             for name in names
             if segment in (PROMPT, sources[name])
         }
         if wording:
-            prefix = " ".join(str(spec["prefix"].get(segment) or "").split())
-            segments.append(SegmentTemplate(segment, prefix, _clauses(wording, str(spec["separator"]), prefix)))
+            prefix = " ".join(spec["prefix"].get(segment, "").split())
+            segments.append(SegmentTemplate(segment, prefix, _clauses(wording, spec["separator"], prefix)))
     return PromptTemplate(
         tuple(segments),
         values=_names_of_codes(spec["values"]),
-        missing=" ".join(str(spec["missing"]).split()),
-        join={name: str(between) for name, between in spec["join"].items()},
+        missing=" ".join(spec["missing"].split()),
+        join=spec["join"],
         digits=spec["digits"],
     )
 
@@ -165,12 +171,53 @@ def _checked_parts(spec: Mapping[str, Any] | None) -> dict[str, Any]:
             if key not in known:
                 raise ValueError(f"template{where}: unknown key {key!r}; known are {', '.join(known)}")
     for part in ("order", "exclude"):
-        if parts[part] is not None and not isinstance(parts[part], (list, tuple)):
-            raise ValueError(f"template.{part} must be a list such as [{parts[part]}], not {parts[part]!r}")
-    if parts["missing"] is None or not str(parts["missing"]).split():
+        if parts[part] is not None:
+            names_in(parts[part], f"template.{part}")
+    for part in ("missing", "separator"):
+        _require_text(part, parts[part])
+    for part in ("fields", "join", "prefix"):
+        for name, words in parts[part].items():
+            _require_text(f"{part}.{name}", words)
+    if not parts["missing"].split():
         raise ValueError("template.missing must not be empty")
     whole(1).refuse("template.digits", parts["digits"])
     return parts
+
+
+def _segments(scope: str) -> tuple[str, ...]:
+    return (PROMPT,) if scope == "interaction" else (USER, ITEM, CONTEXT)
+
+
+def _refuse_without_effect(
+    spec: Mapping[str, Any], scope: str, default_exclude: Collection[str], sequences: Collection[str] | None
+) -> None:
+    """Refuse parts that would change nothing: of another scope, of a field left out by default, of a single value."""
+    for segment in spec["prefix"]:
+        if segment not in _segments(scope):
+            known = ", ".join(_segments(scope))
+            raise ValueError(f"template.prefix names {segment!r}, which prompt_scope: {scope} has not: it has {known}")
+    for part in ("fields", "order") if spec["exclude"] is None else ():
+        for name in set(default_exclude).intersection(spec[part] or ()):
+            raise ValueError(
+                f"template.{part} names {name!r}, an id, which is left out by default: give template.exclude without it"
+            )
+    for name in spec["join"]:
+        if sequences is not None and name not in sequences:
+            raise ValueError(f"template.join names {name!r}, which has a single value, no sequence: leave it out")
+
+
+def refuse_excluded(spec: Any) -> None:
+    """Refuse a section, as one place gives it, that leaves out a field that it words or orders."""
+    given = {part: spec.get(part) for part in ("fields", "order", "exclude")} if isinstance(spec, Mapping) else {}
+    excluded = given.pop("exclude", None)
+    for part, names in given.items():
+        both = [name for name in excluded if name in names] if _listed(excluded) and _listed(names) else []
+        if both:
+            raise ValueError(f"template.{part} names {both[0]!r}, which template.exclude leaves out: name it in one")
+
+
+def _listed(names: Any) -> TypeGuard[Collection[Any]]:
+    return isinstance(names, (list, tuple, Mapping))
 
 
 def _clauses(wording: Mapping[str, str], separator: str, prefix: str) -> tuple[Clause, ...]:
@@ -194,9 +241,20 @@ def _clauses(wording: Mapping[str, str], separator: str, prefix: str) -> tuple[C
 
 
 def _names_of_codes(values: Mapping[str, Any]) -> dict[str, dict[str, str]]:
+    """Field → {code: name}; codes may be whole numbers, as YAML reads them, and are texts in the atomic files."""
     for name, names in values.items():
         if not isinstance(names, Mapping) or not names:
             raise ValueError(f"template.values.{name} must map codes to names, not {names!r}")
-        if any(isinstance(one, bool) for one in (*names, *names.values())):
-            raise ValueError(f"template.values.{name}: YAML reads a bare yes, no, on or off as a truth value: quote it")
-    return {name: {str(code): str(word) for code, word in names.items()} for name, names in values.items()}
+        for code, word in names.items():
+            if not is_whole(code):
+                _require_text(f"values.{name}: the code {code!r}", code)
+            elif str(code) in names:
+                raise ValueError(f"template.values.{name}: {code} is given twice, as a number and as a text: leave one")
+            _require_text(f"values.{name}.{code}", word)
+    return {name: {str(code): word for code, word in names.items()} for name, names in values.items()}
+
+
+def _require_text(where: str, given: Any) -> None:
+    if not isinstance(given, str):
+        bare = ": YAML reads a bare yes, no, on or off as a truth value" if isinstance(given, bool) else ""
+        raise ValueError(f"template.{where} must be text, not {given!r}{bare}: quote it")

@@ -8,7 +8,7 @@ from typing import Any
 from recbole_alt.data.columns import OWNERS
 from recbole_alt.data.files import atomic_files, headers_of
 from recbole_alt.data.named_fields import check_named_fields
-from recbole_alt.data.template import CONTEXT, ITEM, USER, PromptTemplate, build_template
+from recbole_alt.data.template import CONTEXT, ITEM, SEQUENCES, USER, PromptTemplate, build_template
 
 _SIDES = {"inter": CONTEXT, "user": USER, "item": ITEM}
 
@@ -44,4 +44,5 @@ def read_template(config: Any) -> PromptTemplate:
         scope=config["prompt_scope"],
         forbidden=forbidden_in_prompts(config),
         default_exclude=list(ids),
+        sequences=[name for of in headers.values() for name, kind in of.items() if kind in SEQUENCES],
     )
