@@ -141,6 +141,9 @@ class ALTConfig(Config):
     def _get_model_and_dataset(self, model: str | None, dataset: str | None) -> tuple[str, type, str]:
         check_launch(self.external_config_dict)  # before RecBole waits for the others
         name = model or self.external_config_dict.get("model") or DEFAULT_MODEL
+        if name != "ALT" and self.external_config_dict.get("backbone") is not None:
+            own = self.external_config_dict["backbone"]
+            raise ValueError(f"backbone needs --model=ALT: beside model: {name}, {own!r} would not be read")
         name = self._own_model() if name == "ALT" else name
         if not isinstance(name, str) or _registered(name) is None:
             raise ValueError(f"model must be one of {', '.join(registered_models())}, not {name!r}")

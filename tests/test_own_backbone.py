@@ -211,6 +211,12 @@ def test_a_model_that_can_not_be_built_is_one_line(models: Any, tiny: Callable[.
     assert isinstance(caught.value.__cause__, IndexError)  # which the log of --state=debug shows
 
 
+@pytest.mark.parametrize("model", [None, "ALT_DCN"])
+def test_a_class_of_ones_own_beside_another_model_is_refused(model: str | None) -> None:
+    with pytest.raises(ValueError, match=r"backbone needs --model=ALT: .*ALT_DCN, 'no.such.Class'"):
+        ALTConfig(model, "anything", None, {"backbone": "no.such.Class"})
+
+
 def test_nothing_found_says_what_to_declare(models: Any, tiny: Callable[..., Any]) -> None:
     for name, missing in (("Nothing", "captures = Captures("), ("HiddenLogit", "logits=CapturePoint(")):
         recbole_alt.register(getattr(models, name))
@@ -221,7 +227,7 @@ def test_nothing_found_says_what_to_declare(models: Any, tiny: Callable[..., Any
 
 
 def test_whole_job_by_import_path(models: Any, keys: Callable[..., dict[str, Any]]) -> None:
-    given = keys(finetune_modes=["ctr", "joint"], backbone="own_models.Found")
+    given = keys(finetune_modes=["ctr", "joint"]) | {"backbone": "own_models.Found"}
     result = run_recbole_alt("ALT", "tiny", None, given)
     assert set(result["record"]["results"]) == {"ctr", "joint", "plain"}
     assert result["table"].startswith("| Found |")
@@ -232,7 +238,7 @@ def test_whole_job_by_import_path(models: Any, keys: Callable[..., dict[str, Any
 def test_a_file_of_an_unregistered_model_runs_no_code(
     models: Any, keys: Callable[..., dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    result = run_recbole_alt("ALT", "tiny", None, keys(finetune_modes=[], backbone="own_models.Declared"))
+    result = run_recbole_alt("ALT", "tiny", None, keys(finetune_modes=[]) | {"backbone": "own_models.Declared"})
     monkeypatch.delitem(sys.modules, "recbole.model.context_aware_recommender.alt_declared")
     monkeypatch.delitem(sys.modules, "own_models")
     with pytest.raises(ValueError, match="register"):
@@ -243,7 +249,7 @@ def test_a_file_of_an_unregistered_model_runs_no_code(
 @pytest.mark.parametrize("path", ["own_models.Missing", "no_such_module.Found", "Found", "torch.nn.Linear"])
 def test_bad_paths_are_named(path: str, models: Any, keys: Callable[..., dict[str, Any]]) -> None:
     with pytest.raises(ValueError, match=path.replace(".", r"\.")):
-        make_config("ALT", "tiny", None, keys(backbone=path))
+        make_config("ALT", "tiny", None, keys() | {"backbone": path})
 
 
 def test_model_alt_needs_a_backbone(keys: Callable[..., dict[str, Any]]) -> None:
@@ -266,5 +272,5 @@ def test_model_alt_is_registered_before_the_configuration_is_made(
 
 def test_a_configuration_of_its_own_says_how_to_register(models: Any, keys: Callable[..., dict[str, Any]]) -> None:
     with pytest.raises(ValueError, match=r"own_models\.Found.*make_config.*recbole_alt\.register\(Class\)") as caught:
-        ALTConfig("ALT", "tiny", None, keys(backbone="own_models.Found"))
+        ALTConfig("ALT", "tiny", None, keys() | {"backbone": "own_models.Found"})
     assert "\n" not in str(caught.value)
