@@ -140,17 +140,24 @@ class ALTConfig(Config):
 
     def _get_model_and_dataset(self, model: str | None, dataset: str | None) -> tuple[str, type, str]:
         check_launch(self.external_config_dict)  # before RecBole waits for the others
-        name = model or self.external_config_dict.get("model") or DEFAULT_MODEL
+        name = self._named("model", model, DEFAULT_MODEL)
         if name != "ALT" and self.external_config_dict.get("backbone") is not None:
             own = self.external_config_dict["backbone"]
             raise ValueError(f"backbone needs --model=ALT: beside model: {name}, {own!r} would not be read")
         name = self._own_model() if name == "ALT" else name
         if not isinstance(name, str) or _registered(name) is None:
             raise ValueError(f"model must be one of {', '.join(registered_models())}, not {name!r}")
-        dataset = dataset or self.external_config_dict.get("dataset") or DEFAULT_DATASET
+        dataset = self._named("dataset", dataset, DEFAULT_DATASET)
         if not isinstance(dataset, str):
             raise ValueError(f"dataset must be the name of atomic files, not {dataset!r}: quote it")
         return super()._get_model_and_dataset(name, dataset)
+
+    def _named(self, key: str, given: Any, default: str) -> Any:
+        """The argument, or else what a file or the command line says; a ValueError if that is empty."""
+        name = self.external_config_dict.get(key, default) if given is None else given
+        if name in (None, ""):
+            raise ValueError(f"{key} is empty: name one, or leave it out, which means {default}")
+        return name
 
     def _own_model(self) -> str:
         """Register the class that ``backbone`` names, and return the name of its model."""

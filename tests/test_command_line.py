@@ -155,6 +155,15 @@ def test_run_passes_options_and_keys_on(words: list[str], ran: list[dict[str, An
     assert ran == [{"arguments": arguments}]
 
 
+@pytest.mark.parametrize(("key", "default"), [("model", "ALT_DCN"), ("dataset", "ml-100k")])
+@pytest.mark.parametrize("command", ["run", "tune"])
+def test_an_empty_name_is_not_the_default(
+    command: str, key: str, default: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([command, f"--{key}="]) == 2
+    assert f"{key} is empty: name one, or leave it out, which means {default}" in capsys.readouterr().err
+
+
 def test_the_module_is_the_command_with_the_words_of_the_process(
     ran: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -363,6 +363,8 @@ def test_another_tuning_is_not_resumed(tune: Any, monkeypatch: pytest.MonkeyPatc
     ):
         with pytest.raises(ValueError, match=f"resume: {named} was"):
             tune(ranges, config, resume=folder, **options)
+    with pytest.raises(ValueError, match="resume must be text or empty, not ''"):
+        tune(RATES, resume="")
     with pytest.raises(ValueError, match=r"no tuning\.json"):
         tune(RATES, resume="nowhere")
     with pytest.raises(ValueError, match="last finds no tuning-ALT_DCN-tiny-joint"):

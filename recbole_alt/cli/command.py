@@ -28,4 +28,4 @@ def add_config_options(parser: ArgumentParser) -> None:
     """Add the options that say what a configuration is made of."""
     parser.add_argument("--model", help="ALT_<backbone> (default: the YAML files', else ALT_DCN)")
     parser.add_argument("--dataset", help="name of the atomic files (default: the YAML files', else ml-100k)")
-    parser.add_argument("--config_files", default="", help="YAML files, separated by spaces")
+    parser.add_argument("--config_files", help="YAML files, separated by spaces")

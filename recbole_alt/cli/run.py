@@ -14,7 +14,7 @@ def _work(options: Namespace, keys: list[str]) -> None:
     from recbole_alt.quick_start import plan_recbole_alt, run_recbole_alt
 
     given = {name: getattr(options, name) for name in ("model", "dataset", "config_files")}
-    arguments = [f"--{name}={value}" for name, value in given.items() if value]
+    arguments = [f"--{name}={value}" for name, value in given.items() if value is not None]
     if options.plan:
         print(plan_recbole_alt(arguments=[*arguments, *keys]).table())
     else:

@@ -20,7 +20,7 @@ def _work(options: Namespace, keys: list[str]) -> None:
     from recbole_alt.study import run_hyper_alt
 
     given = {name: value for name, value in vars(options).items() if name not in ("command", "words", "config_files")}
-    run_hyper_alt(**given, config_file_list=options.config_files.split(), arguments=keys)
+    run_hyper_alt(**given, config_file_list=(options.config_files or "").split(), arguments=keys)
 
 
 COMMAND = Command("tune one finetuning mode, or the plain backbone, on validation data", _add_options, _work, True)

@@ -18,7 +18,7 @@ from recbole.utils import get_local_time, init_logger
 from recbole_alt.config import ALTConfig
 from recbole_alt.files import check_folder, new_folder, read_record, write_record
 from recbole_alt.keys import ALIGNMENT, FREE, STAGES, keys_of
-from recbole_alt.kinds import choice, whole
+from recbole_alt.kinds import TEXT, choice, whole
 from recbole_alt.launch import require_one_process
 from recbole_alt.registry import make_config
 from recbole_alt.reporting.tuning import best_of, write_results
@@ -116,6 +116,7 @@ def run_hyper_alt(
 
     choice(*ALGORITHMS).refuse("algo", algo)
     choice(*STAGES).refuse("stage", stage, empty=True)
+    TEXT.refuse("resume", resume, empty=True)
     whole(1).refuse("max_evals", max_evals, empty=True)
     whole(1).refuse("early_stop", early_stop, empty=True)
     ranges = read_ranges(params_file)
@@ -178,7 +179,7 @@ def _search(search: Search, trials: Trials, configure: Callable[[dict[str, Any]]
 def _open_folder(config: ALTConfig, ranges: Sequence[Range], stage: str, algo: str, resume: str | None) -> Path:
     tuned = {f"range of {one.name}": [one.kind, one.values] for one in ranges}
     now = json.loads(json.dumps({**values_of(config, FREE), "stage": stage, "algo": algo, **tuned}))
-    if not resume:
+    if resume is None:
         folder = _make_folder(config, stage)
         write_record(folder / "tuning.json", now)
         return folder
