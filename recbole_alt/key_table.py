@@ -71,7 +71,7 @@ _SAMPLING = choice("auto", "block", "shuffle")
 _SIDES = choices("user", "item")
 _SCHEDULE = choice("constant", "cosine", "linear")
 _tower_rate = partial(_finetuning, _NOT_NEGATIVE, empty=True)
-_CLIP = parts({"max_norm": _POSITIVE, "norm_type": _POSITIVE}, example="{max_norm: 1.0}")
+_CLIP = parts({"max_norm": _POSITIVE, "norm_type": _POSITIVE}, example="{max_norm: 1.0}", needs=["max_norm"])
 #: Objective of alignment → its class, an :class:`~recbole_alt.model.objectives.objective.Objective`; in this order they
 #: are built and measured.
 OBJECTIVES = {

@@ -106,13 +106,15 @@ def either(kind: Kind, *values: Any) -> Kind:
     return Kind(f"{kind.says}, or {others}", lambda value: value in values or kind.accepts(value), kind.choices)
 
 
-def parts(known: Mapping[str, Kind], *, example: str) -> Kind:
-    """A mapping whose keys are among ``known``, with values of their kinds."""
+def parts(known: Mapping[str, Kind], *, example: str, needs: Collection[str] = ()) -> Kind:
+    """A mapping with all keys of ``needs`` and others of ``known``, whose values are of their kinds."""
 
     def accepts(value: Any) -> bool:
-        return isinstance(value, Mapping) and all(key in known and known[key].accepts(value[key]) for key in value)
+        if not isinstance(value, Mapping) or any(key not in value for key in needs):
+            return False
+        return all(key in known and known[key].accepts(value[key]) for key in value)
 
-    within = "; ".join(f"{key}: {kind.says}" for key, kind in known.items())
+    within = "; ".join(f"{key}{', needed' if key in needs else ''}: {kind.says}" for key, kind in known.items())
     return Kind(f"like {example} ({within})", accepts)
 
 

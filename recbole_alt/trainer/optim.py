@@ -128,7 +128,7 @@ def update(
 ) -> None:
     """One optimiser step on the gradients of ``loss``, a scalar, added to those there are.
 
-    ``clip`` holds the arguments of :func:`torch.nn.utils.clip_grad_norm_`; None or empty clips nothing.
+    ``clip`` holds the arguments of :func:`torch.nn.utils.clip_grad_norm_`; None clips nothing.
     """
     scaler.scale(loss).backward()
     if clip:
