@@ -15,6 +15,7 @@ from recbole.trainer import HyperTuning
 import recbole_alt
 from recbole_alt.config import ALTConfig, properties_dir
 from recbole_alt.study.ranges import check_ranges, count_trials, read_ranges
+from recbole_alt.study.unread import unread_keys
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -32,6 +33,7 @@ Keys = Callable[..., dict[str, Any]]
         ("learning_rate choice 1e-3", "not a list"),
         ("learning_rate choice []", "not a list with values"),
         ("learning_rate choice [1e-3, 0.001]", "0.001 twice"),
+        ("weight_decay choice [1, 1.0]", "1.0 twice"),
         ("learning_rate choice [{1, 2}]", "must be numbers"),
         ("learning_rate uniform 0.1", "1 number"),
         ("learning_rate uniform 0.2,0.1", "below the second"),
@@ -64,6 +66,39 @@ def test_a_fixed_key_is_not_tuned(tune: Any, keys: Keys) -> None:
         recbole_alt.objective_function(given | {"learning_rate": 0.1}, arguments=fixed)
     with pytest.raises(ValueError, match="pretrained_checkpoint brings"):
         tune("mask_ratio choice [0.2, 0.3]", {"pretrained_checkpoint": "some.pth"})
+
+
+@pytest.mark.parametrize(
+    ("stage", "model", "line", "why"),
+    [
+        ("ctr", "DCN", "language_learning_rate choice [1e-3, 1e-4]", "ctr does not read it"),
+        ("lm", "DCN", "unseen_values choice ['zero', 'initial']", "lm does not read it"),
+        ("plain", "DCN", "transfer choice ['all', 'embeddings']", "plain does not read it"),
+        ("plain", "DCN", "mask_ratio choice [0.2, 0.3]", "the plain backbone is not pretrained"),
+        ("plain", "DCN", "lora_rank choice [1, 2]", "the plain backbone is not pretrained"),
+        ("plain", "DCN", "block_texts choice [100, 200]", "plain does not read it"),
+        ("joint", "DCN", "lora_alpha choice [1, 2]", "lora_rank is empty"),
+        ("plain", "AutoInt", "dropout_prob choice [0.0, 0.2]", "AutoInt has no such key"),
+        ("joint", "DeepFM", "cross_layer_num choice [1, 2]", "DeepFM has no such key"),
+    ],
+)
+def test_a_key_that_nothing_reads_is_not_tuned(stage: str, model: str, line: str, why: str, keys: Keys) -> None:
+    Path("ranges").write_text(line)
+    with pytest.raises(ValueError, match=f"ranges, line 1: {line.split()[0]} changes nothing: .*{why}"):
+        recbole_alt.run_hyper_alt(f"ALT_{model}", "tiny", None, keys(), params_file="ranges", stage=stage)
+
+
+@pytest.mark.parametrize(
+    ("stage", "tuned"),
+    [
+        ("plain", ["unseen_values", "dropout_prob", "cross_layer_num", "weight_decay"]),
+        ("ctr", ["transfer", "batch_sampling", "lora_rank", "mask_ratio"]),
+        ("lm", ["dropout_prob", "language_learning_rate"]),
+        ("joint", ["lora_rank", "lora_alpha"]),
+    ],
+)
+def test_a_key_that_is_read_may_be_tuned(stage: str, tuned: list[str]) -> None:
+    assert not set(tuned) & unread_keys(ALTConfig("ALT_DCN", "anything"), stage, tuned).keys()
 
 
 def test_ends_of_a_range_are_checked(tune: Any) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import json
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -157,8 +156,9 @@ def _read_choices(text: str) -> tuple[Any, ...]:
         raise ValueError("not a list in Python's notation, with text in quotes") from None
     if not isinstance(values, (list, tuple)) or not values:
         raise ValueError("not a list with values")
-    if twice := [value for value, times in Counter(map(repr, values)).items() if times > 1]:
-        raise ValueError(f"{', '.join(sorted(twice))} twice")
+    for number, value in enumerate(values):
+        if any(value == one and isinstance(value, bool) == isinstance(one, bool) for one in values[:number]):
+            raise ValueError(f"{value!r} twice")
     try:
         return tuple(json.loads(json.dumps(values)))  # as in the trials' records
     except TypeError:
