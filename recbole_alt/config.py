@@ -22,7 +22,7 @@ from recbole_alt import checkpoints
 from recbole_alt.arguments import parse_arguments
 from recbole_alt.compat import replaces
 from recbole_alt.data.template import refuse_excluded
-from recbole_alt.evaluation import check_evaluation
+from recbole_alt.evaluation import check_direction, check_evaluation
 from recbole_alt.keys import check_names, check_stages, check_values
 from recbole_alt.launch import check_launch, launched
 from recbole_alt.values import parse_value
@@ -189,6 +189,7 @@ class ALTConfig(Config):
         check_stages(stages, own, strict)
         check_values(values)
         self.notes += check_evaluation(values)
+        check_direction(values["valid_metric"], self.external_config_dict.get("valid_metric_bigger"))
         return values
 
     def _init_device(self) -> None:

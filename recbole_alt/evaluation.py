@@ -61,6 +61,14 @@ def check_evaluation(values: Mapping[str, Any]) -> list[str]:
     return notes
 
 
+def check_direction(metric: str, bigger: bool | None) -> None:
+    """Refuse a ``valid_metric_bigger``, if one is given, against the metric's own direction, which RecBole follows."""
+    own = not metrics_dict[metric.partition("@")[0].lower()].smaller
+    if bigger is not None and bigger != own:
+        better = "more" if own else "less"
+        raise ValueError(f"valid_metric_bigger: {bigger!r} is not read, as {better} {metric} is better: leave it out")
+
+
 def modes(eval_args: Mapping[str, Any]) -> dict[str, str]:
     """``eval_args: mode`` of validation and test, as RecBole reads it."""
     mode = eval_args.get("mode", "full")

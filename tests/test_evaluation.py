@@ -77,3 +77,12 @@ def test_what_recbole_fills_in_is_said() -> None:
     assert config["eval_args"]["group_by"] == "user"
     assert config.notes == ["eval_args gives no group_by: RecBole takes group_by: user"]
     assert configure(eval_args=LABELED).notes == []
+
+
+@pytest.mark.parametrize(("metric", "own"), [("AUC", True), ("LogLoss", False)])
+def test_a_metric_has_its_own_direction(metric: str, own: bool) -> None:
+    given = {"valid_metric": metric}
+    assert ALTConfig("ALT_DCN", "anything", None, given | {"valid_metric_bigger": own})["valid_metric_bigger"] is own
+    assert ALTConfig("ALT_DCN", "anything", None, given)["valid_metric_bigger"] is own
+    with pytest.raises(ValueError, match=f"valid_metric_bigger: {not own} .*{metric} is better: leave it out"):
+        ALTConfig("ALT_DCN", "anything", None, given | {"valid_metric_bigger": not own})
