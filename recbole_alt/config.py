@@ -21,7 +21,7 @@ from recbole.utils import EvaluatorType
 from recbole_alt import checkpoints
 from recbole_alt.arguments import parse_arguments
 from recbole_alt.compat import replaces
-from recbole_alt.data.template import refuse_excluded
+from recbole_alt.data.template import refuse_excluded, without_fields
 from recbole_alt.evaluation import check_direction, check_evaluation
 from recbole_alt.keys import check_names, check_stages, check_values
 from recbole_alt.launch import check_launch, launched
@@ -176,11 +176,11 @@ class ALTConfig(Config):
         values = super()._get_final_config_dict()
         stages = merge_stages(self.internal_config_dict.get("finetune"), self.external_config_dict.get("finetune"))
         values["finetune"] = stages
-        wordings = [layer.get("template") for layer in (self.internal_config_dict, self.external_config_dict)]
-        for wording in wordings:
+        shipped, given = (layer.get("template", {}) for layer in (self.internal_config_dict, self.external_config_dict))
+        for wording in (shipped, given):
             refuse_excluded(wording)
-        if all(isinstance(wording, dict) for wording in wordings):  # a user's parts, and the others of the dataset's
-            values["template"] = {**wordings[0], **wordings[1]}
+        if isinstance(shipped, dict) and isinstance(given, dict):  # a user's parts, and the others of the dataset's
+            values["template"] = {**without_fields(shipped, values.get("unused_col")), **given}
         values.pop("local_rank", None)  # RecBole takes the key alone for a launch of its own
         own = _own_keys(_registered(self.model))
         strict = not values.get("allow_unknown_keys")

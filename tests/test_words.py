@@ -176,3 +176,11 @@ def test_unused_columns_are_in_neither_the_model_nor_the_prompts(tiny: Tiny, sco
     assert not {"device", "age"} & {*dataset[:].columns, *dataset.prompts.fields}
     assert read_template(config).fields == dataset.prompts.fields
     assert all({*said} == {*dataset.prompts.fields} for said in everything(dataset))
+
+
+def test_unused_columns_leave_the_wording_that_we_ship() -> None:
+    whole = ALTConfig("ALT_DCN", "ml-100k")["template"]
+    less = ALTConfig("ALT_DCN", "ml-100k", None, {"unused_col": {"item": ["release_year"]}})["template"]
+    assert "release_year" in whole["fields"]
+    assert less["fields"] == {name: said for name, said in whole["fields"].items() if name != "release_year"}
+    assert ALTConfig("ALT_DCN", "ml-100k", None, {"template": None})["template"] is None

@@ -216,6 +216,18 @@ def refuse_excluded(spec: Any) -> None:
             raise ValueError(f"template.{part} names {both[0]!r}, which template.exclude leaves out: name it in one")
 
 
+def without_fields(spec: Mapping[str, Any], unused: Any) -> dict[str, Any]:
+    """A section without what it says of the fields that ``unused``, lists by file, names."""
+    lists = unused.values() if isinstance(unused, Mapping) else ()
+    names = {name for named in lists if isinstance(named, (list, tuple)) for name in named}
+    kept: dict[str, Any] = {}
+    for part, of_part in spec.items():
+        if isinstance(of_part, Mapping):
+            of_part = {name: said for name, said in of_part.items() if name not in names}
+        kept[part] = [name for name in of_part if name not in names] if isinstance(of_part, (list, tuple)) else of_part
+    return kept
+
+
 def _listed(names: Any) -> TypeGuard[Collection[Any]]:
     return isinstance(names, (list, tuple, Mapping))
 
