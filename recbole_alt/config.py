@@ -21,10 +21,10 @@ from recbole.utils import EvaluatorType
 from recbole_alt import checkpoints
 from recbole_alt.arguments import parse_arguments
 from recbole_alt.compat import replaces
-from recbole_alt.data.template import refuse_excluded, without_fields
 from recbole_alt.evaluation import check_direction, check_evaluation
 from recbole_alt.keys import check_names, check_stages, check_values
 from recbole_alt.launch import check_launch, launched
+from recbole_alt.template_layers import refuse_excluded, without_fields
 from recbole_alt.values import parse_value
 from recbole_alt.yaml_files import read_yaml
 

@@ -9,7 +9,8 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from recbole_alt.data.template import PromptTemplate, build_template, default_wording, refuse_excluded
+from recbole_alt.data.template import PromptTemplate, build_template, default_wording
+from recbole_alt.template_layers import refuse_excluded
 
 SOURCES = {
     "user_id": "user",
@@ -251,7 +252,6 @@ def test_separator_needs_a_space(separator: str) -> None:
         ({"values": {"age": {1.5: "a"}}}, r"template\.values\.age: the code 1\.5.*quote it"),
         ({"values": {"age": {25: "a", "25": "b"}}}, r"template\.values\.age: 25 is given twice"),
         ({"order": ["age", "age"]}, r"template\.order names 'age' twice"),
-        ({"prefix": {"user": "x"}}, r"template\.prefix names 'user'.*prompt_scope: interaction has not.*prompt"),
         ({"order": ["item_id"]}, r"template\.order names 'item_id'.*left out by default.*exclude"),
         ({"fields": {"user_id": "{value}"}}, r"template\.fields names 'user_id'.*left out by default.*exclude"),
         ({"digits": 0}, "digits.*0"),

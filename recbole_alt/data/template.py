@@ -7,7 +7,7 @@ item is encoded only once (``prompt_scope: entity``). This module depends on nei
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeGuard
+from typing import Any
 
 from recbole_alt.data.columns import names_in
 from recbole_alt.kinds import is_whole, whole
@@ -133,7 +133,7 @@ def build_template(
                     f"template.{part} names the unknown field {name!r}: known are {', '.join(sources)} "
                     "(load it with load_col, or list it in prompt_only)"
                 )
-    _refuse_without_effect(spec, scope, default_exclude, sequences)
+    _refuse_without_effect(spec, default_exclude, sequences)
     excluded = default_exclude if spec["exclude"] is None else spec["exclude"]
     names = [name for name in sources if name not in forbidden and name not in excluded]
     first = list(spec["order"] or spec["fields"])
@@ -189,13 +189,9 @@ def _segments(scope: str) -> tuple[str, ...]:
 
 
 def _refuse_without_effect(
-    spec: Mapping[str, Any], scope: str, default_exclude: Collection[str], sequences: Collection[str] | None
+    spec: Mapping[str, Any], default_exclude: Collection[str], sequences: Collection[str] | None
 ) -> None:
-    """Refuse parts that would change nothing: of another scope, of a field left out by default, of a single value."""
-    for segment in spec["prefix"]:
-        if segment not in _segments(scope):
-            known = ", ".join(_segments(scope))
-            raise ValueError(f"template.prefix names {segment!r}, which prompt_scope: {scope} has not: it has {known}")
+    """Refuse parts that would change nothing: of a field left out by default, of a single value."""
     for part in ("fields", "order") if spec["exclude"] is None else ():
         for name in set(default_exclude).intersection(spec[part] or ()):
             raise ValueError(
@@ -204,32 +200,6 @@ def _refuse_without_effect(
     for name in spec["join"]:
         if sequences is not None and name not in sequences:
             raise ValueError(f"template.join names {name!r}, which has a single value, no sequence: leave it out")
-
-
-def refuse_excluded(spec: Any) -> None:
-    """Refuse a section, as one place gives it, that leaves out a field that it words or orders."""
-    given = {part: spec.get(part) for part in ("fields", "order", "exclude")} if isinstance(spec, Mapping) else {}
-    excluded = given.pop("exclude", None)
-    for part, names in given.items():
-        both = [name for name in excluded if name in names] if _listed(excluded) and _listed(names) else []
-        if both:
-            raise ValueError(f"template.{part} names {both[0]!r}, which template.exclude leaves out: name it in one")
-
-
-def without_fields(spec: Mapping[str, Any], unused: Any) -> dict[str, Any]:
-    """A section without what it says of the fields that ``unused``, lists by file, names."""
-    lists = unused.values() if isinstance(unused, Mapping) else ()
-    names = {name for named in lists if isinstance(named, (list, tuple)) for name in named}
-    kept: dict[str, Any] = {}
-    for part, of_part in spec.items():
-        if isinstance(of_part, Mapping):
-            of_part = {name: said for name, said in of_part.items() if name not in names}
-        kept[part] = [name for name in of_part if name not in names] if isinstance(of_part, (list, tuple)) else of_part
-    return kept
-
-
-def _listed(names: Any) -> TypeGuard[Collection[Any]]:
-    return isinstance(names, (list, tuple, Mapping))
 
 
 def _clauses(wording: Mapping[str, str], separator: str, prefix: str) -> tuple[Clause, ...]:
