@@ -40,7 +40,7 @@ from recbole_alt import extend, load_data_and_model, run_recbole_alt
 from recbole_alt.config import properties_dir
 from recbole_alt.metrics import auc
 from recbole_alt.model.growing import rows_by_field
-from recbole_alt.study.ranges import Range, read_ranges, widen
+from recbole_alt.study.ranges import Range, lies_within, read_ranges, widen
 
 _BATCH = 4096
 
@@ -257,13 +257,16 @@ class Study:
 # -- search ------------------------------------------------------------------------------------------------
 
 
-def draw(ranges: Sequence[Range], count: int, seed: int) -> Iterator[Keys]:
-    """Parameters at random."""
+def draw(ranges: Sequence[Range], tried: Sequence[Range], count: int, seed: int) -> Iterator[Keys]:
+    """Parameters at random, each with a value outside the ranges that were ``tried``."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=seed))
-    for _ in range(count):
+    while count:
         drawn = study.ask({one.name: one.distribution for one in ranges}).params
-        yield {one.name: one.decode(drawn[one.name]) for one in ranges}
+        parameters = {one.name: one.decode(drawn[one.name]) for one in ranges}
+        if not lies_within(parameters, tried):
+            count -= 1
+            yield parameters
 
 
 @dataclass
@@ -280,10 +283,11 @@ def search(study: Study, seeds: Sequence[int], trials: int, widenings: int) -> t
 
     Where a value is chosen at an end of its range, it is made wider for all, and all have half as many trials more.
     """
-    ranges = drawn = [one for one in read_ranges("compatibility") if one.name != "unseen_values"]
+    tried: list[Range] = []
+    ranges = [one for one in read_ranges("compatibility") if one.name != "unseen_values"]
     best: dict[str, Chosen] = {}
     for number in range(1 + widenings):
-        for parameters in draw(drawn, trials if number == 0 else -(-trials // 2), seeds[0] + number):
+        for parameters in draw(ranges, tried, trials if number == 0 else -(-trials // 2), seeds[0] + number):
             for kind in KINDS:
                 found = [study.trained(kind, parameters, seed)["valid"] for seed in seeds]
                 for arm, (of_arm, ways) in ARMS.items():
@@ -292,10 +296,10 @@ def search(study: Study, seeds: Sequence[int], trials: int, widenings: int) -> t
                         if arm not in best or score > best[arm].score:
                             best[arm] = Chosen(score, way, parameters)
         wider = widen(ranges, [one.parameters for one in best.values()])
-        if number == widenings or wider is None:
+        if number == widenings or wider == ranges:
             break
-        ranges, drawn = wider
-        print(f"chosen at an end of its range: {'; '.join(map(str, drawn))}", flush=True)
+        print(f"chosen at an end of its range: {'; '.join(str(one) for one in wider if one not in ranges)}", flush=True)
+        tried, ranges = ranges, wider
     return best, ranges
 
 
