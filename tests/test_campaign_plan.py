@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 from interruptions import counted
 
+from recbole_alt import compare
+from recbole_alt.cli import main
 from recbole_alt.cli.compare import COMMAND
 from recbole_alt.config import ALTConfig
 from recbole_alt.files import read_record, write_record
@@ -336,3 +338,17 @@ def test_the_configured_language_model_is_not_compared_with_itself(campaign: Mad
     complete = next(run for run in axes.runs() if run.variant == COMPLETE and run.language_model is None)
     with pytest.raises(ValueError, match=r"^language_models: '.*' is the configured one"):
         check_arms(campaign(keys=keys, language_models=[None, axes.config(complete, {})["language_model"]]))
+
+
+@pytest.mark.parametrize("text", ["", ":keys.yaml", "ml-100k:", "ml-100k@", "ml-100k:@time", "@time"])
+def test_a_dataset_lacks_no_part(text: str) -> None:
+    with pytest.raises(ValueError, match=r"datasets: .* lacks a part: write name, name:keys\.yaml"):
+        DataSpec.parse(text)
+
+
+def test_an_empty_folder_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    """It would be the current one, full of runs."""
+    assert main(["compare", "--models=DCN", "--datasets=tiny", "--out="]) == 2
+    assert capsys.readouterr().err == "error: out must be text, not ''\n"
+    with pytest.raises(ValueError, match="out must be text"):
+        compare(["DCN"], ["tiny"], "")

@@ -57,11 +57,13 @@ def _add_options(parser: ArgumentParser) -> None:
 
 
 def _work(options: Namespace, keys: list[str]) -> None:
+    from recbole_alt.kinds import TEXT
     from recbole_alt.reporting.report import join_reports, write_report
     from recbole_alt.study import Campaign, run_campaign
     from recbole_alt.study.axis_values import read_axes
     from recbole_alt.yaml_files import read_yaml
 
+    TEXT.refuse("out", options.out)
     folder = Path(options.out)
     if options.join or options.report:
         for file in join_reports(options.join, folder) if options.join else write_report(folder):

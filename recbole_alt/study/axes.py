@@ -38,9 +38,11 @@ class DataSpec:
 
     @classmethod
     def parse(cls, text: str) -> DataSpec:
-        """Read ``name[:file][@split]``; a ``ValueError`` names a file or a split that there is not."""
-        rest, _, split = text.partition("@")
-        name, _, file = rest.partition(":")
+        """Read ``name[:file][@split]``; a ``ValueError`` names a part that is empty, or that there is not."""
+        rest, at, split = text.partition("@")
+        name, colon, file = rest.partition(":")
+        if not name or (colon and not file) or (at and not split):
+            raise ValueError(f"datasets: {text!r} lacks a part: write name, name:keys.yaml, name@random or name@time")
         if split and split not in SPLITS:
             raise ValueError(f"datasets: {text!r}: the split must be one of {', '.join(SPLITS)}, not {split!r}")
         if file and not Path(file).is_file():

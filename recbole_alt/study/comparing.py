@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 
 from recbole_alt.frames import FrameDataset
+from recbole_alt.kinds import TEXT
 from recbole_alt.reporting.report import read_rows
 from recbole_alt.study.campaign import Campaign
 from recbole_alt.study.comparison import run_campaign
@@ -43,6 +44,7 @@ def compare(
     Example:
         >>> table = compare(["DCN"], ["ml-100k@time"], "campaigns/first", seeds=3, modes=["ctr"])
     """
+    TEXT.refuse("out", os.fspath(out))
     frames = [data for data in datasets if isinstance(data, FrameDataset)]
     if frames and len(datasets) > 1:
         raise ValueError(f"datasets: {frames[0]} is made of frames, whose keys hold for all runs: compare it alone")
