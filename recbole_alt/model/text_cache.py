@@ -133,7 +133,8 @@ class TextCache:
         if processes.count() == 1 or self._is_filled:
             found = self._find({_TOKENS: every, _POOLED: every, _MASKED: masked_keys}, device)
         else:
-            found = self._find_together(every, [_TOKENS, _POOLED], device) | self._find({_MASKED: masked_keys}, device)
+            found = self._find_together(every, [_TOKENS, _POOLED], device)
+            found[_MASKED] = self._find({_MASKED: masked_keys}, device)[_MASKED]
         for texts, keys in zip(masked, text_keys.masked, strict=True):
             texts.states = torch.cat([found[_MASKED][key] for key in keys])
         segments = []
