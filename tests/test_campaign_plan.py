@@ -215,10 +215,8 @@ def test_keys_that_the_campaign_would_override_are_refused(campaign: Made, given
     ("line", "said"),
     [
         ("train_share: 0.1", "train_share is what the campaign itself sets; leave it out, and give train_shares"),
-        ("seed: 3", "seed is .* and give seeds"),
-        ("finetune_modes: [ctr]", "finetune_modes is .* and give modes"),
         ("pretrained_checkpoint: a.pth", "pretrained_checkpoint is what the campaign itself sets; leave it out$"),
-        ("plain_baseline: false", "plain_baseline is"),
+        ("resume: last", "resume is what the campaign itself sets"),
         ("dataset: other", "dataset is .* and give datasets"),
         ("split_seed: ~", "split_seed: paired runs share one split"),
     ],
@@ -227,6 +225,17 @@ def test_the_file_of_a_dataset_does_not_say_what_the_campaign_sets(campaign: Mad
     Path("few.yaml").write_text(f"threshold: {{rating: 4}}\n{line}\n")
     with pytest.raises(ValueError, match=f"^datasets: few.yaml: {said}"):
         campaign(datasets=["tiny:few.yaml"])
+
+
+def test_what_the_file_of_a_dataset_says_for_single_runs_is_passed_over_and_told(campaign: Made) -> None:
+    Path("own.yaml").write_text("model: ALT_FM\nseed: 3\nfinetune_modes: [lm]\nplain_baseline: false\n")
+    axes = campaign(models=["DCN"], modes=["ctr"], datasets=["tiny:own.yaml"])
+    runs = axes.runs()
+    assert {(run.model, run.stage) for run in runs} == {("DCN", "plain"), ("DCN", "ctr")}
+    assert {axes.config(run, {})["seed"] for run in runs} == set(axes.seeds) and 3 not in axes.seeds
+    assert [note.split(" is ")[0] for note in axes.notes] == [
+        f"datasets: own.yaml: {key}" for key in ("model", "seed", "finetune_modes", "plain_baseline")
+    ]
 
 
 def test_the_split_seed_of_a_datasets_file_holds(campaign: Made) -> None:

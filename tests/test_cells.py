@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import array
+import sys
 from datetime import date, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -148,9 +149,20 @@ def test_a_csv_that_does_not_fit_its_header_is_refused(text: str, said: str) -> 
 
 
 def test_cells_of_a_csv() -> None:
-    Path("rows.csv").write_bytes('\ufeffitem_id,x,user_id\r\n"a,""b""",,01\r\n\r\n1\0abc,,NA\r\n'.encode())
-    read = read_columns("rows.csv", "rows", KINDS, FORM)
-    assert read.values.tolist() == [["01", 'a,"b"'], ["NA", "1\0abc"]]
+    Path("rows.csv").write_bytes('\ufeffitem_id,x,user_id\r\n"a,""b""",,01\r\n\r\nb,,NA\r\n'.encode())
+    assert read_columns("rows.csv", "rows", KINDS, FORM).values.tolist() == [["01", 'a,"b"'], ["NA", "b"]]
+    Path("rows.csv").write_bytes(b"item_id,user_id\n1\0abc,1\n")
+    if sys.version_info < (3, 11):
+        with pytest.raises(ValueError, match="can't be read as UTF-8 text with commas"):
+            read_columns("rows.csv", "rows", KINDS, FORM)
+    else:
+        assert read_columns("rows.csv", "rows", KINDS, FORM).values.tolist() == [["1", "1\0abc"]]
+
+
+def test_empty_members_are_left_out() -> None:
+    frame = pd.DataFrame({"a": [["1", "", None, 2.5], [np.nan]], "b": [["x", "", None], []]})
+    read = read_columns(frame, "rows", {"a": "float_seq", "b": "token_seq"}, FORM)
+    assert [cell.tolist() for cell in (*read["a"], *read["b"])] == [[1.0, 2.5], [], ["x"], []]
 
 
 def test_cells_of_parquet() -> None:

@@ -79,6 +79,7 @@ NOT_HERE = {
     ),
     "python benchmarks/run.py --only=rowwise": "test_rowwise.py has what is exact; speed is of a quiet machine",
     "python benchmarks/large.py": _LONG,
+    "python benchmarks/run.py --only=two_processes": "test_processes.py has what is exact; speed is of a quiet machine",
     "python benchmarks/run.py --only=serving": "test_onnx.py compares the scores, and its speed is of a quiet machine",
     "SERVED=served": _SERVICE,
     "torchrun": "test_processes.py starts several processes",

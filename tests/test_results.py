@@ -117,6 +117,7 @@ def test_the_table_says_what_text_gave_and_where_and_at_what_cost() -> None:
     record = record_of({"plain": plain, "ctr": ctr, "joint": joint})
     record["stages"]["pretrain"] = {"seconds": 30.0, "texts_encoded": 9, "peak_memory_mib": None, "steps": 1000}
     record["arguments"] = ["--model=ALT_DCN", "--dataset=d", "--seed=3", "--config_files=a.yaml", "--mask_ratio=0.3"]
+    record["arguments"] += ["--nproc=2", "--train_share=0.5"]
     text = result_table(record)
     assert cells(text) == [
         ["DCN", "valid AUC", "test AUC", "Δ", "LogLoss", "rare items", "new items", "time", "texts", "MiB"],
@@ -133,7 +134,7 @@ def test_the_table_says_what_text_gave_and_where_and_at_what_cost() -> None:
         # the best on validation, though the test set prefers joint
         "ctr is the best mode on validation; in test AUC it is 0.0100 better than plain (rare items +0.0500).",
         "One seed proves nothing; to compare over five: `recbole-alt compare --out=campaigns/d --models=DCN "
-        "--datasets=d:a.yaml --seeds=5 --modes=ctr,joint --params_file=none --mask_ratio=0.3`",
+        "--datasets=d:a.yaml --seeds=5 --modes=ctr,joint --params_file=none --train_shares=0.5 --mask_ratio=0.3`",
     ]
 
 

@@ -30,8 +30,10 @@ def token(cell: Any) -> str | None:
         TypeError: it is of a type that has no one text, such as bytes or a list; says which.
         ValueError: a number in floating point that may have been another whole number.
     """
-    if isinstance(cell, str) or is_missing(cell):
-        return cell or None if isinstance(cell, str) else None
+    if isinstance(cell, str):
+        return cell or None
+    if is_missing(cell):
+        return None
     if isinstance(cell, (bool, np.bool_)):
         return "true" if cell else "false"
     if isinstance(cell, (float, np.floating)):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -192,7 +192,7 @@ def _column(column: pd.Series, kind: str, where: str, separator: str) -> Any:
         "token": lambda cell: token(cell) or np.nan,
         "float": _finite,
         "token_seq": lambda cell: np.array(_texts(cell, separator), dtype=object),
-        "float_seq": lambda cell: np.array([_finite(one) for one in members(cell, separator)], dtype=np.float64),
+        "float_seq": lambda cell: _numbers(members(cell, separator)),
     }
     made = []
     for row, cell in enumerate(cells_of(column)):
@@ -205,6 +205,12 @@ def _column(column: pd.Series, kind: str, where: str, separator: str) -> Any:
 
 def _texts(cell: Any, separator: str | None = None) -> list[str]:
     return [text for member in members(cell, separator) if (text := token(member)) is not None]
+
+
+def _numbers(cells: Iterable[Any]) -> np.ndarray:
+    """The numbers of a sequence without its empty members."""
+    values = np.array([_finite(cell) for cell in cells], dtype=np.float64)
+    return values[~np.isnan(values)]
 
 
 def _finite(cell: Any) -> float:

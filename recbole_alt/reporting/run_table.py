@@ -25,7 +25,7 @@ SLICE_TITLES = {
 _MEANING = {"rare_items": " (1 to 9 training rows)", "new_items": " (none)", "new_users": " (none)"}
 #: Arguments of a run that a comparison sets itself, or has no use for.
 _OF_ONE_RUN = {"model", "dataset", "config_files", "seed", "resume", "result_file", "finetune_modes", "plain_baseline",
-               "pretrained_checkpoint", "train_share", "show_progress", "show_plan"}  # fmt: skip
+               "pretrained_checkpoint", "train_share", "nproc", "show_progress", "show_plan"}  # fmt: skip
 
 
 class RunResult:
@@ -156,6 +156,7 @@ def _command(record: Mapping[str, Any], metric: str) -> str:
     words = [f"--out=campaigns/{config['dataset']}", f"--models={base_model_name(config['model'])}"]
     words += [f"--datasets={':'.join([config['dataset'], *files])}", "--seeds=5"]
     words += [f"--modes={','.join(modes)}", "--params_file=none"]
+    words += [f"--train_shares={value}" for name, value in given.items() if name == "train_share"]
     words += [f"--{name}={value}" for name, value in given.items() if name not in _OF_ONE_RUN]
     return f"`recbole-alt compare {shlex.join(words)}`"
 

@@ -15,8 +15,10 @@ from recbole_alt.reporting.runs import COMPLETE, CONTROL, PLAIN, Run, is_control
 from recbole_alt.study.axes import ABLATIONS, SPLITS, DataSpec
 from recbole_alt.study.axis_values import read_axes
 from recbole_alt.study.given_keys import (
+    OF_SINGLE_RUNS,
     OWN_KEYS,
     check_tuned,
+    passed_over,
     refuse_own,
     refuse_tuned,
     refuse_without_effect,
@@ -55,6 +57,7 @@ class Campaign:
     def __post_init__(self) -> None:
         self.ranges = [] if self.params_file == "none" else read_ranges(self.params_file)
         self._configs: dict[Run, ALTConfig] = {}
+        self.notes: list[str] = []  # for the log
         self._check_variants()
         with_texts = [name for name in self.changes if not is_control(name)]
         self.controls = with_texts if self.controls == ["all"] else self.controls
@@ -101,7 +104,9 @@ class Campaign:
     def _check_keys(self) -> None:
         own = OWN_KEYS.keys() - ({"language_model"} if self.language_models == [None] else set())
         for label, keys in self._of_files.items():
-            refuse_own(f"datasets: {self._specs[label].file}: ", keys, own)
+            where = f"datasets: {self._specs[label].file}: "
+            refuse_own(where, keys, own - set(OF_SINGLE_RUNS))
+            self.notes += passed_over(where, keys)
         refuse_own("", self.keys, own)
         for name, changes in self.variants.items():
             refuse_own(f"variants: {name}: ", changes, own - {"finetune_modes"})

@@ -66,6 +66,8 @@ def run_campaign(campaign: Campaign, folder: Path, command: Sequence[str] = ()) 
             comparison.store.settle(configs[0], "plain")
         init_logger(configs[0])
         configs[0].log_notes()
+        for note in campaign.notes:
+            logger.warning(note)
         with quiet():
             comparison.make_runs()
             with FileLock(folder / "campaign.lock"):

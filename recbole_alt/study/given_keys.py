@@ -24,6 +24,9 @@ OWN_KEYS = {
     "pretrained_checkpoint": None,
 }
 
+#: Of these, what the file of a dataset may say for single runs.
+OF_SINGLE_RUNS = ("model", "seed", "finetune_modes", "plain_baseline")
+
 
 def tuned_names(name: str) -> list[str]:
     """The keys that ``name`` stands for when it is tuned: ``dropout_prob`` for those of all models."""
@@ -37,6 +40,11 @@ def refuse_own(where: str, given: Mapping[str, Any], own: Collection[str]) -> No
         raise ValueError(f"{where}{key} is what the campaign itself sets; leave it out{instead}")
     if given.get("split_seed", 0) is None:
         raise ValueError(f"{where}split_seed: paired runs share one split; give a number, or leave it out")
+
+
+def passed_over(where: str, given: Mapping[str, Any]) -> list[str]:
+    """What to say of keys that the file of a dataset gives for single runs."""
+    return [f"{where}{key} is for single runs, and not read here" for key in OF_SINGLE_RUNS if key in given]
 
 
 def refuse_without_effect(where: str, given: Mapping[str, Any], datasets: Sequence[DataSpec]) -> None:
