@@ -89,6 +89,16 @@ def test_three_processes_learn_what_one_does(changes: dict[str, Any], equal: Any
     equal("ALT_DCN", ["pretrain", "ctr", "joint"], number=3, **changes)
 
 
+def test_texts_that_are_not_encoded_beforehand_are_found(keys: Any, tmp_path: Path) -> None:
+    """As they are where an alignment reads fewer texts than there are."""
+    given = keys(pretrain_steps=1, pretrain_batch_size=4, frozen_layers="all", text_cache_dir=None)
+    one, several = ({**given, "checkpoint_dir": str(tmp_path / name)} for name in ("one", "several"))
+    expected = learn("ALT_DCN", one, ["pretrain"])["pretrain"]
+    found = start_processes(2, learn, ("ALT_DCN", several, ["pretrain"], ""))["pretrain"]
+    for name in ("loss/contrastive", "loss/masked_language", "loss/masked_tabular"):
+        assert found[name] == pytest.approx(expected[name], rel=1e-4), name
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("stage", ["pretrain", "plain"])
 def test_several_processes_go_on_exactly(stage: str, keys: Any, tmp_path: Path) -> None:
