@@ -98,7 +98,7 @@ class Served:
                 return np.array(made), 0
             new = sum(text not in ids and (text is not None or name in self.known) for text in made)
             return np.array([ids.get(text, 0) for text in made]), new
-        made = read_each(name, values, lambda value: members(value, read))
+        made = [row[: self.inputs[name].get("longest")] for row in read_each(name, values, lambda v: members(v, read))]
         new = 0 if ids is None else sum(text not in ids for row in made for text in row)
         if ids is not None:
             made = [[ids.get(text, 0) for text in row] for row in made]

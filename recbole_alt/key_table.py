@@ -52,6 +52,7 @@ class Key:
     empty: bool = False  # True if it may be empty
     stages: tuple[str, ...] = ()  # those that may override it under ``finetune``
     tunable: bool = True  # True if trials that differ in it can be compared
+    objectives: tuple[str, ...] = ()  # of alignment: those that read it; empty for a key that all of them need
 
 
 _data = partial(Key, belongs=DATA, empty=True, tunable=False)
@@ -59,6 +60,12 @@ _features = partial(_data, tunable=True)
 _towers = partial(Key, belongs=TOWERS)
 _blocks = partial(_towers, empty=True, stages=_TEXT)
 _alignment = partial(Key, belongs=ALIGNMENT)
+_masking = partial(_alignment, objectives=("masked_language", "masked_tabular"))
+_text_masking = partial(_alignment, objectives=("masked_language",))
+_table_masking = partial(_alignment, objectives=("masked_tabular",))
+_value_scoring = partial(_alignment, objectives=("masked_tabular", "field_prediction"))
+_contrast = partial(_alignment, objectives=("contrastive",))
+_field_contrast = partial(_alignment, objectives=("field_contrastive",))
 _finetuning = partial(Key, belongs=FINETUNING, stages=STAGES)
 _evaluation = partial(Key, belongs=EVALUATION, empty=True, tunable=False)
 _run = partial(Key, belongs=RUN, empty=True, tunable=False)
@@ -248,26 +255,36 @@ KEYS: dict[str, Key] = {
     "pretrain_weight_decay": _alignment(_NOT_NEGATIVE, "decoupled weight decay (AdamW)"),
     "pretrain_schedule": _alignment(_SCHEDULE, "schedule of the learning rates"),
     "pretrain_warmup_ratio": _alignment(number(least=0, most=1), "share of steps with rising learning rates"),
-    "mask_ratio": _alignment(SHARE, "share of the fields that are masked"),
-    "mask_level": _alignment(choice("field", "token"), "whether whole fields or single tokens of a text are masked"),
-    "mask_fields": _alignment(choice("independent", "shared"), "shared: mask the same fields in text and table"),
-    "mask_texts": _alignment(whole(1), "most texts of a segment that are masked in a step; empty = all", empty=True),
-    "contrast_head": _alignment(choice("batchnorm", "published"), "with BatchNorm, or as published"),
-    "contrast_temperature": _alignment(_POSITIVE, "empty = 0.07 (batchnorm) or 0.7 (published)", empty=True),
-    "contrast_size": _alignment(whole(1), "width of the contrastive projections"),
-    "contrast_rows": _alignment(whole(2), "number of rows of a batch that are contrasted; empty = all", empty=True),
-    "aligned_fields": _alignment(
-        list_of(FIELD, example="[item_id]"), "fields of field_contrastive and field_prediction; empty = all", empty=True
+    "mask_ratio": _masking(SHARE, "share of the fields that are masked"),
+    "mask_level": _text_masking(choice("field", "token"), "whether whole fields or single tokens of a text are masked"),
+    "mask_fields": _masking(choice("independent", "shared"), "shared: mask the same fields in text and table"),
+    "mask_texts": _masking(whole(1), "most texts of a segment that are masked in a step; empty = all", empty=True),
+    "contrast_head": _contrast(choice("batchnorm", "published"), "with BatchNorm, or as published"),
+    "contrast_temperature": _contrast(_POSITIVE, "empty = 0.07 (batchnorm) or 0.7 (published)", empty=True),
+    "contrast_size": _contrast(whole(1), "width of the contrastive projections"),
+    "contrast_rows": _alignment(
+        whole(2),
+        "number of rows of a batch that are contrasted; empty = all",
+        empty=True,
+        objectives=("contrastive", "field_contrastive"),
     ),
-    "field_temperature": _alignment(_POSITIVE, "temperature of field_contrastive"),
-    "masked_language_positions": _alignment(
+    "aligned_fields": _alignment(
+        list_of(FIELD, example="[item_id]"),
+        "fields of field_contrastive and field_prediction; empty = all",
+        empty=True,
+        objectives=("field_contrastive", "field_prediction"),
+    ),
+    "field_temperature": _field_contrast(_POSITIVE, "temperature of field_contrastive"),
+    "masked_language_positions": _text_masking(
         whole(1), "most masked tokens that a step predicts, of all it masks; empty = all", empty=True
     ),
-    "masked_language_vocabulary": _alignment(choice("prompts", "full"), "tokens to score: those in prompts, or all"),
-    "masked_tabular_loss": _alignment(choice("nce", "sampled_softmax", "full_softmax"), "loss on masked table values"),
-    "masked_tabular_noise": _alignment(whole(1), "number of noise values of nce and sampled_softmax"),
-    "masked_tabular_size": _alignment(whole(1), "width of the embeddings of masked values"),
-    "float_target_bins": _alignment(whole(2), "number of quantile bins in which a masked number is predicted"),
+    "masked_language_vocabulary": _text_masking(choice("prompts", "full"), "tokens to score: those in prompts, or all"),
+    "masked_tabular_loss": _value_scoring(
+        choice("nce", "sampled_softmax", "full_softmax"), "loss on masked table values"
+    ),
+    "masked_tabular_noise": _value_scoring(whole(1), "number of noise values of nce and sampled_softmax"),
+    "masked_tabular_size": _table_masking(whole(1), "width of the embeddings of masked values"),
+    "float_target_bins": _table_masking(whole(2), "number of quantile bins in which a masked number is predicted"),
     # finetuning
     "epochs": _finetuning(either(whole(0), "auto"), "maximum number of epochs; auto = from the data"),
     "train_batch_size": _finetuning(either(whole(2), "auto"), "rows in a step; auto = from the data"),

@@ -26,6 +26,7 @@ from recbole_alt.reporting.run_table import result_table
 from recbole_alt.result import result_record
 from recbole_alt.stages import stages_of
 from recbole_alt.stopping import going_on
+from recbole_alt.unread import refuse_unread
 from recbole_alt.values import show_time
 
 #: The file, in the folder of a run, with what it was expected to cost.
@@ -141,7 +142,9 @@ def _configure(
     if isinstance(dataset, FrameDataset):
         keys = {**dataset.keys, **(keys or {})}
         dataset = dataset.name
-    return make_config(model, dataset, files, keys, arguments)
+    config = make_config(model, dataset, files, keys, arguments)
+    refuse_unread(config)
+    return config
 
 
 def _begin(config: ALTConfig) -> Logger:

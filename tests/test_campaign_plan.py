@@ -229,13 +229,32 @@ def test_the_file_of_a_dataset_does_not_say_what_the_campaign_sets(campaign: Mad
 
 def test_what_the_file_of_a_dataset_says_for_single_runs_is_passed_over_and_told(campaign: Made) -> None:
     Path("own.yaml").write_text("model: ALT_FM\nseed: 3\nfinetune_modes: [lm]\nplain_baseline: false\n")
-    axes = campaign(models=["DCN"], modes=["ctr"], datasets=["tiny:own.yaml"])
+    axes = campaign(models=["DCN"], modes=["ctr"], datasets=["tiny:own.yaml"], keys={})
     runs = axes.runs()
     assert {(run.model, run.stage) for run in runs} == {("DCN", "plain"), ("DCN", "ctr")}
     assert {axes.config(run, {})["seed"] for run in runs} == set(axes.seeds) and 3 not in axes.seeds
     assert [note.split(" is ")[0] for note in axes.notes] == [
         f"datasets: own.yaml: {key}" for key in ("model", "seed", "finetune_modes", "plain_baseline")
     ]
+
+
+def test_a_split_that_replaces_the_one_of_the_datasets_file_is_told(campaign: Made) -> None:
+    Path("own.yaml").write_text("eval_args: {order: RO}\n")
+    assert campaign(datasets=["tiny:own.yaml"], keys={}).notes == []
+    axes = campaign(datasets=["tiny:own.yaml@time"], keys={})
+    assert axes.notes == ["datasets: own.yaml: eval_args is replaced by the split time"]
+    assert {axes.config(run, {})["eval_args"]["order"] for run in axes.runs()} == {"TO"}
+
+
+def test_a_key_that_no_run_reads_is_told_and_of_a_variant_refused(campaign: Made) -> None:
+    given = {"keys": {"cross_layer_num": 2}, "params_file": "none"}
+    assert campaign(models=["DeepFM", "DCN"], **given).notes == []
+    told = campaign(models=["DeepFM"], **given).notes
+    assert told == ["cross_layer_num is given, and not read here: DeepFM has no such key"]
+    alone = {"few": {"objectives": ["contrastive"], "mask_ratio": 0.3}}
+    with pytest.raises(ValueError, match=r"^variants: few: mask_ratio changes nothing: only masked_language"):
+        campaign(models=["DCN"], keys={}, variants=alone)
+    campaign(models=["DCN"], keys={"mask_ratio": 0.3}, variants={"few": {"objectives": ["contrastive"]}})
 
 
 def test_the_split_seed_of_a_datasets_file_holds(campaign: Made) -> None:

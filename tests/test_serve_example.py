@@ -98,8 +98,8 @@ VALUES: dict[str, list[Any]] = {
     "item_id": ["i1", "i2", "i3", "i99"],
     "device": ["phone", None, "tablet", ""],
     "dwell": ["2", None, 3.5, True],
-    "tags": [[1.0, 2], None, ["1", "red", None], []],
-    "marks": [[2, None], None, ["1", 2.5], []],
+    "tags": [[1.0, 2, 3], None, ["1", "red", None, 2], []],  # of two members at most are read
+    "marks": [[2, None, 4, 9], None, ["1", 2.5], []],
 }
 BAD: list[tuple[str, Any]] = [
     *(("user_id", value) for value in (["u1"], {"id": "u1"})),
@@ -119,6 +119,7 @@ def sequences(keys: Callable[..., dict[str, Any]], data_path: Path, tmp_path: Pa
     file.write_text("\n".join([f"{header}\ttags:token_seq\tmarks:float_seq", *lines]) + "\n")
     columns = EVERYTHING["load_col"] | {"inter": [*EVERYTHING["load_col"]["inter"], "tags", "marks"]}  # type: ignore
     numbers = {"numerical_features": ["dwell", "marks"], "normalize_field": ["dwell", "marks"]}
+    numbers = {**numbers, "seq_len": {"tags": 2, "marks": 2}}
     given = keys(load_col=columns, **numbers, data_path=str(tmp_path / "data"), finetune_modes=[], epochs=1)
     return str(run_recbole_alt("ALT_DCN", "tiny", None, given)["folder"])
 

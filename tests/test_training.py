@@ -119,6 +119,9 @@ def test_a_run_repeats_bit_for_bit_and_chains(keys: Keys) -> None:
         run(keys(pretrained_checkpoint=str(Path(first["folder"]) / "ctr.pth"), finetune_modes=["joint"]))
     with pytest.raises(ValueError, match=r"nowhere\.pth"):
         run(keys(pretrained_checkpoint="nowhere.pth", finetune_modes=["ctr"]))
+    for key, was, now in (("pooling", "mean", "cls"), ("language_model_weights", "pretrained", "random")):
+        with pytest.raises(ValueError, match=f"^{key}: {now}, and it was {was} in alignment"):
+            run(keys(pretrained_checkpoint=file, finetune_modes=["lm"], **{key: now}))
 
 
 # -- stopped and resumed -----------------------------------------------------------------------------------

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from itertools import product
 from pathlib import Path
@@ -12,6 +12,7 @@ from typing import Any
 from recbole_alt.config import PREFIX, ALTConfig, registered_models
 from recbole_alt.keys import FREE, KEYS, MODES
 from recbole_alt.reporting.runs import COMPLETE, CONTROL, PLAIN, Run, is_control
+from recbole_alt.stages import stages_of
 from recbole_alt.study.axes import ABLATIONS, SPLITS, DataSpec
 from recbole_alt.study.axis_values import read_axes
 from recbole_alt.study.given_keys import (
@@ -25,6 +26,7 @@ from recbole_alt.study.given_keys import (
     tuned_names,
 )
 from recbole_alt.study.ranges import read_ranges
+from recbole_alt.unread import unread_keys
 
 _MAY_BE_EMPTY = ("modes", "ablations", "budgets", "controls", "tuned_alone")
 
@@ -106,13 +108,26 @@ class Campaign:
         for label, keys in self._of_files.items():
             where = f"datasets: {self._specs[label].file}: "
             refuse_own(where, keys, own - set(OF_SINGLE_RUNS))
-            self.notes += passed_over(where, keys)
+            self.notes += passed_over(where, keys, self._specs[label].split)
         refuse_own("", self.keys, own)
         for name, changes in self.variants.items():
             refuse_own(f"variants: {name}: ", changes, own - {"finetune_modes"})
         for where, given in (("", self.keys), *((f"variants: {name}: ", of) for name, of in self.variants.items())):
             refuse_without_effect(where, given, self.datasets)
             refuse_tuned(where, given, self.ranges)
+        self.notes += [f"{key} is given, and not read here: {why}" for key, why in self._unread(None, self.keys)]
+        for name, changes in self.variants.items():
+            for key, why in self._unread(name, changes):
+                raise ValueError(f"variants: {name}: {key} changes nothing: {why}; leave it out")
+
+    def _unread(self, variant: str | None, given: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+        """Keys, of all runs or of one variant's, that none of them reads, and why the last of them does not."""
+        cells = dict.fromkeys(replace(run, seed=None) for run in self.runs() if variant in (None, run.variant))
+        configs = [self.config(cell, {}) for cell in cells] if given else []
+        unread = [unread_keys(config, stages_of(config)) for config in configs]
+        for key in given:
+            if unread and all(key in of for of in unread):
+                yield key, unread[-1][key]
 
     @property
     def changes(self) -> dict[str, dict[str, Any]]:

@@ -42,9 +42,12 @@ def refuse_own(where: str, given: Mapping[str, Any], own: Collection[str]) -> No
         raise ValueError(f"{where}split_seed: paired runs share one split; give a number, or leave it out")
 
 
-def passed_over(where: str, given: Mapping[str, Any]) -> list[str]:
-    """What to say of keys that the file of a dataset gives for single runs."""
-    return [f"{where}{key} is for single runs, and not read here" for key in OF_SINGLE_RUNS if key in given]
+def passed_over(where: str, given: Mapping[str, Any], split: str | None) -> list[str]:
+    """What to say of keys that the file of a dataset gives for single runs, or that ``split`` replaces."""
+    said = [f"{where}{key} is for single runs, and not read here" for key in OF_SINGLE_RUNS if key in given]
+    if split and "eval_args" in given:
+        said.append(f"{where}eval_args is replaced by the split {split}")
+    return said
 
 
 def refuse_without_effect(where: str, given: Mapping[str, Any], datasets: Sequence[DataSpec]) -> None:

@@ -2,6 +2,8 @@
 
 import os
 from collections.abc import Mapping
+from logging import getLogger
+from pathlib import Path
 from typing import Any
 
 from recbole.utils import init_seed
@@ -47,9 +49,12 @@ def start_from_aligned(trainer: ALTTrainer, towers: Mapping[str, Any], dataset: 
         dataset: the built training dataset.
 
     Raises:
-        ValueError: they do not fit, or ``decay_towards: aligned`` with a learner other than ``adamw``.
+        ValueError: they do not fit, their texts were read otherwise, or ``decay_towards: aligned`` with a learner other
+            than ``adamw``.
     """
     config, model = trainer.config, trainer.model
+    if model.text is not None and towers.get("config") is not None:
+        _require_same_reading(towers["config"], config)
     if model.backbone is not None:
         ground_backbone(config, model.backbone, dataset, vectors_in(towers.get("backbone", {})))
     try:
@@ -83,6 +88,19 @@ def _begin_grounded(trainer: ALTTrainer, dataset: Any) -> None:
             merge(backbone, side)
     if sides:
         trainer.optimizer = trainer._build_optimizer()
+
+
+def _require_same_reading(before: Any, now: Any) -> None:
+    """Refuse other states of the texts than alignment had; warn of another language model, whose weights are not read.
+
+    It may be the same one, moved to another folder.
+    """
+    for key in ("pooling", "language_model_weights"):
+        if before[key] != now[key]:
+            raise ValueError(f"{key}: {now[key]}, and it was {before[key]} in alignment: give that, or align anew")
+    theirs, ours = (Path(config["language_model"]) for config in (before, now))
+    if theirs.name != ours.name:
+        getLogger().warning(f"language_model: {ours} is read with the aligned weights, which are of {theirs}")
 
 
 def _changed_keys(before: Any, now: Any) -> str:
