@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from recbole_alt.config import ALTConfig
@@ -12,20 +12,24 @@ from recbole_alt.stages import stages_of
 _ADAPTERS = ("lora_rank", "lora_alpha")
 
 
-def refuse_unread(config: ALTConfig) -> None:
-    """Refuse arguments that would change nothing in the run of ``config``, and note such keys of files and of Python.
+def refuse_unread(config: ALTConfig, unread: Mapping[str, str] | None = None) -> None:
+    """Refuse arguments that would change nothing, and note such keys of files and of Python for the log.
 
     A file may be made for several models, and for runs of other stages; an argument is given to this run.
+
+    Args:
+        config: of a run.
+        unread: what :func:`unread_keys` found; by default for the stages of the run.
 
     Raises:
         ValueError: begins with the argument, and says why nothing reads it.
     """
-    unread = unread_keys(config, stages_of(config))
+    unread = unread_keys(config, stages_of(config)) if unread is None else unread
     for name in filter(unread.__contains__, config.cmd_config_dict):
-        raise ValueError(f"--{name} changes nothing in this run: {unread[name]}; leave it out")
+        raise ValueError(f"--{name} changes nothing here: {unread[name]}; leave it out")
     given = [f"{name} ({unread[name]})" for name in config.external_config_dict if name in unread]
     if given:
-        config.notes.append(f"given, and not read in this run: {'; '.join(given)}")
+        config.notes.append(f"given, and not read here: {'; '.join(given)}")
 
 
 def unread_keys(config: ALTConfig, stages: Sequence[str], tuned: Collection[str] = ()) -> dict[str, str]:

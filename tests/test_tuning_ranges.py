@@ -88,6 +88,11 @@ def test_a_key_that_nothing_reads_is_not_tuned(stage: str, model: str, line: str
         recbole_alt.run_hyper_alt(f"ALT_{model}", "tiny", None, keys(), params_file="ranges", stage=stage)
 
 
+def test_an_argument_that_the_tuned_stage_does_not_read_is_refused(tune: Any) -> None:
+    with pytest.raises(ValueError, match=r"^--text_batch_size changes nothing here: ctr does not read it"):
+        tune("learning_rate choice [1e-3, 1e-2]", arguments=["--text_batch_size=8"], stage="ctr")
+
+
 @pytest.mark.parametrize(
     ("stage", "tuned"),
     [

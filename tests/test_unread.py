@@ -31,7 +31,7 @@ from recbole_alt.unread import refuse_unread, unread_keys
 def test_an_argument_that_nothing_reads_is_refused(model: str, arguments: list[str], why: str) -> None:
     name = arguments[-1].partition("=")[0]
     for start in (run_recbole_alt, plan_recbole_alt):
-        with pytest.raises(ValueError, match=f"^{name} changes nothing in this run: .*{why}.*; leave it out$"):
+        with pytest.raises(ValueError, match=f"^{name} changes nothing here: .*{why}.*; leave it out$"):
             start(f"ALT_{model}", "tiny", arguments=arguments)
 
 
@@ -54,7 +54,7 @@ def test_an_argument_that_something_reads_is_not(arguments: list[str]) -> None:
 def test_keys_of_files_and_of_python_are_told() -> None:
     config = make_config("ALT_DeepFM", "tiny", None, {"cross_layer_num": 2, "epochs": 3})
     refuse_unread(config)
-    assert config.notes == ["given, and not read in this run: cross_layer_num (DeepFM has no such key)"]
+    assert config.notes == ["given, and not read here: cross_layer_num (DeepFM has no such key)"]
 
 
 def test_every_key_of_alignment_is_read_with_all_objectives() -> None:

@@ -28,7 +28,7 @@ from recbole_alt.stopping import going_on
 from recbole_alt.study.console import Clock, logger, quiet, show_outcome
 from recbole_alt.study.ranges import Range, check_ranges, count_trials, read_ranges
 from recbole_alt.study.store import Record, Store, digest, values_of
-from recbole_alt.unread import unread_keys
+from recbole_alt.unread import refuse_unread, unread_keys
 from recbole_alt.values import show
 
 if TYPE_CHECKING:
@@ -130,7 +130,9 @@ def run_hyper_alt(
             raise ValueError(f"{key} is of one run: leave it out; a tuning has --resume and writes into its folder")
     stage = stage or _first_stage(config)
     aligns = ["pretrain"] if stage != "plain" and not config["pretrained_checkpoint"] else []
-    check_ranges(ranges, config, unread_keys(config, [*aligns, stage], {one.name for one in ranges}))
+    unread = unread_keys(config, [*aligns, stage], {one.name for one in ranges})
+    check_ranges(ranges, config, unread)
+    refuse_unread(config, unread)
     init_logger(config)
     config.log_notes()
     folder = _open_folder(config, ranges, stage, algo, resume)
