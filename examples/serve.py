@@ -98,10 +98,11 @@ class Served:
                 return np.array(made), 0
             new = sum(text not in ids and (text is not None or name in self.known) for text in made)
             return np.array([ids.get(text, 0) for text in made]), new
-        made = [row[: self.inputs[name].get("longest")] for row in read_each(name, values, lambda v: members(v, read))]
+        made = read_each(name, values, lambda value: members(value, read))
         new = 0 if ids is None else sum(text not in ids for row in made for text in row)
         if ids is not None:
-            made = [[ids.get(text, 0) for text in row] for row in made]
+            made = [[ids[text] for text in row if text in ids] for row in made]
+        made = [row[: self.inputs[name]["longest"]] for row in made]
         empty, longest = np.nan if ids is None else 0, max(1, *map(len, made))  # behind the last member
         return np.array([[*row, *[empty] * (longest - len(row))] for row in made]), new
 

@@ -29,7 +29,7 @@ def describe(dataset: Any, inputs: Sequence[Input], as_zeros: Sequence[str]) -> 
 
     Returns:
         ``inputs``: name → ``kind``, ``of`` (user, item or another segment), of ids how an ``unknown`` one scores, and
-        of sequences that ``seq_len`` cuts how many members the ``longest`` has;
+        of a sequence how many members the run's ``longest`` has, to which others are cut;
         ``tables``: ``user`` and ``item`` → the name of the id; ``ids``: field → raw value → id; ``texts``: of each
         segment its prefix and clauses.
     """
@@ -39,8 +39,8 @@ def describe(dataset: Any, inputs: Sequence[Input], as_zeros: Sequence[str]) -> 
         if "token" in one.kind:
             unknown = "left out" if one.kind == "token_seq" else "zeros" if one.name in as_zeros else "as missing"
             described[one.name]["unknown"] = unknown
-        if longest := (dataset.config["seq_len"] or {}).get(one.name):
-            described[one.name]["longest"] = longest
+        if one.kind.endswith("seq"):
+            described[one.name]["longest"] = int(dataset.field2seqlen[one.name])
     tables = {side: field for side, field in ((USER, dataset.uid_field), (ITEM, dataset.iid_field)) if field}
     fields = dict.fromkeys([*tables.values(), *(one.name for one in inputs if "token" in one.kind)])
     return {
@@ -115,10 +115,9 @@ def raw_inputs(about: Mapping[str, Any], tables: Mapping[str, Table], frame: pd.
             given[name] = np.array([about["ids"][name].get(value, 0) for value in frame[name]])
         elif one["kind"] == "token_seq":
             ids = about["ids"][name]
-            rows_of_ids = ([ids.get(value, 0) for value in row[: one.get("longest")]] for row in frame[name])
-            found = [torch.tensor(row, dtype=torch.long) for row in rows_of_ids]
+            known = ([ids[value] for value in row if value in ids][: one["longest"]] for row in frame[name])
+            found = [torch.tensor(row, dtype=torch.long) for row in known]
             given[name] = pad_sequence(found, batch_first=True).numpy()
         else:
-            longest = 0 if one["kind"] == "float" else one.get("longest", max(map(len, frame[name])))
-            given[name] = numbers_of(frame[name], one["kind"], longest)
+            given[name] = numbers_of(frame[name], one["kind"], one.get("longest", 0))
     return given
