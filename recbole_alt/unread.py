@@ -61,11 +61,19 @@ def _why_unread(config: ALTConfig, name: str, stages: Sequence[str], tuned: Coll
             if finetuned
             else "nothing is finetuned"
         )
+    if name == "grounding_rate" and "grounded" not in tuned and not _grounds(config, finetuned):
+        return "nothing is grounded"
     if name == "lora_alpha" and config["lora_rank"] is None and "lora_rank" not in tuned:
         return "it is the scale of adapters, and lora_rank is empty"
     if name == "masked_tabular_noise" and config[loss := "masked_tabular_loss"] == "full_softmax" and loss not in tuned:
         return f"{loss} is full_softmax, which draws no noise"
     return ""
+
+
+def _grounds(config: ALTConfig, stages: Sequence[str]) -> bool:
+    """Whether some side is grounded in alignment or in one of ``stages``."""
+    own = [(config["finetune"] or {}).get(stage) or {} for stage in stages]
+    return any(of.get("grounded", config["grounded"]) for of in own) or bool(config["grounded"])
 
 
 def _not_of_model(config: ALTConfig, name: str) -> str:

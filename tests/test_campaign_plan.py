@@ -62,6 +62,7 @@ def test_names_that_models_have_for_dropout(campaign: Made) -> None:
     axes = campaign(models=["LR", "AutoInt"], modes=["ctr"], params_file="dropout")
     linear, attention = (next(run for run in axes.runs() if run.model == model) for model in axes.models)
     assert axes.reads(attention, "dropout_prob") and not axes.reads(linear, "dropout_prob")
+    assert not axes.reads(linear, "grounding_rate")
     config = axes.config(attention, {"dropout_prob": 0.1})
     assert config["finetune"]["plain"]["dropout_probs"] == [0.1, 0.1, 0.1]
 

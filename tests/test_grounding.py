@@ -20,7 +20,6 @@ from recbole_alt.model.build import build_backbone, ground_backbone, load_text_v
 from recbole_alt.model.captures import CAPTURES
 from recbole_alt.model.grounding import clear_unseen, ground, merge, merged_state
 from recbole_alt.trainer.finetune import ALTTrainer
-from recbole_alt.trainer.optim import GROUNDING_RATE
 from recbole_alt.trainer.pretrain import ALTPretrainTrainer
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -160,9 +159,11 @@ def rates(monkeypatch: pytest.MonkeyPatch) -> dict[str, dict[str, float]]:
 def test_checkpoints_are_the_plain_models(keys: Keys, rates: dict[str, dict[str, float]]) -> None:
     given = keys(finetune_modes=["ctr"], split_seed=1, train_share=0.1)  # some items have no training row
     plain = run_recbole_alt("ALT_DCN", "tiny", None, given)
-    both = run_recbole_alt("ALT_DCN", "tiny", None, given | {"grounded": ["item"]})
-    for stage in ("ctr", "plain"):
-        assert rates[stage]["grounding"] == GROUNDING_RATE * rates[stage]["rest"]
+    both = run_recbole_alt(
+        "ALT_DCN", "tiny", None, given | {"grounded": ["item"], "finetune": {"ctr": {"grounding_rate": 2.0}}}
+    )
+    for stage, factor in (("ctr", 2.0), ("plain", 0.3)):
+        assert rates[stage]["grounding"] == factor * rates[stage]["rest"]
         assert weights(both["folder"], stage).keys() == weights(plain["folder"], stage).keys()
         file = Path(both["folder"]) / f"{stage}.pth"
         _, model, *_, test = load_data_and_model(file)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from recbole_alt.config import PREFIX, ALTConfig, registered_models
-from recbole_alt.keys import FREE, KEYS, MODES
+from recbole_alt.keys import FREE, MODES
 from recbole_alt.reporting.runs import COMPLETE, CONTROL, PLAIN, Run, is_control
 from recbole_alt.stages import stages_of
 from recbole_alt.study.axes import ABLATIONS, SPLITS, DataSpec
@@ -170,7 +170,9 @@ class Campaign:
 
     def reads(self, run: Run, key: str) -> bool:
         """Whether the training of ``run`` reads a key of finetuning, under whatever name its model has for it."""
-        return run.stage in KEYS[key].stages and bool(as_override(key, 0, self.config(run, {})))
+        config = self.config(run, {})
+        unread = unread_keys(config, [run.stage])
+        return any(name not in unread for name in as_override(key, 0, config))
 
     def config(self, run: Run, parameters: Mapping[str, Any]) -> ALTConfig:
         """The configuration of ``run`` with tuned ``parameters``, which win over everything in finetuning."""

@@ -22,7 +22,7 @@ from recbole_alt.progress import progress
 from recbole_alt.scores import Scores, count_interactions, score_batch, slice_metrics
 from recbole_alt.trainer.diverged import Diverged
 from recbole_alt.trainer.finetune_checkpoints import load_last, save_best, save_last
-from recbole_alt.trainer.optim import GROUNDING_RATE, parameter_groups, scheduler, update
+from recbole_alt.trainer.optim import parameter_groups, scheduler, update
 from recbole_alt.trainer.rowwise import RowwiseAdamW, lazy_rows, settle
 
 
@@ -72,7 +72,7 @@ class ALTTrainer(Trainer):
 
     def _build_optimizer(self, **_: Any) -> torch.optim.Optimizer:
         rate: float = self.learning_rate
-        rates: dict[str, float] = {"rest": rate, "grounding": GROUNDING_RATE * rate}
+        rates: dict[str, float] = {"rest": rate, "grounding": self.config["grounding_rate"] * rate}
         decays: dict[str, Any] = dict.fromkeys(rates, self.weight_decay)
         for group in ("language", "embedding"):
             rate, decay = self.config[f"{group}_learning_rate"], self.config[f"{group}_weight_decay"]

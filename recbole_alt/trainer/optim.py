@@ -16,8 +16,6 @@ from recbole_alt.trainer.rowwise import RowwiseAdamW
 
 #: Groups a parameter may be in; each has its own learning rate and weight decay.
 GROUPS = ("language", "embedding", "grounding", "rest")
-#: Learning rate of the maps of text vectors into embeddings, as a multiple of the rest's: they move all rows at once.
-GROUNDING_RATE = 0.3
 
 _NORMS = (nn.LayerNorm, nn.RMSNorm, nn.GroupNorm, _NormBase)
 

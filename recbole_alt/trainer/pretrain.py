@@ -35,7 +35,7 @@ from recbole_alt.trainer.length import (
     planned_steps,
     rows_of_step,
 )
-from recbole_alt.trainer.optim import GROUNDING_RATE, GROUPS, load_optimizer, parameter_groups, scheduler, update
+from recbole_alt.trainer.optim import GROUPS, load_optimizer, parameter_groups, scheduler, update
 from recbole_alt.trainer.rowwise import RowwiseAdamW, lazy_rows, settle
 
 #: What a checkpoint holds: parts of the model and attributes of the trainer.
@@ -88,7 +88,7 @@ class ALTPretrainTrainer(host.AbstractTrainer):
         self.total_steps = planned_steps(config, self.batches, len(self.dataset))
         self.measured_every = measured_every(self.total_steps)
         rate, language_rate = config["pretrain_learning_rate"], config["pretrain_language_learning_rate"]
-        rates = dict.fromkeys(GROUPS, rate) | {"grounding": GROUNDING_RATE * rate}
+        rates = dict.fromkeys(GROUPS, rate) | {"grounding": config["grounding_rate"] * rate}
         rates["language"] = rate if language_rate is None else language_rate
         decays = dict.fromkeys(GROUPS, config["pretrain_weight_decay"])
         groups = parameter_groups(model, rates, decays)
