@@ -61,7 +61,9 @@ def test_keys_of_files_and_of_python_are_told() -> None:
 
 
 def test_every_key_of_alignment_is_read_with_all_objectives() -> None:
-    config = make_config("ALT_DCN", "tiny", None, {"objectives": list(OBJECTIVES), "lora_rank": 2})
+    config = make_config(
+        "ALT_DCN", "tiny", None, {"objectives": list(OBJECTIVES), "lora_rank": 2, "grounded": ["item"]}
+    )
     unread = unread_keys(config, ["pretrain", "ctr", "lm", "joint", "plain"])
     assert all(why == "DCN has no such key" for why in unread.values())
     for name, key in KEYS.items():
