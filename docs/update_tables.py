@@ -317,6 +317,7 @@ DRAWN: dict[str, tuple[str, Callable[[list[dict[str, Any]]], Any]]] = {
     "ablations": ("ablations/results.json", plots.gains),
     "backbones-random": ("backbones-random/results.json", plots.gains),
     "backbones-time": ("backbones-time/results.json", plots.gains),
+    "many-clicks": ("many-clicks/results.json", plots.gains),
     "ml-1m-3-dropped": ("ml-1m-3-dropped/results.json", plots.gains),
     "few-clicks": ("few-clicks/results.json", plots.gains),
     "few-clicks-ml-100k": ("few-clicks-ml-100k/results.json", plots.gains),
