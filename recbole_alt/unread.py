@@ -7,6 +7,7 @@ from typing import Any
 
 from recbole_alt.config import ALTConfig
 from recbole_alt.key_table import ALIGNMENT, FINETUNING, KEYS, TOWERS
+from recbole_alt.sizes import AUTO
 from recbole_alt.stages import stages_of
 
 _ADAPTERS = ("lora_rank", "lora_alpha")
@@ -54,7 +55,8 @@ def _why_unread(config: ALTConfig, name: str, stages: Sequence[str], tuned: Coll
     objectives = config["objectives"] or []
     if key.objectives and "objectives" not in tuned and not set(key.objectives).intersection(objectives):
         return f"only {' and '.join(key.objectives)} can read it, and objectives are {', '.join(objectives)}"
-    of_finetuning = key.belongs == FINETUNING or (bool(key.stages) and not aligns)
+    decides_alignment = name == "freeze_language_model" and aligns and config["frozen_layers"] == AUTO
+    of_finetuning = (key.belongs == FINETUNING and not decides_alignment) or (bool(key.stages) and not aligns)
     if of_finetuning and not set(key.stages).intersection(finetuned):
         return (
             f"{' and '.join(finetuned)} {'do' if finetuned[1:] else 'does'} not read it"

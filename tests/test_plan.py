@@ -158,7 +158,7 @@ def test_a_run_that_goes_on_keeps_its_plan(keys: Keys) -> None:
 
 
 def test_the_option_prints_the_plan_and_ends(keys: Keys, capsys: pytest.CaptureFixture[str]) -> None:
-    given = keys(finetune_modes=["ctr"], plain_baseline=False)
+    given = keys(finetune_modes=["lm"], plain_baseline=False)
     words = [f"--{key}={value}" for key, value in given.items() if value is not None]
     assert main([*words, "--model=ALT_DCN", "--dataset=tiny", "--plan"], "run") == 0
     assert "| alignment" in capsys.readouterr().out

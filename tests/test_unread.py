@@ -19,6 +19,11 @@ from recbole_alt.unread import refuse_unread, unread_keys
         ("DCN", ["--lora_alpha=2"], "lora_rank is empty"),
         ("DCN", ["--grounding_rate=1"], "nothing is grounded"),
         ("DCN", ["--finetune_modes=['ctr']", "--text_batch_size=64"], "ctr and plain do not read it"),
+        (
+            "DCN",
+            ["--finetune_modes=['ctr']", "--frozen_layers=all", "--freeze_language_model=false"],
+            "ctr and plain do not read it",
+        ),
         ("DCN", ["--finetune_modes=[]", "--transfer=all"], "plain does not read it"),
         ("DCN", ["--finetune_modes=[]", "--pretrain_steps=64"], "the plain backbone is not pretrained"),
         ("DCN", ["--finetune_modes=[]", "--plain_baseline=false", "--epochs=3"], "nothing is finetuned"),
@@ -45,6 +50,7 @@ def test_an_argument_that_nothing_reads_is_refused(model: str, arguments: list[s
         ["--finetune_modes=['lm']", "--text_batch_size=64", "--pretrain_steps=64", "--lora_rank=2", "--lora_alpha=4"],
         ["--finetune_modes=[]", "--epochs=3", "--language_model_layers=2", "--text_field=['item']"],
         ["--finetune_modes=[]", "--plain_baseline=false", "--pretrain_steps=3"],
+        ["--finetune_modes=['ctr']", "--freeze_language_model=false"],  # alignment trains it then, too
         ["--grounded=['item']", "--grounding_rate=1"],
         ["--finetune={ctr: {grounded: [item]}}", "--grounding_rate=1"],
         ["--pretrained_checkpoint=a.pth", "--epochs=3", "--transfer=all", "--batch_sampling=block"],
