@@ -221,7 +221,10 @@ KEYS: dict[str, Key] = {
         stages=_TABULAR,
     ),
     "grounding_rate": _towers(
-        _POSITIVE, "learning rate of the maps of grounded, as a multiple of the CTR model's", stages=_TABULAR
+        _POSITIVE,
+        "learning rate of the maps of grounded, as a multiple of the CTR model's; empty = 0.3, and 1 of LR",
+        empty=True,
+        stages=_TABULAR,
     ),
     "text_vector_size": _towers(whole(1), "principal components in a frozen text vector; empty = all", empty=True),
     "clip_grad_norm": _towers(_CLIP, "maximum norm of the gradient", empty=True, stages=STAGES),

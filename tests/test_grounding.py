@@ -18,7 +18,7 @@ from recbole_alt.exporting import to_recbole
 from recbole_alt.loading import load_data
 from recbole_alt.model.build import build_backbone, ground_backbone, load_text_vectors
 from recbole_alt.model.captures import CAPTURES
-from recbole_alt.model.grounding import clear_unseen, ground, merge, merged_state
+from recbole_alt.model.grounding import clear_unseen, ground, map_rate, merge, merged_state
 from recbole_alt.trainer.finetune import ALTTrainer
 from recbole_alt.trainer.pretrain import ALTPretrainTrainer
 
@@ -84,6 +84,14 @@ def test_first_order_weights_are_grounded_where_there_is_nothing_else(
     name: str, table: str, grounded: Callable[..., Any]
 ) -> None:
     assert grounded(name).backbone.grounding["item"].tables == (f"{table}token_embedding_table.embedding",)
+
+
+@pytest.mark.parametrize(("name", "rate"), [("DeepFM", 0.3), ("LR", 1.0)])
+def test_maps_of_first_order_weights_learn_as_a_text_field_does(
+    name: str, rate: float, grounded: Callable[..., Any]
+) -> None:
+    assert map_rate(grounded(name).backbone, None) == rate
+    assert map_rate(grounded(name).backbone, 0.7) == 0.7
 
 
 def test_a_field_that_is_not_embedded_is_refused(grounded: Callable[..., Any]) -> None:
@@ -162,7 +170,7 @@ def test_checkpoints_are_the_plain_models(keys: Keys, rates: dict[str, dict[str,
     both = run_recbole_alt(
         "ALT_DCN", "tiny", None, given | {"grounded": ["item"], "finetune": {"ctr": {"grounding_rate": 2.0}}}
     )
-    for stage, factor in (("ctr", 2.0), ("plain", 1.0)):
+    for stage, factor in (("ctr", 2.0), ("plain", 0.3)):
         assert rates[stage]["grounding"] == factor * rates[stage]["rest"]
         assert weights(both["folder"], stage).keys() == weights(plain["folder"], stage).keys()
         file = Path(both["folder"]) / f"{stage}.pth"

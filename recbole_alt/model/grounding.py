@@ -95,6 +95,18 @@ def ground(backbone: Backbone, side: str, field: str, vectors: Tensor, example: 
     backbone.grounding[side] = GroundedField(tables, sum(sizes[: names.index(field)]), vectors)
 
 
+def map_rate(backbone: Backbone | None, given: float | None) -> float:
+    """The learning rate of the maps of ``backbone``, as a multiple of its own: ``given``, the key ``grounding_rate``.
+
+    If that is empty, it is 1 for first-order weights, which then learn as those of a text field do, and 0.3 for
+    embeddings, all of which a step of a map moves.
+    """
+    if given is not None:
+        return given
+    paths = [path for field in (backbone.grounding.values() if backbone else ()) for path in field.tables]
+    return 1.0 if paths and all(path.startswith(_FIRST_ORDER) for path in paths) else 0.3
+
+
 def vectors_in(state: Mapping[str, Any]) -> dict[str, Tensor]:
     """``user`` or ``item`` → the vectors in the state of a grounded :class:`Backbone`."""
     end = ".vectors"

@@ -15,6 +15,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from recbole_alt import checkpoints, processes
 from recbole_alt.model.backbones import embedding_tables
+from recbole_alt.model.grounding import map_rate
 from recbole_alt.model.kernels import use_fast_kernels
 from recbole_alt.model.precision import gradient_scaler
 from recbole_alt.model.weights import load_finetuned
@@ -72,7 +73,8 @@ class ALTTrainer(Trainer):
 
     def _build_optimizer(self, **_: Any) -> torch.optim.Optimizer:
         rate: float = self.learning_rate
-        rates: dict[str, float] = {"rest": rate, "grounding": self.config["grounding_rate"] * rate}
+        of_maps = map_rate(self.model.backbone, self.config["grounding_rate"])
+        rates: dict[str, float] = {"rest": rate, "grounding": rate * of_maps}
         decays: dict[str, Any] = dict.fromkeys(rates, self.weight_decay)
         for group in ("language", "embedding"):
             rate, decay = self.config[f"{group}_learning_rate"], self.config[f"{group}_weight_decay"]

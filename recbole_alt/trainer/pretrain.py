@@ -19,6 +19,7 @@ from recbole_alt.data.moving import Arriving, MadeAhead
 from recbole_alt.data.steps import build_batches, build_masking
 from recbole_alt.model.alignment import AlignmentModel, AlignmentOutput
 from recbole_alt.model.backbones import embedding_tables
+from recbole_alt.model.grounding import map_rate
 from recbole_alt.model.objectives.batch import AlignmentBatch
 from recbole_alt.model.precision import gradient_scaler
 from recbole_alt.model.text_cache import TextCache
@@ -88,7 +89,7 @@ class ALTPretrainTrainer(host.AbstractTrainer):
         self.total_steps = planned_steps(config, self.batches, len(self.dataset))
         self.measured_every = measured_every(self.total_steps)
         rate, language_rate = config["pretrain_learning_rate"], config["pretrain_language_learning_rate"]
-        rates = dict.fromkeys(GROUPS, rate) | {"grounding": config["grounding_rate"] * rate}
+        rates = dict.fromkeys(GROUPS, rate) | {"grounding": rate * map_rate(model.backbone, config["grounding_rate"])}
         rates["language"] = rate if language_rate is None else language_rate
         decays = dict.fromkeys(GROUPS, config["pretrain_weight_decay"])
         groups = parameter_groups(model, rates, decays)
