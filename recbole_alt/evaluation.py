@@ -12,7 +12,7 @@ from typing import Any
 from recbole.evaluator.register import metric_types, metrics_dict
 from recbole.utils import EvaluatorType
 
-from recbole_alt.keys import ALIASES
+from recbole_alt.aliases import ALIASES
 from recbole_alt.kinds import FLAG, Kind, choice, did_you_mean, either, is_number, is_whole, number, whole
 
 _EVAL_ARGS = "{split: {RS: [0.8, 0.1, 0.1]}, order: RO, group_by: ~, mode: labeled}"

@@ -3,8 +3,8 @@
 from collections.abc import Collection, Mapping
 from typing import Any
 
+from recbole_alt.aliases import ALIASES
 from recbole_alt.key_table import (
-    ALIASES,
     ALIGNMENT,
     DERIVED,
     EVALUATION,

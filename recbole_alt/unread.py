@@ -45,10 +45,10 @@ def unread_keys(config: ALTConfig, stages: Sequence[str], tuned: Collection[str]
 
 
 def _why_unread(config: ALTConfig, name: str, stages: Sequence[str], tuned: Collection[str]) -> str:
-    key = KEYS[name]
-    aligns, finetuned = "pretrain" in stages, [stage for stage in stages if stage != "pretrain"]
     if why := _not_of_model(config, name):
         return why
+    key, aligns = KEYS[name], "pretrain" in stages
+    finetuned = [stage for stage in stages if stage != "pretrain"]
     if not aligns and (key.belongs == ALIGNMENT or (name in _ADAPTERS and finetuned == ["plain"])):
         brought = config["pretrained_checkpoint"]
         return "pretrained_checkpoint brings the pretraining" if brought else "the plain backbone is not pretrained"
@@ -57,12 +57,10 @@ def _why_unread(config: ALTConfig, name: str, stages: Sequence[str], tuned: Coll
         return f"only {' and '.join(key.objectives)} can read it, and objectives are {', '.join(objectives)}"
     decides_alignment = name == "freeze_language_model" and aligns and config["frozen_layers"] == AUTO
     of_finetuning = (key.belongs == FINETUNING and not decides_alignment) or (bool(key.stages) and not aligns)
+    if of_finetuning and not finetuned:
+        return "nothing is finetuned"
     if of_finetuning and not set(key.stages).intersection(finetuned):
-        return (
-            f"{' and '.join(finetuned)} {'do' if finetuned[1:] else 'does'} not read it"
-            if finetuned
-            else "nothing is finetuned"
-        )
+        return f"{' and '.join(finetuned)} {'do' if finetuned[1:] else 'does'} not read it"
     if name == "grounding_rate" and "grounded" not in tuned and not _grounds(config, finetuned):
         return "nothing is grounded"
     if name == "lora_alpha" and config["lora_rank"] is None and "lora_rank" not in tuned:
@@ -75,7 +73,7 @@ def _why_unread(config: ALTConfig, name: str, stages: Sequence[str], tuned: Coll
 def _grounds(config: ALTConfig, stages: Sequence[str]) -> bool:
     """Whether some side is grounded in alignment or in one of ``stages``."""
     own = [(config["finetune"] or {}).get(stage) or {} for stage in stages]
-    return any(of.get("grounded", config["grounded"]) for of in own) or bool(config["grounded"])
+    return any([config["grounded"], *(of.get("grounded") for of in own)])
 
 
 def _not_of_model(config: ALTConfig, name: str) -> str:

@@ -14,8 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from recbole_alt import registry
+from recbole_alt.aliases import ALIASES
 from recbole_alt.config import ALTConfig, properties_dir
-from recbole_alt.key_table import ALIASES, DERIVED, EVALUATION, FINETUNING, REPORTING, RUN
+from recbole_alt.key_table import DERIVED, EVALUATION, FINETUNING, REPORTING, RUN
 from recbole_alt.keys import ALIGNMENT, FREE, KEYS, NOT_OF_ALIGNMENT, STAGES, check_stages, check_values, keys_of
 from recbole_alt.kinds import FLAG, TEXT
 from recbole_alt.model.captures import CAPTURES

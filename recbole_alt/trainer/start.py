@@ -96,7 +96,7 @@ def _require_same_reading(before: Any, now: Any) -> None:
     It may be the same one, moved to another folder.
     """
     for key in ("pooling", "language_model_weights"):
-        if before[key] != now[key]:
+        if before[key] not in (None, now[key]):  # None in checkpoints of before there was the key
             raise ValueError(f"{key}: {now[key]}, and it was {before[key]} in alignment: give that, or align anew")
     theirs, ours = (Path(config["language_model"]) for config in (before, now))
     if theirs.name != ours.name:
